@@ -1,0 +1,60 @@
+package drover
+
+import "time"
+
+// Role is something a host does.
+type Role string
+
+// The roles.
+const (
+	RoleWorker  Role = "worker"
+	RoleControl Role = "control"
+	RoleEdge    Role = "edge"
+	RoleGateway Role = "gateway"
+)
+
+// Accel is how VMs execute on a host.
+type Accel string
+
+// The accelerators.
+const (
+	AccelKVM Accel = "kvm"
+	AccelTCG Accel = "tcg"
+)
+
+// HostInfo is what a host says of itself, about every two seconds.
+type HostInfo struct {
+	ID     HostID `json:"id"`
+	Region Region `json:"region"`
+	Roles  []Role `json:"roles"`
+	// Address is the host's own IP address, which other hosts reach.
+	Address string `json:"address"`
+	// StorageAddress is the host and port of its storage daemon's TLS listener.
+	StorageAddress string `json:"storage_address,omitempty"`
+	Accel          Accel  `json:"accel,omitempty"`
+	// AccelReason says how the accelerator was chosen ("/dev/kvm: trial boot failed: …").
+	AccelReason string    `json:"accel_reason,omitempty"`
+	VMM         string    `json:"vmm,omitempty"`
+	Version     string    `json:"version"`
+	CPUs        int       `json:"cpus"`
+	Memory      Bytes     `json:"memory"`
+	MemoryUsed  Bytes     `json:"memory_used"`
+	Disk        Bytes     `json:"disk"`
+	DiskUsed    Bytes     `json:"disk_used"`
+	Machines    int       `json:"machines"`
+	StartedAt   time.Time `json:"started_at"`
+	// SeenAt is filled in by the control side: when it last heard of the host.
+	SeenAt time.Time `json:"seen_at,omitzero"`
+	// Status is filled in by the control side.
+	Status HostStatus `json:"status,omitempty"`
+}
+
+// HostStatus is whether a host answers.
+type HostStatus string
+
+// The statuses, with the words of the Machines API's host_status.
+const (
+	HostOK          HostStatus = "ok"
+	HostUnknown     HostStatus = "unknown"
+	HostUnreachable HostStatus = "unreachable"
+)

@@ -1,0 +1,136 @@
+package drover
+
+import "time"
+
+// Goal is what a user wants a machine to be.
+type Goal string
+
+// The goals.
+const (
+	GoalStarted   Goal = "started"
+	GoalStopped   Goal = "stopped"
+	GoalDestroyed Goal = "destroyed"
+)
+
+// MachineState is what a machine is now, in the words of the Machines API.
+type MachineState string
+
+// The states. Each comment says what exists on the host, and what a restart of the agent does.
+const (
+	// StateCreated: a record and reserved memory; layers are being made or are there. The agent goes on.
+	StateCreated MachineState = "created"
+	// StateStarting: layers are open for writing, the VM is being launched or boots. The agent re-attaches.
+	StateStarting MachineState = "starting"
+	// StateStarted: the VM runs and its main process was started. The agent re-attaches, the guest notices nothing.
+	StateStarted MachineState = "started"
+	// StateStopping: the main process was sent its stop signal. The agent goes on waiting, then kills.
+	StateStopping MachineState = "stopping"
+	// StateStopped: no VM; the layers are closed and kept.
+	StateStopped MachineState = "stopped"
+	// StateFailed: the machine could not be started or its retries are used up; its last event says why.
+	StateFailed MachineState = "failed"
+	// StateDestroying: what is left of the machine is being removed.
+	StateDestroying MachineState = "destroying"
+	// StateDestroyed: nothing is left but the record, which is kept for a while.
+	StateDestroyed MachineState = "destroyed"
+)
+
+// ImageRef is an image, resolved once when a machine is created or updated so that it never changes by itself.
+type ImageRef struct {
+	Registry   string `json:"registry,omitempty"`
+	Repository string `json:"repository,omitempty"`
+	Tag        string `json:"tag,omitempty"`
+	// Digest is "sha256:" and 64 hexadecimal digits, of the image's manifest.
+	Digest string            `json:"digest"`
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// Machine is the desired state of one machine. The control side writes it; nobody else does.
+type Machine struct {
+	ID     MachineID     `json:"id"`
+	App    AppName       `json:"app"`
+	Name   string        `json:"name"`
+	Region Region        `json:"region"`
+	Config MachineConfig `json:"config"`
+	Image  ImageRef      `json:"image_ref"`
+	// Instance changes with each update of the config.
+	Instance InstanceID `json:"instance_id"`
+	// Address is the private IPv6 address; it is made of the network's and the machine's own number, never of a host's.
+	Address string `json:"private_ip"`
+	Goal    Goal   `json:"goal"`
+	// Run counts the starts that users asked for: a larger one than the host has run means "start again".
+	Run       uint64    `json:"run"`
+	CreatedAt time.Time `json:"created_at"`
+	UpdatedAt time.Time `json:"updated_at"`
+}
+
+// Placement says which host may run a machine. Its epoch is the revision of its record in the store
+// (see Epoch) and is filled in by whoever reads it there. To change it by compare-and-set is the one way to
+// move a machine: the commit point of a migration.
+type Placement struct {
+	Machine MachineID `json:"machine"`
+	Host    HostID    `json:"host"`
+	// Migration is the one that brought the machine here; empty for the first placement.
+	Migration MigrationID `json:"migration,omitempty"`
+	Epoch     Epoch       `json:"-"`
+}
+
+// MachineStatus is the observed state of one machine. The agent of the host that the placement names writes it; a status
+// of an older epoch never replaces one of a newer.
+type MachineStatus struct {
+	Machine  MachineID    `json:"machine"`
+	Host     HostID       `json:"host"`
+	Epoch    Epoch        `json:"epoch"`
+	State    MachineState `json:"state"`
+	Instance InstanceID   `json:"instance_id"`
+	// Run is the Machine.Run that the state belongs to.
+	Run uint64 `json:"run"`
+	// Restarts counts the starts that the restart policy made since the last one a user asked for.
+	Restarts int `json:"restarts"`
+	// ExitCode is that of the main process when it last ended; nil before. A signal N is 128+N.
+	ExitCode *int `json:"exit_code,omitempty"`
+	// Reason says in words why the machine is failed, or what it waits for.
+	Reason string `json:"reason,omitempty"`
+	// StartedAt is when the main process of the present run started, StoppedAt when the last VM ended.
+	StartedAt time.Time     `json:"started_at,omitzero"`
+	StoppedAt time.Time     `json:"stopped_at,omitzero"`
+	Checks    []CheckStatus `json:"checks,omitempty"`
+	// Events has the newest last, MaxEvents at most.
+	Events    []Event   `json:"events,omitempty"`
+	UpdatedAt time.Time `json:"updated_at"`
+}
+
+// MaxEvents bounds MachineStatus.Events.
+const MaxEvents = 50
+
+// CheckStatus is the newest result of one health check: "passing", "warning" (not asked yet) or "critical".
+type CheckStatus struct {
+	Name      string    `json:"name"`
+	Status    string    `json:"status"`
+	Output    string    `json:"output"`
+	UpdatedAt time.Time `json:"updated_at"`
+}
+
+// Event is one thing that happened to a machine.
+type Event struct {
+	// ID is unique; an event that is told twice has the same ID.
+	ID string `json:"id"`
+	// Type is what happened: launch, start, stop, exit, restart, update, migrate, destroy, oom, boot-timeout.
+	Type string `json:"type"`
+	// Status is the machine's state after it.
+	Status MachineState `json:"status"`
+	// Source says who did it: user, drover (the restart policy, a migration) or guest.
+	Source string `json:"source"`
+	Text   string `json:"text,omitempty"`
+	// Request is more about it, such as {"exit_code": 1} or {"migrated": true}.
+	Request map[string]any `json:"request,omitempty"`
+	At      time.Time      `json:"at"`
+}
+
+// App is a named group of machines of one organisation.
+type App struct {
+	Name         AppName   `json:"name"`
+	Organization string    `json:"organization"`
+	Network      string    `json:"network,omitempty"`
+	CreatedAt    time.Time `json:"created_at"`
+}
