@@ -1,0 +1,53 @@
+package api
+
+import (
+	"context"
+
+	"drover"
+	"drover/fleet"
+)
+
+// Backend is what the API asks (*fleet.Fleet). All errors are *drover.Error with a text for users. Every changing method is
+// durable when it returns.
+type Backend interface {
+	// Authenticate tells whose token it is; Denied for an unknown one.
+	Authenticate(ctx context.Context, token string) (fleet.Principal, error)
+
+	CreateApp(ctx context.Context, app drover.App) (drover.App, error)
+	Apps(ctx context.Context) ([]drover.App, error)
+	App(ctx context.Context, name drover.AppName) (drover.App, error)
+	// DeleteApp is refused with Precondition while the app has machines or volumes.
+	DeleteApp(ctx context.Context, name drover.AppName) error
+
+	CreateMachine(ctx context.Context, req fleet.CreateMachine) (fleet.MachineView, error)
+	Machines(ctx context.Context, app drover.AppName) ([]fleet.MachineView, error)
+	Machine(ctx context.Context, app drover.AppName, id drover.MachineID) (fleet.MachineView, error)
+	UpdateMachine(ctx context.Context, req fleet.UpdateMachine) (fleet.MachineView, error)
+	StartMachine(ctx context.Context, app drover.AppName, id drover.MachineID) (fleet.MachineView, error)
+	StopMachine(ctx context.Context, app drover.AppName, id drover.MachineID, stop drover.StopConfig) (fleet.MachineView, error)
+	RestartMachine(ctx context.Context, app drover.AppName, id drover.MachineID) (fleet.MachineView, error)
+	// DestroyMachine is refused with Precondition for a running machine unless forced.
+	DestroyMachine(ctx context.Context, app drover.AppName, id drover.MachineID, force bool) error
+	// WaitMachine returns when the machine is in the state, of the instance if one is given. When ctx ends first: Unavailable.
+	WaitMachine(ctx context.Context, app drover.AppName, id drover.MachineID, state drover.MachineState, instance drover.InstanceID) (fleet.MachineView, error)
+	ExecMachine(ctx context.Context, app drover.AppName, req drover.ExecRequest) (drover.ExecResult, error)
+	SignalMachine(ctx context.Context, app drover.AppName, req drover.SignalRequest) error
+	MachineLogs(ctx context.Context, app drover.AppName, req drover.LogsRequest) (drover.LogsAnswer, error)
+
+	CreateVolume(ctx context.Context, req fleet.CreateVolume) (fleet.VolumeView, error)
+	Volumes(ctx context.Context, app drover.AppName) ([]fleet.VolumeView, error)
+	Volume(ctx context.Context, app drover.AppName, id drover.VolumeID) (fleet.VolumeView, error)
+	// DestroyVolume is refused with Precondition while a machine has the volume.
+	DestroyVolume(ctx context.Context, app drover.AppName, id drover.VolumeID) (fleet.VolumeView, error)
+
+	Hosts(ctx context.Context) ([]drover.HostInfo, error)
+	Host(ctx context.Context, id drover.HostID) (drover.HostInfo, error)
+	HostLayers(ctx context.Context, id drover.HostID) ([]drover.LayerStatus, error)
+	HostMachines(ctx context.Context, id drover.HostID) ([]fleet.MachineView, error)
+
+	MoveMachine(ctx context.Context, req fleet.Move) (drover.Migration, error)
+	Migrations(ctx context.Context) ([]drover.Migration, error)
+	Migration(ctx context.Context, id drover.MigrationID) (drover.Migration, error)
+	// AbortMigration is refused with Precondition after the switch.
+	AbortMigration(ctx context.Context, id drover.MigrationID) (drover.Migration, error)
+}

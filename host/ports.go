@@ -1,0 +1,100 @@
+package host
+
+import (
+	"context"
+	"time"
+
+	"drover"
+)
+
+// Storage is the host's storage daemon (volume.Client). Every method may be repeated, is durable when it returns,
+// and is safe for concurrent use. Errors: Unavailable when the daemon does not answer, NotFound for an unknown layer,
+// Conflict for a stale epoch, Exhausted when the disk is full.
+type Storage interface {
+	// CreateLayer makes a layer, or finds that it is there already with the same spec (Exists if with another).
+	CreateLayer(ctx context.Context, spec LayerSpec) (drover.LayerStatus, error)
+	// ImportImage takes over the raw disk image at path (same file system as the pool) as a read-only layer.
+	ImportImage(ctx context.Context, id drover.LayerID, path string) (drover.LayerStatus, error)
+	// Open raises the disk's fence to the epoch and lets the layer be written at it. It returns where a VM attaches.
+	Open(ctx context.Context, id drover.LayerID, epoch drover.Epoch) (Attachment, error)
+	// Close ends writing: connections are ended, everything is flushed.
+	Close(ctx context.Context, id drover.LayerID) error
+	// Fence raises the fence of a disk, ending writers of lower epochs, on any of its layers.
+	Fence(ctx context.Context, disk drover.DiskID, epoch drover.Epoch) error
+	// Freeze ends writing for good: flushed, durable, Open is refused until Thaw.
+	Freeze(ctx context.Context, id drover.LayerID) (drover.LayerStatus, error)
+	// Thaw takes a Freeze back.
+	Thaw(ctx context.Context, id drover.LayerID) error
+	// Export lets the host peer read the layer over TLS, until Unexport. It survives restarts of the daemon.
+	Export(ctx context.Context, id drover.LayerID, peer drover.HostID) error
+	Unexport(ctx context.Context, id drover.LayerID, peer drover.HostID) error
+	// CheckParent reads one block from the layer's parent, to prove network, certificates and export.
+	CheckParent(ctx context.Context, id drover.LayerID) error
+	// Hydrate starts or goes on with the background copy, at most limit bytes per second (0: no limit).
+	Hydrate(ctx context.Context, id drover.LayerID, limit drover.Bytes) error
+	// Delete removes a layer. Precondition while it is open, exported or the base of another.
+	Delete(ctx context.Context, id drover.LayerID) error
+	Layer(ctx context.Context, id drover.LayerID) (drover.LayerStatus, error)
+	Layers(ctx context.Context) ([]drover.LayerStatus, error)
+}
+
+// LayerSpec describes a new layer.
+type LayerSpec = drover.LayerSpec
+
+// Attachment is where a VM finds its disk.
+type Attachment = drover.Attachment
+
+// VMM starts and finds VMs (qemu.Driver).
+type VMM interface {
+	// Start launches a VM that outlives this process. It returns when the VM's process runs, long before the guest is up.
+	// Exists when a VM of the ID is already running: Find it.
+	Start(ctx context.Context, spec drover.VMSpec) (VM, error)
+	// Find attaches to the running VM of the ID. NotFound when none runs.
+	Find(ctx context.Context, id drover.MachineID) (VM, error)
+	// Running lists the VMs whose process exists, known to the caller or not.
+	Running(ctx context.Context) ([]drover.MachineID, error)
+}
+
+// VM is one running VM.
+type VM interface {
+	// Kill ends the process at once, and returns when it is gone. No error when it is gone already.
+	Kill(ctx context.Context) error
+	// Done is closed when the process is gone. Ended then tells when and why.
+	Done() <-chan struct{}
+	Ended() (at time.Time, reason string)
+}
+
+// Images turns images into layers (oci.Store, with the storage daemon).
+type Images interface {
+	// Resolve looks an image up and pins it. NotFound or Invalid name the image and the part that is wrong.
+	Resolve(ctx context.Context, image string) (drover.ImageRef, error)
+	// Ensure makes the image's layer exist in the pool and returns it with the image's own config. Concurrent calls for one
+	// image share the work. progress may be called with text for people.
+	Ensure(ctx context.Context, image string, ref drover.ImageRef, progress func(string)) (drover.ImageLayer, error)
+}
+
+// Guest talks to drover-init in a VM through the agent socket (guest.Client).
+type Guest interface {
+	// Exec runs a command beside the main process.
+	Exec(ctx context.Context, req drover.ExecRequest) (drover.ExecResult, error)
+	// Signal sends the main process a signal by name.
+	Signal(ctx context.Context, signal string) error
+	// Stop asks for an orderly end: the signal, after the timeout SIGKILL, then unmount and power off.
+	Stop(ctx context.Context, signal string, timeout time.Duration) error
+	Close() error
+}
+
+// Bus is what the agent needs of the fleet (natsbus.HostBus). Unavailable when the bus does not answer within the context.
+type Bus interface {
+	// Placement reads the newest placement, from the leader. NotFound when the machine has none (it was destroyed).
+	Placement(ctx context.Context, id drover.MachineID) (drover.Placement, error)
+	Machine(ctx context.Context, id drover.MachineID) (drover.Machine, error)
+	Migration(ctx context.Context, id drover.MigrationID) (drover.Migration, error)
+	// PublishStatus writes the status unless one of a newer epoch is there (Conflict).
+	PublishStatus(ctx context.Context, s drover.MachineStatus) error
+	PublishInfo(ctx context.Context, info drover.HostInfo) error
+	// Serve answers an order with the handler until ctx ends. The handler gets the request's JSON and returns the answer.
+	Serve(ctx context.Context, order drover.Order, handler func(ctx context.Context, request []byte) (any, error)) error
+	// Connected is closed and replaced at each (re)connection: a signal to look again at what may have changed meanwhile.
+	Connected() <-chan struct{}
+}

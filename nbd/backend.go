@@ -1,0 +1,83 @@
+package nbd
+
+import (
+	"context"
+	"crypto/tls"
+)
+
+// Backend is the content of one export. All methods may be called from many goroutines at once; each works on a
+// range that the server has checked to lie within the export. An error is a *drover.Error, which the server translates to an NBD
+// error number: Denied EPERM, Exhausted ENOSPC, Invalid EINVAL, Unavailable and Canceled ESHUTDOWN, all others EIO.
+type Backend interface {
+	// ReadAt fills p from the offset, whole or not at all.
+	ReadAt(ctx context.Context, p []byte, off int64) error
+	// WriteAt writes p at the offset. With fua it is durable before the call returns.
+	WriteAt(ctx context.Context, p []byte, off int64, fua bool) error
+	// Flush makes everything durable whose call had returned before Flush was called.
+	Flush(ctx context.Context) error
+	// Discard says that the content of the range does not matter any more; it reads as zeroes afterwards.
+	Discard(ctx context.Context, off, n int64, fua bool) error
+	// Zero makes the range read as zeroes. With keep, the space stays allocated (NBD_CMD_FLAG_NO_HOLE).
+	Zero(ctx context.Context, off, n int64, keep, fua bool) error
+	// Extents describes the range in the metadata context, from off on without gaps. It may stop short of the end
+	// of the range, but returns one extent at least.
+	Extents(ctx context.Context, metaContext string, off, n int64) ([]Extent, error)
+}
+
+// Info describes an export to a client.
+type Info struct {
+	// Size is the size of the export in bytes.
+	Size     int64
+	ReadOnly bool
+	// MetaContexts lists what NBD_OPT_SET_META_CONTEXT may choose; ContextAllocation is expected in it.
+	MetaContexts []string
+}
+
+// Extent is a run of bytes of one kind. The meaning of Flags is the metadata context's.
+type Extent struct {
+	Length int64
+	Flags  uint32
+}
+
+// Metadata contexts.
+const (
+	// ContextAllocation tells holes from data: FlagHole and FlagZero (NBD protocol, "Metadata contexts").
+	ContextAllocation = "base:allocation"
+	// ContextPresent is Drover's own: FlagPresent is set where the layer, or a parent of it on another host, has the block itself,
+	// clear where the block comes from the base image or is zeroes because nobody wrote it.
+	ContextPresent = "drover:present"
+)
+
+// Flags of extents.
+const (
+	FlagHole    uint32 = 1 << 0
+	FlagZero    uint32 = 1 << 1
+	FlagPresent uint32 = 1 << 0
+)
+
+// Peer is who connected.
+type Peer struct {
+	// TLS is nil on a unix socket.
+	TLS *tls.ConnectionState
+	// Remote is the peer's network address, empty on a unix socket.
+	Remote string
+}
+
+// Opener finds the export for a client in the option phase. It returns NotFound for an unknown name, Denied for a
+// peer that may not have it, Conflict for a stale epoch. The close function is called once when the connection ends. When the context
+// that it got is cancelled by the owner of the export, the server ends the connection.
+type Opener interface {
+	Open(ctx context.Context, name string, peer Peer) (*Session, error)
+	// List names the exports that the peer may have (NBD_OPT_LIST).
+	List(ctx context.Context, peer Peer) []string
+}
+
+// Session is one opened export on one connection.
+type Session struct {
+	Backend Backend
+	Info    Info
+	// Gone is closed by the owner when the connection must end (the export was withdrawn, the epoch became stale).
+	Gone <-chan struct{}
+	// Close is called once, after the last request on the connection has ended.
+	Close func()
+}

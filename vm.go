@@ -1,0 +1,59 @@
+package drover
+
+// LayerSpec describes a new layer of a host's pool.
+type LayerSpec struct {
+	ID   LayerID `json:"id"`
+	Disk DiskID  `json:"disk"`
+	Size Bytes   `json:"size"`
+	// Base is a local image layer that absent blocks come from; empty for none.
+	Base LayerID `json:"base,omitempty"`
+	// Parent is a layer of another host that absent blocks come from first; nil for none.
+	Parent *Export `json:"parent,omitempty"`
+}
+
+// Attachment is where a VM finds an open layer: an NBD export on a unix socket.
+type Attachment struct {
+	Socket string `json:"socket"`
+	Export string `json:"export"`
+}
+
+// VMSpec describes a VM to the VMM. Paths are the host's.
+type VMSpec struct {
+	Machine  MachineID `json:"machine"`
+	CPUs     int       `json:"cpus"`
+	MemoryMB int       `json:"memory_mb"`
+	// Root is the first disk (/dev/vda in the guest).
+	Root Attachment `json:"root"`
+	// ConfigPath is a raw read-only disk with the guest's config (/dev/vdb): see package guest.
+	ConfigPath string `json:"config_path"`
+	// Volumes follow in order (/dev/vdc and on).
+	Volumes []Attachment `json:"volumes,omitempty"`
+	// Tap is the host's tap device for the machine; empty for QEMU's user networking.
+	Tap string `json:"tap,omitempty"`
+	MAC string `json:"mac"`
+	// ConsolePath gets what the kernel prints, LogPath what the main process prints, StatusPath what drover-init reports; all
+	// are appended to, by the VMM itself, so that nothing is lost while no agent runs.
+	ConsolePath string `json:"console_path"`
+	LogPath     string `json:"log_path"`
+	StatusPath  string `json:"status_path"`
+	// AgentSocket is where the VMM listens for the connection to drover-init.
+	AgentSocket string `json:"agent_socket"`
+}
+
+// ImageLayer is an image that is ready to be the base of root disks.
+type ImageLayer struct {
+	Layer LayerID     `json:"layer"`
+	Size  Bytes       `json:"size"`
+	Ref   ImageRef    `json:"ref"`
+	Run   ImageConfig `json:"run"`
+}
+
+// ImageConfig is what the image says is to be run.
+type ImageConfig struct {
+	Entrypoint []string `json:"entrypoint,omitempty"`
+	Cmd        []string `json:"cmd,omitempty"`
+	Env        []string `json:"env,omitempty"`
+	WorkDir    string   `json:"work_dir,omitempty"`
+	User       string   `json:"user,omitempty"`
+	StopSignal string   `json:"stop_signal,omitempty"`
+}
