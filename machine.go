@@ -58,6 +58,8 @@ type Machine struct {
 	// Address is the private IPv6 address; it is made of the network's and the machine's own number, never of a host's.
 	Address string `json:"private_ip"`
 	Goal    Goal   `json:"goal"`
+	// Stop overrides the config's stop signal and timeout for the stop that Goal asks for, field by field.
+	Stop StopConfig `json:"stop"`
 	// Run counts the starts that users asked for: a larger one than the host has run means "start again".
 	Run       uint64    `json:"run"`
 	CreatedAt time.Time `json:"created_at"`
