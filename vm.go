@@ -1,5 +1,10 @@
 package drover
 
+import (
+	"crypto/sha256"
+	"fmt"
+)
+
 // LayerSpec describes a new layer of a host's pool.
 type LayerSpec struct {
 	ID   LayerID `json:"id"`
@@ -56,4 +61,11 @@ type ImageConfig struct {
 	WorkDir    string   `json:"work_dir,omitempty"`
 	User       string   `json:"user,omitempty"`
 	StopSignal string   `json:"stop_signal,omitempty"`
+}
+
+// MAC returns the machine's hardware address: locally administered, unicast, made of the machine's ID, so that it is the same on
+// every host.
+func (m MachineID) MAC() string {
+	h := sha256.Sum256([]byte(m))
+	return fmt.Sprintf("02:%02x:%02x:%02x:%02x:%02x", h[0], h[1], h[2], h[3], h[4])
 }

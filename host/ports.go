@@ -98,3 +98,14 @@ type Bus interface {
 	// Connected is closed and replaced at each (re)connection: a signal to look again at what may have changed meanwhile.
 	Connected() <-chan struct{}
 }
+
+// Network gives machines their link (netdev.Taps, or netdev.User where taps are not allowed). Repeatable.
+type Network interface {
+	// Attach makes the machine's tap device and the route of its private address to it. An empty tap means that the VMM's user
+	// networking is to be used.
+	Attach(ctx context.Context, id drover.MachineID, address string) (tap string, err error)
+	// Detach removes both; nothing to remove is no error.
+	Detach(ctx context.Context, id drover.MachineID) error
+	// Attached lists the machines that have a device, so that leftovers can be found.
+	Attached(ctx context.Context) ([]drover.MachineID, error)
+}
