@@ -95,8 +95,12 @@ type Duration time.Duration
 // MarshalJSON writes the duration as text.
 func (d Duration) MarshalJSON() ([]byte, error) { return json.Marshal(time.Duration(d).String()) }
 
-// UnmarshalJSON reads text such as "1m30s", a number of nanoseconds, or {"Duration": …} as older clients send.
+// UnmarshalJSON reads text such as "1m30s", a number of nanoseconds, or {"Duration": …} as older clients send, which the
+// published Machines API calls {"time.Duration": …}. Null changes nothing, as everywhere in JSON.
 func (d *Duration) UnmarshalJSON(b []byte) error {
+	if bytes.Equal(bytes.TrimSpace(b), []byte("null")) {
+		return nil
+	}
 	var text string
 	if json.Unmarshal(b, &text) == nil {
 		v, err := time.ParseDuration(text)
@@ -106,8 +110,14 @@ func (d *Duration) UnmarshalJSON(b []byte) error {
 		*d = Duration(v)
 		return nil
 	}
-	var object struct{ Duration json.RawMessage }
-	if json.Unmarshal(b, &object) == nil && object.Duration != nil {
+	var object struct {
+		Duration json.RawMessage
+		Long     json.RawMessage `json:"time.Duration"`
+	}
+	if json.Unmarshal(b, &object) == nil && (object.Duration != nil || object.Long != nil) {
+		if object.Duration == nil {
+			object.Duration = object.Long
+		}
 		return d.UnmarshalJSON(object.Duration)
 	}
 	var n int64

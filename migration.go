@@ -59,6 +59,13 @@ type Migration struct {
 	// FromEpoch is the placement that the migration leaves, ToEpoch the one that it made at the switch (0 before).
 	FromEpoch Epoch `json:"from_epoch"`
 	ToEpoch   Epoch `json:"to_epoch,omitempty"`
+	// Committing is set, durably, before the placement is changed for the first time. From then on the change may have been asked for, or be
+	// under way unseen, so it is asked for until its outcome is known, and nothing is aborted.
+	Committing bool `json:"committing,omitempty"`
+	// Exports is what the source exports, so that a controller that takes over can tell the target without the source.
+	Exports []Export `json:"exports,omitempty"`
+	// Undone lists the hosts that confirmed, after an abort, that nothing of the migration is left there.
+	Undone []HostID `json:"undone,omitempty"`
 	// WasRunning says whether the machine ran when the move was asked for; a stopped one is not started.
 	WasRunning bool `json:"was_running"`
 	// Disks lists what moves.

@@ -63,6 +63,8 @@ type LayerStatus struct {
 	Exports []HostID `json:"exports,omitempty"`
 	// Hydration is there while the layer has a parent on another host, and stays with Done set when it has none any more.
 	Hydration *Hydration `json:"hydration,omitempty"`
+	// Trouble says why the layer cannot be used (its files are damaged) or written (the disk failed); empty when it can.
+	Trouble string `json:"trouble,omitempty"`
 }
 
 // Hydration is the progress of the background copy that fills a layer.

@@ -1,7 +1,52 @@
-// Package host is the agent of one worker host: it owns the machines that are placed there. For each it keeps the
-// desired state, the observed state and the epoch in the host's own store, decides the next action with a pure function and
-// does it, and obeys the orders of the control side.
+// Package host is the agent of one worker host: it owns the machines of the host, and does the host's part of every
+// migration.
 //
-// It never decides where a machine runs: the placement tells, and an order with an older epoch is refused. VMs and the
-// storage daemon outlive it; it attaches to what it finds.
+// # How it works
+//
+// Each machine has three records in the host's own bbolt file: desired (what the control side wants, and at which epoch),
+// observed (what is there), and move (this host's part in a migration, if there is one). One goroutine per machine does all work on
+// the machine: it loads the records, asks next what is to be done, does that one thing, stores the result, and starts over.
+// Orders, the end of a VM, news from the guest, timers and the start of the agent itself only wake it: there is no other start-up
+// path. An order changes records and waits until the loop got there; it never touches a VM or a layer itself.
+//
+// Every action looks at reality first (is the VM there? is the layer?) and may be cut anywhere and done again.
+//
+// # Invariants
+//
+//   - The journal comes first: no VM, layer, tap, export or file is made before a record says that it may be there.
+//   - When the journal cannot be written, the agent stops (Run returns the error). VMs and storage run on.
+//   - Events of a machine are stored with the state change that they tell of, so that none is lost or told twice.
+//   - Data that was not frozen by this host, or ordered away, is never deleted. Layers without a record are reported, not removed.
+//   - The end of the agent ends no VM.
+//
+// # Why a host may start its machines without asking
+//
+// A machine never runs in two places (promise 2), yet a host that was cut off, or came back after a power cut, must run its
+// machines again without anybody's help (promise 7). Both hold because of one rule: a machine leaves a host only by a switch that this
+// host took part in. Before the control side may change the placement, the source has stored, durably, that the layers are frozen.
+// So a host whose records hold no such mark knows, without asking, that no other host can own the machine, and starts it. A host whose
+// records hold the mark does not know, and so neither thaws nor starts before it has read the placement, or was told to abort.
+// Where the bus answers, the placement is read at every start anyway (see confirmOwner), so that a mistake of the control
+// side is noticed early, and the storage daemon's fence refuses a stale epoch in any case.
+//
+// The argument ends on the day when machines of a dead host are restored elsewhere without its consent. Then a lease must come into
+// the records, and confirmOwner is the one place where a start asks for permission: it must refuse, not shrug, when the bus is
+// silent and the lease is over.
+//
+// # What others see
+//
+// A machine that is held for a migration is "stopping", with a reason that names the migration, until it runs on its target or the
+// migration is given up. One that had ended by itself before stays "stopped" or "failed", and a target that is handed such a machine
+// (by the status in the order to activate) does not start it before a larger Run asks for it. A machine in the back-off of its restart
+// policy is "starting", with the reason and the wait. Event IDs are MACHINE-EPOCH-NUMBER.
+//
+// A root disk that the next start would replace (its machine's image was updated meanwhile, or it never started) is not exported: the target
+// makes a new one. The list of exports may therefore be empty.
+//
+// A migration that was aborted, given up or released here is remembered for a day: a late order of it gets Canceled. An order to
+// activate, and one to release, is checked against the placement itself.
+//
+// # What it never does
+//
+// It never decides where a machine runs, never changes a placement, and never gives up a frozen source on its own.
 package host

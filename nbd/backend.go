@@ -76,8 +76,33 @@ type Opener interface {
 type Session struct {
 	Backend Backend
 	Info    Info
-	// Gone is closed by the owner when the connection must end (the export was withdrawn, the epoch became stale).
+	// Gone is closed by the owner when the connection must end (the export was withdrawn, the epoch became stale). Close it
+	// before requests begin to fail: errors after it are not sent, so that the client sees a lost connection, after which it may
+	// connect again, and no I/O error. Nil means never.
 	Gone <-chan struct{}
-	// Close is called once, after the last request on the connection has ended.
+	// Close is called once, after the last request on the connection has ended. Nil when there is nothing to do.
 	Close func()
+}
+
+// TryReader is an optional interface of a Backend, for speed. The server calls it from the goroutine that reads the connection, so
+// whatever it waits for holds up every later request of that connection.
+type TryReader interface {
+	// TryReadAt is ReadAt for what can be had at once: it fills p and returns true, or leaves the request to ReadAt and returns
+	// false with a nil error. It never waits for the network or for another request; it should not wait for the disk
+	// either where the system can tell (preadv2 with RWF_NOWAIT). p is at most 64 KiB long.
+	TryReadAt(p []byte, off int64) (done bool, err error)
+}
+
+// TryWriter is the same for writes that need not be durable when the call returns.
+type TryWriter interface {
+	// TryWriteAt is WriteAt without fua, or leaves the request to WriteAt, untouched, and returns false with a nil error.
+	TryWriteAt(p []byte, off int64) (done bool, err error)
+}
+
+// ZeroFinder is an optional interface of a Backend that knows, from memory, where it reads as zeroes. Replies to large
+// reads then leave the zeroes out (NBD_REPLY_TYPE_OFFSET_HOLE).
+type ZeroFinder interface {
+	// ZeroRun returns how many bytes from off on, at most n and at least 1, are of one kind: known to read as zeroes or not. It
+	// never waits.
+	ZeroRun(off, n int64) (run int64, zero bool)
 }

@@ -1,0 +1,303 @@
+package api
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drover"
+	"drover/apiv1"
+)
+
+// Bounds of what a client may ask to wait for.
+const (
+	maxWaitSeconds = 60
+	maxExecSeconds = 600
+	maxLogWait     = 30 * time.Second
+	maxLogTail     = 1000
+)
+
+func (h *handler) startMachine(c *call) (any, error) {
+	before, err := h.machine(c)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := h.backend.StartMachine(c.ctx(), c.app.Name, before.Machine.ID); err != nil {
+		return nil, machineGone(c, err)
+	}
+	return apiv1.StartResult{PreviousState: before.Status.State}, nil
+}
+
+func (h *handler) stopMachine(c *call) (any, error) {
+	var req apiv1.StopRequest
+	if err := readBody(c.w, c.r, &req, true); err != nil {
+		return nil, err
+	}
+	id, err := machineID(c)
+	if err != nil {
+		return nil, err
+	}
+	stop := drover.StopConfig{Timeout: req.Timeout}
+	if req.Signal != "" {
+		if stop.Signal, err = signalName("signal", req.Signal); err != nil {
+			return nil, err
+		}
+	}
+	_, err = h.backend.StopMachine(c.ctx(), c.app.Name, id, stop)
+	return apiv1.OK{OK: true}, machineGone(c, err)
+}
+
+// signalName turns a name, with or without SIG, or a number into the name.
+func signalName(field string, s apiv1.Signal) (string, error) {
+	name := strings.ToUpper(string(s))
+	if number, err := strconv.Atoi(name); err == nil {
+		name = unix.SignalName(syscall.Signal(number))
+	} else if !strings.HasPrefix(name, "SIG") {
+		name = "SIG" + name
+	}
+	if name == "" || unix.SignalNum(name) == 0 {
+		return "", drover.Errorf(drover.Invalid, "%s is %q; expected a signal's name such as \"SIGHUP\", or its number", field, string(s)).WithField(field)
+	}
+	return name, nil
+}
+
+func (h *handler) restartMachine(c *call) (any, error) {
+	q := c.r.URL.Query()
+	force, err := queryBool(q, "force_stop")
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"timeout", "signal"} {
+		if q.Get(name) != "" {
+			return nil, drover.Errorf(drover.Invalid, "a restart takes no %s of its own: the machine's config.stop_config applies", name).
+				WithField(name).WithHint("stop the machine with the %s, then start it", name)
+		}
+	}
+	if force {
+		return nil, drover.Errorf(drover.Invalid, "a restart cannot force the stop").WithField("force_stop").
+			WithHint("stop the machine with the signal SIGKILL, then start it")
+	}
+	id, err := machineID(c)
+	if err != nil {
+		return nil, err
+	}
+	_, err = h.backend.RestartMachine(c.ctx(), c.app.Name, id)
+	return apiv1.OK{OK: true}, machineGone(c, err)
+}
+
+// settled are the states in which a machine stays until somebody or something changes it.
+func settled() []drover.MachineState {
+	return []drover.MachineState{drover.StateStarted, drover.StateStopped, drover.StateFailed, drover.StateDestroyed}
+}
+
+// waitStates reads the states to wait for. "suspended" is a word of the Machines API: a client may wait for it, in vain.
+func waitStates(asked []string) ([]drover.MachineState, error) {
+	known := []drover.MachineState{drover.StateCreated, drover.StateStarting, drover.StateStarted, drover.StateStopping, drover.StateStopped,
+		drover.StateFailed, drover.StateDestroying, drover.StateDestroyed, "suspended"}
+	if len(asked) == 0 || (len(asked) == 1 && asked[0] == "") {
+		return []drover.MachineState{drover.StateStarted}, nil
+	}
+	var states []drover.MachineState
+	for _, s := range asked {
+		switch state := drover.MachineState(s); {
+		case s == "settled":
+			states = append(states, settled()...)
+		case slices.Contains(known, state):
+			states = append(states, state)
+		default:
+			return nil, drover.Errorf(drover.Invalid, "state is %q; expected one of %q, or \"settled\"", s, known).WithField("state")
+		}
+	}
+	slices.Sort(states)
+	return slices.Compact(states), nil
+}
+
+func (h *handler) waitMachine(c *call) (any, error) {
+	q := c.r.URL.Query()
+	seconds, err := queryInt(q, "timeout", maxWaitSeconds, 1, maxWaitSeconds)
+	if err != nil {
+		return nil, err
+	}
+	states, err := waitStates(q["state"])
+	if err != nil {
+		return nil, err
+	}
+	instance, field := q.Get("instance_id"), "instance_id"
+	if instance == "" {
+		instance, field = q.Get("version"), "version"
+	}
+	if err := needInstance(field, instance); err != nil {
+		return nil, err
+	}
+	id, err := machineID(c)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(c.ctx(), time.Duration(seconds)*time.Second)
+	defer cancel()
+	err = h.waitAny(ctx, c.app.Name, id, states, drover.InstanceID(instance))
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) && c.ctx().Err() == nil {
+		return nil, h.waitTimeout(c, id, states, seconds)
+	}
+	return apiv1.OK{OK: true}, machineGone(c, err)
+}
+
+// waitAny returns when the machine is in one of the states. It leaves nothing running.
+func (h *handler) waitAny(ctx context.Context, app drover.AppName, id drover.MachineID, states []drover.MachineState, instance drover.InstanceID) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	results := make(chan error, len(states))
+	for _, state := range states {
+		go func() {
+			_, err := h.backend.WaitMachine(ctx, app, id, state, instance)
+			results <- err
+		}()
+	}
+	// The first success counts, and ends the others by their context; an error only when none of them succeeds.
+	var first error
+	reached := false
+	for range states {
+		switch err := <-results; {
+		case err == nil:
+			reached = true
+			cancel()
+		case first == nil:
+			first = err
+		}
+	}
+	if reached {
+		return nil
+	}
+	return first
+}
+
+// waitTimeout says what the machine is instead. Clients look for the word timeout.
+func (h *handler) waitTimeout(c *call, id drover.MachineID, states []drover.MachineState, seconds int64) error {
+	view, err := h.backend.Machine(c.ctx(), c.app.Name, id)
+	if err != nil {
+		return machineGone(c, err)
+	}
+	text := "timeout: machine %q is %q after %d s, not %q"
+	if view.HostStatus != drover.HostOK && view.HostStatus != "" {
+		text = "timeout: machine %q was %q when its host last answered, and after %d s not %q"
+	}
+	return withStatus(http.StatusRequestTimeout, drover.Errorf(drover.Unavailable, text, id, view.Status.State, seconds, states).
+		WithHint("ask again to go on waiting"))
+}
+
+func (h *handler) execMachine(c *call) (any, error) {
+	var req apiv1.ExecRequest
+	if err := readBody(c.w, c.r, &req, false); err != nil {
+		return nil, err
+	}
+	view, err := h.machine(c)
+	if err != nil {
+		return nil, err
+	}
+	order, err := execOrder(view.Machine.ID, req)
+	if err != nil {
+		return nil, err
+	}
+	result, err := h.backend.ExecMachine(c.ctx(), c.app.Name, order)
+	if err != nil {
+		return nil, err
+	}
+	text := func(b []byte) string {
+		if req.Encoding == apiv1.EncodingBase64 {
+			return base64.StdEncoding.EncodeToString(b)
+		}
+		return strings.ToValidUTF8(string(b), "\uFFFD")
+	}
+	return apiv1.ExecResult{ExitCode: result.ExitCode, ExitSignal: result.ExitSignal, Stdout: text(result.Stdout),
+		Stderr: text(result.Stderr), Truncated: result.Truncated}, nil
+}
+
+func execOrder(id drover.MachineID, req apiv1.ExecRequest) (drover.ExecRequest, error) {
+	command, field := req.Command, "command"
+	if len(command) == 0 && req.Cmd != "" {
+		field = "cmd"
+		var err error
+		if command, err = splitCommand(req.Cmd); err != nil {
+			return drover.ExecRequest{}, err
+		}
+	}
+	if len(command) == 0 || command[0] == "" {
+		return drover.ExecRequest{}, drover.Errorf(drover.Invalid, "%s is empty; expected the command and its arguments", field).WithField(field)
+	}
+	if i := slices.IndexFunc(command, func(s string) bool { return strings.ContainsRune(s, 0) }); i >= 0 {
+		return drover.ExecRequest{}, drover.Errorf(drover.Invalid, "%s[%d] contains a zero byte, which no argument can", field, i).WithField(field)
+	}
+	if req.Timeout < 0 || req.Timeout > maxExecSeconds {
+		return drover.ExecRequest{}, drover.Errorf(drover.Invalid, "timeout is %d; expected seconds from 0 (which means 60) to %d",
+			req.Timeout, maxExecSeconds).WithField("timeout")
+	}
+	stdin := []byte(req.Stdin)
+	switch req.Encoding {
+	case "":
+	case apiv1.EncodingBase64:
+		var err error
+		if stdin, err = base64.StdEncoding.DecodeString(req.Stdin); err != nil {
+			return drover.ExecRequest{}, drover.Errorf(drover.Invalid, "stdin is not base64: %w", err).WithField("stdin")
+		}
+	default:
+		return drover.ExecRequest{}, drover.Errorf(drover.Invalid, "encoding is %q; expected \"\" or %q", req.Encoding, apiv1.EncodingBase64).
+			WithField("encoding")
+	}
+	return drover.ExecRequest{Machine: id, Command: command, Stdin: stdin, Timeout: time.Duration(req.Timeout) * time.Second}, nil
+}
+
+func (h *handler) signalMachine(c *call) (any, error) {
+	var req apiv1.SignalRequest
+	if err := readBody(c.w, c.r, &req, false); err != nil {
+		return nil, err
+	}
+	name, err := signalName("signal", req.Signal)
+	if err != nil {
+		return nil, err
+	}
+	view, err := h.machine(c)
+	if err != nil {
+		return nil, err
+	}
+	return apiv1.OK{OK: true}, h.backend.SignalMachine(c.ctx(), c.app.Name, drover.SignalRequest{Machine: view.Machine.ID, Signal: name})
+}
+
+func (h *handler) machineLogs(c *call) (any, error) {
+	q := c.r.URL.Query()
+	tail, err := queryInt(q, "tail", 0, 0, maxLogTail)
+	if err != nil {
+		return nil, err
+	}
+	from := int64(0)
+	if q.Has("tail") {
+		from = -1
+	}
+	offset, err := queryInt(q, "offset", from, -1, 1<<62)
+	if err != nil {
+		return nil, err
+	}
+	wait, err := queryDuration(q, "wait", maxLogWait)
+	if err != nil {
+		return nil, err
+	}
+	view, err := h.machine(c)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := h.backend.MachineLogs(c.ctx(), c.app.Name, drover.LogsRequest{Machine: view.Machine.ID, Offset: offset, Tail: int(tail), Wait: wait})
+	if err != nil {
+		return nil, err
+	}
+	if answer.Lines == nil {
+		answer.Lines = []drover.LogLine{}
+	}
+	return apiv1.Logs{Lines: answer.Lines, Next: answer.Next}, nil
+}

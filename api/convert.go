@@ -1,0 +1,137 @@
+package api
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"drover"
+	"drover/apiv1"
+	"drover/fleet"
+)
+
+// machineForm writes a machine as the API does. Lists are never null, which clients written in other languages rely on.
+func machineForm(v fleet.MachineView) apiv1.Machine {
+	m, s := v.Machine, v.Status
+	form := apiv1.Machine{
+		ID:         m.ID,
+		Name:       m.Name,
+		App:        m.App,
+		State:      s.State,
+		Region:     m.Region,
+		ImageRef:   m.Image,
+		InstanceID: m.Instance,
+		Version:    m.Instance,
+		PrivateIP:  m.Address,
+		CreatedAt:  m.CreatedAt,
+		UpdatedAt:  latest(m.UpdatedAt, s.UpdatedAt),
+		Config:     m.Config,
+		Events:     eventForms(s.Events),
+		Checks:     checkForms(v),
+		HostStatus: hostStatus(v.HostStatus),
+		Host:       v.Placement.Host,
+		Epoch:      v.Placement.Epoch,
+		Goal:       m.Goal,
+		Restarts:   s.Restarts,
+		ExitCode:   s.ExitCode,
+		Reason:     s.Reason,
+		StartedAt:  s.StartedAt,
+		StoppedAt:  s.StoppedAt,
+	}
+	if v.Migration != nil {
+		form.Migration = &apiv1.MachineMigration{ID: v.Migration.ID, Phase: v.Migration.Phase, Target: v.Migration.Target}
+	}
+	return form
+}
+
+// hostStatus gives what has no host, not yet or no longer, a word of the Machines API.
+func hostStatus(s drover.HostStatus) drover.HostStatus {
+	if s == "" {
+		return drover.HostUnknown
+	}
+	return s
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// eventForms writes events with the newest first.
+func eventForms(events []drover.Event) []apiv1.Event {
+	forms := []apiv1.Event{}
+	for _, e := range slices.Backward(events) {
+		forms = append(forms, apiv1.Event{ID: e.ID, Type: e.Type, Status: e.Status, Source: e.Source, Timestamp: e.At.UnixMilli(),
+			Request: eventRequest(e), Text: e.Text})
+	}
+	return forms
+}
+
+// eventRequest adds to an exit the exit_event in which clients of the Machines API look for the exit code.
+func eventRequest(e drover.Event) map[string]any {
+	code, ok := e.Request["exit_code"]
+	if _, has := e.Request["exit_event"]; e.Type != "exit" || !ok || has {
+		return e.Request
+	}
+	request := maps.Clone(e.Request)
+	request["exit_event"] = map[string]any{"exit_code": code, "exited_at": e.At.UTC().Format(time.RFC3339Nano)}
+	return request
+}
+
+// checkForms lists a check that was never made as critical: a client that finds no checks believes there are none.
+func checkForms(v fleet.MachineView) []drover.CheckStatus {
+	forms := []drover.CheckStatus{}
+	forms = append(forms, v.Status.Checks...)
+	for _, name := range slices.Sorted(maps.Keys(v.Machine.Config.Checks)) {
+		if !slices.ContainsFunc(forms, func(c drover.CheckStatus) bool { return c.Name == name }) {
+			forms = append(forms, drover.CheckStatus{Name: name, Status: "critical", Output: "not checked yet", UpdatedAt: v.Machine.UpdatedAt})
+		}
+	}
+	return forms
+}
+
+func volumeForm(v fleet.VolumeView) apiv1.Volume {
+	vol := v.Volume
+	return apiv1.Volume{
+		ID:                vol.ID,
+		Name:              vol.Name,
+		App:               vol.App,
+		State:             vol.State,
+		Region:            vol.Region,
+		SizeGB:            int((vol.Size + drover.GiB - 1) / drover.GiB),
+		Size:              vol.Size,
+		Zone:              string(vol.Host),
+		Host:              vol.Host,
+		AttachedMachineID: vol.Machine,
+		CreatedAt:         vol.CreatedAt,
+		HostStatus:        hostStatus(v.HostStatus),
+		BlockSize:         int(drover.BlockSize),
+		Blocks:            int64(vol.Size / drover.BlockSize),
+		Epoch:             vol.Epoch,
+		Hydration:         v.Hydration,
+	}
+}
+
+func hostForm(h drover.HostInfo) drover.HostInfo {
+	if h.Roles == nil {
+		h.Roles = []drover.Role{}
+	}
+	return h
+}
+
+func migrationForm(m drover.Migration, now time.Time) apiv1.Migration {
+	if m.Disks == nil {
+		m.Disks = []drover.DiskMove{}
+	}
+	if m.Steps == nil {
+		m.Steps = []drover.Step{}
+	}
+	form := apiv1.Migration{Migration: m, AsOf: now.UTC()}
+	if !m.StoppedAt.IsZero() && !m.RunningAt.IsZero() {
+		ms := m.RunningAt.Sub(m.StoppedAt).Milliseconds()
+		form.InterruptionMS = &ms
+	}
+	return form
+}

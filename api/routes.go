@@ -1,0 +1,160 @@
+package api
+
+import (
+	"net/http"
+
+	"drover"
+	"drover/apiv1"
+)
+
+// access says who may use a route.
+type access int
+
+const (
+	// public needs no token.
+	public access = iota
+	// tenants needs any token; on a path with {app_name} the app must be the token's organisation's.
+	tenants
+	// operators needs an operator's token.
+	operators
+)
+
+// param is a query parameter.
+type param struct {
+	name, kind, summary string
+}
+
+// route is one line of the API: what the handlers and the document are both made of.
+type route struct {
+	method, path string
+	// id is the document's operationId.
+	id, summary string
+	access      access
+	query       []param
+	// request is a zero value of what the body is read into; nil for no body. optional says that the body may be left out.
+	request  any
+	optional bool
+	// status and response are what a success answers.
+	status   int
+	response any
+	// errors are the statuses that this route may answer beside those that every route may (see refusals).
+	errors []int
+	handle func(*handler, *call) (any, error)
+}
+
+// routes returns the table. Paths are below /v1, and are those of the published Machines API where it has them.
+func routes() []route {
+	var all []route
+	all = append(all, appRoutes()...)
+	all = append(all, machineRoutes()...)
+	all = append(all, actionRoutes()...)
+	all = append(all, volumeRoutes()...)
+	all = append(all, operatorRoutes()...)
+	return append(all,
+		route{method: "GET", path: "/healthz", id: "Health", summary: "Tell that the API answers", access: public,
+			status: http.StatusOK, response: apiv1.Health{}, handle: (*handler).health},
+		route{method: "GET", path: "/openapi.json", id: "Document", summary: "Describe the API (this document)", access: public,
+			status: http.StatusOK, response: map[string]any{}, handle: (*handler).serveDocument},
+	)
+}
+
+func appRoutes() []route {
+	return []route{
+		{method: "GET", path: "/apps", id: "Apps_list", summary: "List the apps that the token may see", access: tenants,
+			query:  []param{{"org_slug", "string", "only those of the organisation"}},
+			status: http.StatusOK, response: apiv1.ListAppsResponse{}, handle: (*handler).listApps},
+		{method: "POST", path: "/apps", id: "Apps_create", summary: "Create an app", access: tenants,
+			request: apiv1.CreateAppRequest{}, status: http.StatusCreated, response: apiv1.App{}, handle: (*handler).createApp},
+		{method: "GET", path: "/apps/{app_name}", id: "Apps_show", summary: "Show an app", access: tenants,
+			status: http.StatusOK, response: apiv1.App{}, handle: (*handler).showApp},
+		{method: "DELETE", path: "/apps/{app_name}", id: "Apps_delete", summary: "Delete an app that has no machines and no volumes",
+			access: tenants, status: http.StatusAccepted, response: apiv1.OK{}, handle: (*handler).deleteApp},
+	}
+}
+
+func machineRoutes() []route {
+	const machine = "/apps/{app_name}/machines/{machine_id}"
+	return []route{
+		{method: "GET", path: "/apps/{app_name}/machines", id: "Machines_list", summary: "List an app's machines", access: tenants,
+			query: []param{{"include_deleted", "boolean", "also those that were destroyed lately"}, {"region", "string", "only those of the region"}},
+			// metadata.KEY=VALUE selects too; OpenAPI cannot describe a parameter with an open name.
+			status: http.StatusOK, response: []apiv1.Machine{}, handle: (*handler).listMachines},
+		{method: "POST", path: "/apps/{app_name}/machines", id: "Machines_create", summary: "Create a machine, and start it unless skip_launch is set",
+			access: tenants, request: apiv1.CreateMachineRequest{}, status: http.StatusOK, response: apiv1.Machine{}, handle: (*handler).createMachine},
+		{method: "GET", path: machine, id: "Machines_show", summary: "Show a machine", access: tenants,
+			status: http.StatusOK, response: apiv1.Machine{}, handle: (*handler).showMachine},
+		{method: "POST", path: machine, id: "Machines_update", summary: "Replace a machine's config, which restarts it unless skip_launch is set",
+			access: tenants, request: apiv1.UpdateMachineRequest{}, status: http.StatusOK, response: apiv1.Machine{}, handle: (*handler).updateMachine},
+		{method: "DELETE", path: machine, id: "Machines_delete", summary: "Destroy a machine, a running one only by force; its volumes stay",
+			access: tenants, query: []param{{"force", "boolean", "kill it if it runs"}, {"kill", "boolean", "the same as force"}},
+			status: http.StatusOK, response: apiv1.OK{}, handle: (*handler).destroyMachine},
+	}
+}
+
+func actionRoutes() []route {
+	const machine = "/apps/{app_name}/machines/{machine_id}"
+	return []route{
+		{method: "POST", path: machine + "/start", id: "Machines_start", summary: "Start a machine", access: tenants,
+			status: http.StatusOK, response: apiv1.StartResult{}, handle: (*handler).startMachine},
+		{method: "POST", path: machine + "/stop", id: "Machines_stop", summary: "Stop a machine by its stop signal", access: tenants,
+			request: apiv1.StopRequest{}, optional: true, status: http.StatusOK, response: apiv1.OK{}, handle: (*handler).stopMachine},
+		{method: "POST", path: machine + "/restart", id: "Machines_restart", summary: "Stop a machine and start it again", access: tenants,
+			query: []param{{"force_stop", "boolean", "must be false: stop with SIGKILL, then start"}, {"timeout", "string", "not accepted: set config.stop_config"},
+				{"signal", "string", "not accepted: set config.stop_config"}},
+			status: http.StatusOK, response: apiv1.OK{}, handle: (*handler).restartMachine},
+		{method: "GET", path: machine + "/wait", id: "Machines_wait", summary: "Wait until a machine is in a state", access: tenants,
+			query: []param{{"state", "string", "the state, or settled; repeated: any of them; default started"},
+				{"instance_id", "string", "only with this version of its config"}, {"version", "string", "the same as instance_id"},
+				{"timeout", "integer", "seconds, 1 to 60; default 60"}},
+			status: http.StatusOK, response: apiv1.OK{}, errors: []int{http.StatusRequestTimeout}, handle: (*handler).waitMachine},
+		{method: "POST", path: machine + "/exec", id: "Machines_exec", summary: "Run a command in a started machine", access: tenants,
+			request: apiv1.ExecRequest{}, status: http.StatusOK, response: apiv1.ExecResult{}, handle: (*handler).execMachine},
+		{method: "POST", path: machine + "/signal", id: "Machines_signal", summary: "Send a machine's main process a signal", access: tenants,
+			request: apiv1.SignalRequest{}, status: http.StatusOK, response: apiv1.OK{}, handle: (*handler).signalMachine},
+		{method: "GET", path: machine + "/events", id: "Machines_list_events", summary: "List what happened to a machine, newest first",
+			access: tenants, status: http.StatusOK, response: []apiv1.Event{}, handle: (*handler).listEvents},
+		{method: "GET", path: machine + "/logs", id: "Machines_logs", summary: "Read what a machine's main process wrote", access: tenants,
+			query: []param{{"offset", "integer", "where to start, from an earlier answer's next; default 0, with tail the end"},
+				{"tail", "integer", "start so many lines before the end, 1000 at most"}, {"wait", "string", "hold the answer back so long while there is nothing, 30s at most"}},
+			status: http.StatusOK, response: apiv1.Logs{}, handle: (*handler).machineLogs},
+	}
+}
+
+func volumeRoutes() []route {
+	return []route{
+		{method: "GET", path: "/apps/{app_name}/volumes", id: "Volumes_list", summary: "List an app's volumes", access: tenants,
+			status: http.StatusOK, response: []apiv1.Volume{}, handle: (*handler).listVolumes},
+		{method: "POST", path: "/apps/{app_name}/volumes", id: "Volumes_create", summary: "Create a blank volume", access: tenants,
+			request: apiv1.CreateVolumeRequest{}, status: http.StatusOK, response: apiv1.Volume{}, handle: (*handler).createVolume},
+		{method: "GET", path: "/apps/{app_name}/volumes/{volume_id}", id: "Volumes_get_by_id", summary: "Show a volume", access: tenants,
+			status: http.StatusOK, response: apiv1.Volume{}, handle: (*handler).showVolume},
+		{method: "DELETE", path: "/apps/{app_name}/volumes/{volume_id}", id: "Volume_delete", summary: "Destroy a volume that no machine has, and its data",
+			access: tenants, status: http.StatusOK, response: apiv1.Volume{}, handle: (*handler).destroyVolume},
+	}
+}
+
+func operatorRoutes() []route {
+	return []route{
+		{method: "GET", path: "/operator/hosts", id: "Hosts_list", summary: "List the hosts", access: operators,
+			status: http.StatusOK, response: []drover.HostInfo{}, handle: (*handler).listHosts},
+		{method: "GET", path: "/operator/hosts/{host_id}", id: "Hosts_show", summary: "Show a host", access: operators,
+			status: http.StatusOK, response: drover.HostInfo{}, handle: (*handler).showHost},
+		{method: "GET", path: "/operator/hosts/{host_id}/layers", id: "Hosts_layers", summary: "List the layers in a host's pool", access: operators,
+			status: http.StatusOK, response: []drover.LayerStatus{}, handle: (*handler).hostLayers},
+		{method: "GET", path: "/operator/hosts/{host_id}/machines", id: "Hosts_machines", summary: "List the machines on a host, of every app",
+			access: operators, status: http.StatusOK, response: []apiv1.Machine{}, handle: (*handler).hostMachines},
+		{method: "GET", path: "/operator/migrations", id: "Migrations_list", summary: "List the migrations, newest first", access: operators,
+			query:  []param{{"machine", "string", "only those of the machine"}},
+			status: http.StatusOK, response: []apiv1.Migration{}, handle: (*handler).listMigrations},
+		{method: "POST", path: "/operator/migrations", id: "Migrations_create", summary: "Move a machine to another host", access: operators,
+			request: apiv1.MoveRequest{}, status: http.StatusCreated, response: apiv1.Migration{}, handle: (*handler).createMigration},
+		{method: "GET", path: "/operator/migrations/{migration_id}", id: "Migrations_show", summary: "Show a migration", access: operators,
+			status: http.StatusOK, response: apiv1.Migration{}, handle: (*handler).showMigration},
+		{method: "POST", path: "/operator/migrations/{migration_id}/abort", id: "Migrations_abort",
+			summary: "Abort a migration that has not reached its switch", access: operators, status: http.StatusOK, response: apiv1.Migration{}, handle: (*handler).abortMigration},
+	}
+}
+
+func (h *handler) health(*call) (any, error) {
+	return apiv1.Health{Status: "ok", Version: h.version}, nil
+}

@@ -1,0 +1,22 @@
+package apiv1
+
+import (
+	"time"
+
+	"drover"
+)
+
+// Migration is the record of a migration with what is computed from it.
+type Migration struct {
+	drover.Migration
+	// InterruptionMS is the time in which the machine executed nothing, in milliseconds, once it is known.
+	InterruptionMS *int64 `json:"interruption_ms,omitempty"`
+	// AsOf is when the server answered, by its own clock: the end of what is still going on.
+	AsOf time.Time `json:"as_of"`
+}
+
+// MoveRequest asks for a migration. Target empty lets the fleet choose.
+type MoveRequest struct {
+	Machine string `json:"machine"`
+	Target  string `json:"target,omitempty"`
+}

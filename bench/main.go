@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"text/tabwriter"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// setup is what every bench gets.
+type setup struct {
+	// drover is the path of the binary.
+	drover string
+	// dir is an empty directory for this bench.
+	dir string
+	// runs is how often each side is measured.
+	runs int
+	// log gets a line per run.
+	log io.Writer
+}
+
+// bench measures one or more things that need the same preparation.
+type bench struct {
+	name    string
+	measure func(context.Context, setup) ([]result, error)
+}
+
+// benches lists everything, in the order in which it runs.
+func benches() []bench {
+	return []bench{
+		{"hydrate", measureHydration},
+		{"move", measureMoves},
+		{"memory", measureMemory},
+	}
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	pattern := flags.String("run", ".", "run the benches whose name matches")
+	runs := flags.Int("runs", 3, "measure each side so many times")
+	drover := flags.String("drover", "bin/drover", "the drover binary")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	match, err := regexp.Compile(*pattern)
+	if err != nil {
+		return err
+	}
+	path, err := filepath.Abs(*drover)
+	if err != nil {
+		return err
+	}
+	var all []result
+	var failed []error
+	for _, b := range benches() {
+		if !match.MatchString(b.name) {
+			continue
+		}
+		results, err := inDir(ctx, b, setup{drover: path, runs: *runs, log: stderr})
+		if err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", b.name, err))
+			fmt.Fprintln(stderr, "bench:", failed[len(failed)-1])
+		}
+		all = append(all, results...)
+	}
+	print(stdout, all)
+	return errors.Join(failed...)
+}
+
+// inDir runs a bench in a directory of its own and removes it.
+func inDir(ctx context.Context, b bench, s setup) (results []result, err error) {
+	if s.dir, err = os.MkdirTemp("", "drover-bench-"); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(s.dir)) }()
+	fmt.Fprintf(s.log, "== %s\n", b.name)
+	return b.measure(ctx, s)
+}
+
+func print(out io.Writer, all []result) {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "bench\tdrover\tpeer\tunit\tratio\tbetter\tpeer is\t")
+	for _, r := range all {
+		fmt.Fprintf(table, "%s\t%.4g\t%.4g\t%s\t%.3f\t%s\t%s\t\n", r.Bench, r.Drover, r.Peer, r.Unit, r.Ratio, r.Better, r.PeerName)
+	}
+	table.Flush()
+	encoder := json.NewEncoder(out)
+	for _, r := range all {
+		encoder.Encode(r)
+	}
+}

@@ -1,0 +1,142 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"drover"
+	"drover/apiv1"
+)
+
+const (
+	// serverWait is how long one request of WaitMachine waits at most: the API's own bound.
+	serverWait = time.Minute
+	// logWait is how long one request of FollowLogs waits for more.
+	logWait = 20 * time.Second
+)
+
+// patience counts how long a server has not answered.
+type patience struct {
+	limit, pause time.Duration
+	since        time.Time
+}
+
+// next decides about an error of a request that only reads. It returns nil, after a pause, when the request may be sent again, else
+// the error to give up with. Only Unavailable is worth another try: nothing else gets better by waiting.
+func (p *patience) next(ctx context.Context, err error) error {
+	if !drover.Is(err, drover.Unavailable) {
+		return err
+	}
+	now := time.Now()
+	if p.since.IsZero() {
+		p.since = now
+	}
+	if now.Sub(p.since) >= p.limit {
+		return err
+	}
+	return pause(ctx, p.pause)
+}
+
+func (p *patience) answered() { p.since = time.Time{} }
+
+func (c *Client) newPatience() *patience { return &patience{limit: c.patience, pause: c.interval} }
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return drover.Errorf(drover.Canceled, "stopped waiting: %w", context.Cause(ctx))
+	}
+}
+
+// WaitMachine returns the machine when it is in the state, of the instance if one is given. It asks again after each of the server's
+// timeouts, until ctx ends (Canceled). A server that does not answer is asked again for the client's Patience.
+func (c *Client) WaitMachine(ctx context.Context, app drover.AppName, id drover.MachineID, state drover.MachineState, instance drover.InstanceID) (apiv1.Machine, error) {
+	query := url.Values{"state": {string(state)}}
+	if instance != "" {
+		query.Set("instance_id", string(instance))
+	}
+	p := c.newPatience()
+	for {
+		seconds := serverWait
+		if deadline, ok := ctx.Deadline(); ok {
+			seconds = min(seconds, time.Until(deadline)+time.Second)
+		}
+		query.Set("timeout", strconv.Itoa(max(1, int(seconds/time.Second))))
+		err := c.send(ctx, http.MethodGet, pathOf(machinePath+"/wait", []any{app, id}), query, nil, nil)
+		if err == nil {
+			return c.Machine(ctx, app, id)
+		}
+		var answer *answerError
+		if errors.As(err, &answer) && answer.status == http.StatusRequestTimeout {
+			p.answered()
+			continue
+		}
+		if err := p.next(ctx, err); err != nil {
+			return apiv1.Machine{}, drover.AsError(err)
+		}
+	}
+}
+
+// FollowLogs calls fn with each line from where q says, in order, until ctx ends (Canceled), fn returns an error (which is returned)
+// or the machine is gone (NotFound). The log of a machine that moves goes on where it runs.
+func (c *Client) FollowLogs(ctx context.Context, app drover.AppName, id drover.MachineID, q LogsQuery, fn func(drover.LogLine) error) error {
+	p := c.newPatience()
+	for {
+		logs, err := c.Logs(ctx, app, id, q)
+		if err != nil {
+			if err := p.next(ctx, err); err != nil {
+				return err
+			}
+			continue
+		}
+		p.answered()
+		for _, line := range logs.Lines {
+			if err := fn(line); err != nil {
+				return err
+			}
+		}
+		idle := len(logs.Lines) == 0 && q.Wait > 0 && logs.Next == q.Offset
+		q = LogsQuery{Offset: logs.Next, Wait: logWait}
+		if idle {
+			// The server held the answer back, or it could not (the machine does not run): never ask in a tight loop.
+			if err := pause(ctx, c.interval); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// FollowMigration calls fn with the migration as it is now, and again after each Interval, until it has ended; it returns the last. An
+// error of fn ends it and is returned; when ctx ends: Canceled. The migration itself goes on in any case.
+func (c *Client) FollowMigration(ctx context.Context, id drover.MigrationID, fn func(apiv1.Migration) error) (apiv1.Migration, error) {
+	p := c.newPatience()
+	var last apiv1.Migration
+	for {
+		m, err := c.Migration(ctx, id)
+		if err != nil {
+			if err := p.next(ctx, err); err != nil {
+				return last, err
+			}
+			continue
+		}
+		p.answered()
+		last = m
+		if err := fn(m); err != nil {
+			return m, err
+		}
+		if m.Ended() {
+			return m, nil
+		}
+		if err := pause(ctx, c.interval); err != nil {
+			return last, err
+		}
+	}
+}

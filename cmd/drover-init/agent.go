@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+	"time"
+
+	"drover"
+	"drover/guest"
+)
+
+// answerPatience is how long an answer waits for the host to take it. It is lost then; the host asks again.
+const answerPatience = 10 * time.Second
+
+// errSessionEnded is why the commands of a client that left are killed.
+var errSessionEnded = errors.New("the host's connection ended")
+
+// handler does what requests ask. Exec may block; the others may not.
+type handler interface {
+	exec(ctx context.Context, req guest.Request) (drover.ExecResult, error)
+	signal(name string) error
+	stop(signal string, timeout time.Duration) error
+	status() guest.Status
+}
+
+// agent answers the host on the agent port: one client at a time, each in a session that begins with guest.Magic.
+type agent struct {
+	handler handler
+	port    *port
+	decoder guest.Decoder
+
+	// sending is held while an answer is written, so that frames do not mix. It comes before mu.
+	sending sync.Mutex
+
+	mu sync.Mutex
+	// session is the client that is being served; nil when none is.
+	session *session
+}
+
+// session is what one client of the host has begun.
+type session struct {
+	ctx context.Context
+	end context.CancelCauseFunc
+	// greeted: it has said hello.
+	greeted bool
+	// execs are the commands that run, by request ID.
+	execs map[uint64]context.CancelCauseFunc
+}
+
+// serve answers requests; it returns only when the port is broken.
+func (a *agent) serve() error { return a.port.read(a.received, a.disconnected) }
+
+// disconnected ends the session: what the client left half sent is dropped, its commands are killed.
+func (a *agent) disconnected() {
+	a.decoder.Reset()
+	a.replace(nil)
+}
+
+// replace ends the session and begins another, if one is given.
+func (a *agent) replace(next *session) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.session != nil {
+		a.session.end(errSessionEnded)
+	}
+	a.session = next
+}
+
+// received takes bytes of the host.
+func (a *agent) received(data []byte) {
+	if a.decoder.Feed(data) {
+		ctx, end := context.WithCancelCause(context.Background())
+		a.replace(&session{ctx: ctx, end: end, execs: map[uint64]context.CancelCauseFunc{}})
+	}
+	for frame := a.decoder.Next(); frame != nil; frame = a.decoder.Next() {
+		var req guest.Request
+		if err := json.Unmarshal(frame, &req); err != nil {
+			a.disconnected() // nothing that follows can be believed
+			return
+		}
+		a.mu.Lock()
+		s := a.session
+		a.mu.Unlock()
+		if s != nil {
+			a.handle(s, req)
+		}
+	}
+	if !a.decoder.InSession() {
+		a.replace(nil)
+	}
+}
+
+// handle answers a request, at once or, for exec, when the command has ended.
+func (a *agent) handle(s *session, req guest.Request) {
+	if req.Op == guest.OpHello {
+		s.greeted = true
+		a.answer(s, guest.Answer{ID: req.ID, Nonce: req.Nonce}, guest.Magic)
+		return
+	}
+	if !s.greeted {
+		a.answer(s, guest.Answer{ID: req.ID, Error: drover.Errorf(drover.Precondition, "the session must begin with hello")}, "")
+		return
+	}
+	answer := guest.Answer{ID: req.ID}
+	var err error
+	switch req.Op {
+	case guest.OpPing:
+	case guest.OpStatus:
+		status := a.handler.status()
+		answer.Status = &status
+	case guest.OpSignal:
+		err = a.handler.signal(req.Signal)
+	case guest.OpStop:
+		err = a.handler.stop(req.Signal, time.Duration(req.Timeout))
+	case guest.OpCancel:
+		a.cancel(s, req.Cancel)
+	case guest.OpExec:
+		if err = a.startExec(s, req); err == nil {
+			return
+		}
+	default:
+		err = drover.Errorf(drover.Invalid, "the guest knows no request %q", req.Op).
+			WithHint("build the guest again: script/build-guest")
+	}
+	answer.Error = drover.AsError(err)
+	a.answer(s, answer, "")
+}
+
+// startExec runs a command in the background and answers when it has ended.
+func (a *agent) startExec(s *session, req guest.Request) error {
+	if len(req.Argv) == 0 {
+		return drover.Errorf(drover.Invalid, "there is no command to run").WithField("command")
+	}
+	timeout := time.Duration(req.Timeout)
+	if timeout <= 0 {
+		timeout = guest.DefaultExecTimeout
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(s.execs) >= guest.MaxExecs {
+		return drover.Errorf(drover.Exhausted, "%d commands are running in this machine already", guest.MaxExecs).
+			WithHint("wait until one has ended")
+	}
+	if s.execs[req.ID] != nil {
+		return drover.Errorf(drover.Conflict, "request %d is running already", req.ID)
+	}
+	ctx, cancel := context.WithCancelCause(s.ctx)
+	s.execs[req.ID] = cancel
+	go func() {
+		limited, stop := context.WithTimeoutCause(ctx, timeout, drover.Errorf(drover.Canceled, "it ran longer than %s", timeout))
+		defer stop()
+		result, err := a.handler.exec(limited, req)
+		cancel(nil)
+		a.mu.Lock()
+		delete(s.execs, req.ID)
+		a.mu.Unlock()
+		answer := guest.Answer{ID: req.ID, Error: drover.AsError(err)}
+		if err == nil {
+			answer.Exec = &result
+		}
+		a.answer(s, answer, "")
+	}()
+	return nil
+}
+
+// cancel kills a command; one that has ended meanwhile needs no killing.
+func (a *agent) cancel(s *session, id uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if cancel := s.execs[id]; cancel != nil {
+		cancel(drover.Errorf(drover.Canceled, "the host canceled it"))
+	}
+}
+
+// answer sends an answer to the client of the session, if it is still there. One that does not get through is lost, and so is the
+// session: the client sees no answer, and begins another.
+func (a *agent) answer(s *session, answer guest.Answer, before string) {
+	frame, err := guest.EncodeFrame(answer)
+	if err != nil {
+		frame, err = guest.EncodeFrame(guest.Answer{ID: answer.ID, Error: drover.AsError(err)})
+	}
+	if err != nil {
+		console("cannot answer request %d: %v", answer.ID, err)
+		return
+	}
+	a.sending.Lock()
+	defer a.sending.Unlock()
+	a.mu.Lock()
+	current := a.session == s
+	a.mu.Unlock()
+	if !current {
+		return
+	}
+	if err := a.port.write(append([]byte(before), frame...), answerPatience); err != nil {
+		a.port.forget() // the next session begins with Magic, so a frame may be cut here
+		if !errors.Is(err, errHostGone) {
+			console("cannot answer request %d: %v", answer.ID, err)
+		}
+		a.replace(nil)
+	}
+}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"drover"
+	"drover/dev"
+)
+
+// devAction makes a command that does something to one host and says what it did.
+func (c *cli) devAction(cmd *cobra.Command, do func(ctx context.Context, f *dev.Fleet, id drover.HostID) (did string, err error)) *cobra.Command {
+	cmd.Args = exactly("HOST")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		f, err := dev.Open(c.devDir())
+		if err != nil {
+			return err
+		}
+		did, err := do(cmd.Context(), f, drover.HostID(args[0]))
+		if err != nil {
+			return err
+		}
+		if c.json {
+			return c.printJSON(map[string]string{"host": args[0], "did": did})
+		}
+		return c.print("%s: %s\n", args[0], did)
+	}
+	return cmd
+}
+
+func newDevKillCommand(c *cli) *cobra.Command {
+	var service string
+	cmd := c.devAction(&cobra.Command{
+		Use:   "kill HOST",
+		Short: "Cut a host's power, or kill one of its services",
+		Long: `Every process of the host is killed at once, its run state is gone, its disk stays: a power cut. The host stays off until
+'drover dev start'. With --service only that process is killed; the host starts it again by itself.`,
+		Example: "  drover dev kill h1\n  drover dev kill h1 --service worker",
+	}, func(ctx context.Context, f *dev.Fleet, id drover.HostID) (string, error) {
+		if service != "" {
+			return service + " was killed", f.KillService(ctx, id, service)
+		}
+		return "without power", f.Kill(ctx, id)
+	})
+	cmd.Flags().StringVar(&service, "service", "", "kill only this service: storage, worker or control")
+	return cmd
+}
+
+func newDevStartCommand(c *cli) *cobra.Command {
+	return c.devAction(&cobra.Command{
+		Use:     "start HOST",
+		Short:   "Give a host power again",
+		Long:    "Starts a host that was killed or stopped. What it should run, it runs again by itself.",
+		Example: "  drover dev start h1",
+	}, func(ctx context.Context, f *dev.Fleet, id drover.HostID) (string, error) {
+		return "started", f.Start(ctx, id)
+	})
+}
+
+func newDevStopCommand(c *cli) *cobra.Command {
+	return c.devAction(&cobra.Command{
+		Use:     "stop HOST",
+		Short:   "Shut a host down in order",
+		Long:    "Stops the host's services, then cuts its power. Machines on it are not stopped first: they lose their power with it.",
+		Example: "  drover dev stop h1",
+	}, func(ctx context.Context, f *dev.Fleet, id drover.HostID) (string, error) {
+		return "shut down", f.Stop(ctx, id)
+	})
+}
+
+func newDevCutCommand(c *cli) *cobra.Command {
+	var only string
+	cmd := c.devAction(&cobra.Command{
+		Use:     "cut HOST",
+		Short:   "Cut a host's network link",
+		Long:    "Drops everything that the host sends and receives, without a sign to it, until 'drover dev heal'.",
+		Example: "  drover dev cut h1\n  drover dev cut h1 --only out",
+	}, func(ctx context.Context, f *dev.Fleet, id drover.HostID) (string, error) {
+		link := dev.Link{CutIn: only != "out", CutOut: only != "in"}
+		if only != "" && only != "in" && only != "out" {
+			return "", drover.Errorf(drover.Invalid, "--only %q is not in or out", only)
+		}
+		return "link " + link.String(), f.SetLink(ctx, id, link)
+	})
+	cmd.Flags().StringVar(&only, "only", "", "cut one direction only, as the host sees it: in or out")
+	return cmd
+}
+
+func newDevHealCommand(c *cli) *cobra.Command {
+	return c.devAction(&cobra.Command{
+		Use:     "heal HOST",
+		Short:   "Make a host's link whole again: neither cut nor slow",
+		Example: "  drover dev heal h1",
+	}, func(ctx context.Context, f *dev.Fleet, id drover.HostID) (string, error) {
+		return "link ok", f.Heal(ctx, id)
+	})
+}
+
+func newDevSlowCommand(c *cli) *cobra.Command {
+	var rate string
+	var delay time.Duration
+	cmd := c.devAction(&cobra.Command{
+		Use:   "slow HOST",
+		Short: "Slow a host's link down",
+		Long: `Bounds the host's link to a rate (bytes per second, in each direction) and adds a delay (in each direction, so that a round trip
+takes twice as long). It replaces what was done to the link before; 'drover dev heal' ends it.`,
+		Example: "  drover dev slow h1 --rate 10MiB --delay 20ms",
+	}, func(ctx context.Context, f *dev.Fleet, id drover.HostID) (string, error) {
+		link := dev.Link{Delay: delay}
+		if rate != "" {
+			var err error
+			if link.Rate, err = parseSize(strings.TrimSuffix(rate, "/s"), 1); err != nil {
+				return "", err
+			}
+		}
+		if rate == "" && delay == 0 {
+			return "", drover.Errorf(drover.Invalid, "neither --rate nor --delay is given").WithHint("'drover dev heal' makes the link whole")
+		}
+		return "link " + link.String(), f.SetLink(ctx, id, link)
+	})
+	cmd.Flags().StringVar(&rate, "rate", "", "bytes per second in each direction, such as 10MiB")
+	cmd.Flags().DurationVar(&delay, "delay", 0, "delay in each direction, such as 20ms")
+	return cmd
+}
+
+func newDevFaultCommand(c *cli) *cobra.Command {
+	var kind string
+	cmd := &cobra.Command{
+		Use:   "fault HOST POINT",
+		Short: "Make a host crash the next time it comes by a named point",
+		Long: `The next time one of the host's processes comes by the point, it is killed (--kind process), or the host's power is cut (--kind
+host). A fault strikes once.`,
+		Example: "  drover dev fault h1 host.move.freeze.after\n  drover dev fault c1 fleet.move.switch.before --kind host",
+		Args:    exactly("HOST", "POINT"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			f, err := dev.Open(c.devDir())
+			if err != nil {
+				return err
+			}
+			if err := f.Fault(drover.HostID(args[0]), args[1], kind); err != nil {
+				return err
+			}
+			if c.json {
+				return c.printJSON(map[string]string{"host": args[0], "point": args[1], "kind": kind})
+			}
+			return c.print("%s: will crash at %s (%s)\n", args[0], args[1], kind)
+		},
+	}
+	cmd.Flags().StringVar(&kind, "kind", "process", "process or host")
+	return cmd
+}

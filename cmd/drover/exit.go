@@ -1,0 +1,57 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"drover"
+)
+
+// exitCode is the one table from codes to exit codes; newRootCommand's help has it for people.
+func exitCode(code drover.Code) int {
+	switch code {
+	case "":
+		return 0
+	case drover.Invalid:
+		return 2
+	case drover.NotFound:
+		return 3
+	case drover.Exists, drover.Conflict:
+		return 4
+	case drover.Precondition:
+		return 5
+	case drover.Exhausted:
+		return 6
+	case drover.Unavailable:
+		return 7
+	case drover.Denied:
+		return 8
+	case drover.Canceled:
+		return 130 // as a shell reports a command that Ctrl-C ended
+	default: // drover.Internal
+		return 1
+	}
+}
+
+// exitError ends the program with a code and without a text: what there is to say has been said.
+type exitError struct{ code int }
+
+func (e *exitError) Error() string { return fmt.Sprintf("exit code %d", e.code) }
+
+// report prints the error and the next step, and returns the exit code.
+func report(w io.Writer, err error) int {
+	var exit *exitError
+	if errors.As(err, &exit) {
+		return exit.code
+	}
+	if err == nil {
+		return 0
+	}
+	e := drover.AsError(err)
+	fmt.Fprintf(w, "Error: %s\n", e.Text)
+	if e.Hint != "" {
+		fmt.Fprintf(w, "Hint: %s\n", e.Hint)
+	}
+	return exitCode(e.Code)
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"drover"
+)
+
+// sizeText writes an amount in IEC units, with three digits that count.
+func sizeText(b drover.Bytes) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
+	value, unit := float64(b), 0
+	for math.Abs(value) >= 1023.5 && unit < len(units)-1 {
+		value /= 1024
+		unit++
+	}
+	switch {
+	case unit == 0 || value == math.Trunc(value) || math.Abs(value) >= 100:
+		return fmt.Sprintf("%.0f %s", value, units[unit])
+	case math.Abs(value) >= 10:
+		return fmt.Sprintf("%.1f %s", value, units[unit])
+	}
+	return fmt.Sprintf("%.2f %s", value, units[unit])
+}
+
+// parseSize reads an amount such as "512MiB" or "2GB"; a bare number is in the given unit. M, MB and MiB all mean 2^20 bytes, as
+// in the API's own fields memory_mb and size_gb.
+func parseSize(text string, unit drover.Bytes) (drover.Bytes, error) {
+	number := strings.TrimRight(text, "BbIiKkMmGgTt ")
+	suffix := strings.ToUpper(strings.TrimSpace(text[len(number):]))
+	units := map[string]drover.Bytes{"": unit, "B": 1, "K": drover.KiB, "KB": drover.KiB, "KIB": drover.KiB, "M": drover.MiB, "MB": drover.MiB,
+		"MIB": drover.MiB, "G": drover.GiB, "GB": drover.GiB, "GIB": drover.GiB, "T": 1 << 40, "TB": 1 << 40, "TIB": 1 << 40}
+	scale, ok := units[suffix]
+	value, err := strconv.ParseFloat(number, 64)
+	size := value * float64(scale)
+	if !ok || err != nil || !(size >= 1 && size <= 1<<60) { // so that NaN is refused too
+		return 0, drover.Errorf(drover.Invalid, "%q is not a size; expected one such as 512MiB or 2GiB", text)
+	}
+	return drover.Bytes(size), nil
+}
+
+// durationText writes a duration with the digits that matter.
+func durationText(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "-" + durationText(-d)
+	case d < time.Second:
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	case d < time.Minute:
+		return fmt.Sprintf("%.2f s", d.Seconds())
+	case d < time.Hour:
+		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
+	}
+	return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
+}
+
+// age writes how long ago a time was, in one unit; "-" for a time that is not known.
+func (c *cli) age(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	d := max(0, c.now().Sub(t))
+	switch {
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", int(d.Hours()))
+	}
+	return fmt.Sprintf("%dd", int(d.Hours()/24))
+}
+
+// moment writes a time with its age.
+func (c *cli) moment(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf("%s (%s ago)", t.UTC().Format("2006-01-02 15:04:05 UTC"), c.age(t))
+}
+
+// hydrationText says how far a background copy is.
+func hydrationText(h *drover.Hydration) string {
+	if h == nil {
+		return ""
+	}
+	if h.Done {
+		return fmt.Sprintf("complete, %s copied", sizeText(h.Copied))
+	}
+	have := h.Copied + h.Skipped
+	if h.Waiting != "" {
+		return fmt.Sprintf("%s of %s, waiting: %s", sizeText(have), sizeText(h.Total), h.Waiting)
+	}
+	if !h.TotalKnown || h.Total <= 0 {
+		return fmt.Sprintf("%s copied, %s/s", sizeText(have), sizeText(h.BytesPerSecond))
+	}
+	left := max(0, h.Total-have)
+	text := fmt.Sprintf("%d %%, %s of %s, %s/s", percent(h), sizeText(have), sizeText(h.Total), sizeText(h.BytesPerSecond))
+	if h.BytesPerSecond > 0 {
+		text += fmt.Sprintf(", about %s left", roundSeconds(float64(left)/float64(h.BytesPerSecond)))
+	}
+	return text
+}
+
+// percent is how much of a copy is done; 100 only when it is known to be.
+func percent(h *drover.Hydration) int {
+	if h.Done {
+		return 100
+	}
+	if h.Total <= 0 {
+		return 0
+	}
+	return int(min(99, 100*float64(h.Copied+h.Skipped)/float64(h.Total)))
+}
+
+// roundSeconds writes an estimate without pretending to know more than it does.
+func roundSeconds(seconds float64) string {
+	if seconds < 60 {
+		return fmt.Sprintf("%d s", int(math.Ceil(seconds)))
+	}
+	return durationText(time.Duration(min(seconds, 1e8)) * time.Second)
+}

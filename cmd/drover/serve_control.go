@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"drover"
+	"drover/api"
+	"drover/fleet"
+	"drover/internal/durable"
+	"drover/internal/fleetca"
+	"drover/natsbus"
+)
+
+// The API server's bounds. There is no bound on writing: a wait may take a minute, an exec ten.
+const (
+	apiHeaderTimeout = 10 * time.Second
+	apiIdleTimeout   = 2 * time.Minute
+	apiStopTimeout   = 5 * time.Second
+	maxHeader        = 64 << 10
+)
+
+// How often a client may ask: many times what people do, and less than what a loop gone wild would.
+const (
+	apiRate  = 200
+	apiBurst = 400
+)
+
+// firstInheritedFD is the first of the listeners that a process is started with (sd_listen_fds(3)).
+const firstInheritedFD = 3
+
+// serveControl is the control side: the embedded bus unless it is external, the fleet's loop, and the API.
+func serveControl(ctx context.Context, p process) error {
+	if err := durable.MkdirAll(p.conf.DataDir, 0o700); err != nil {
+		return drover.Errorf(drover.Internal, "cannot make the directory %q: %w", p.conf.DataDir, err)
+	}
+	token, err := operatorToken(p.conf.API.TokenFile)
+	if err != nil {
+		return err
+	}
+	listener, err := listenAPI(p)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	var server *natsbus.Server
+	if !p.conf.Bus.External {
+		if server, err = startBus(p); err != nil {
+			return err
+		}
+		defer server.Shutdown()
+	}
+	conn, err := connectBus(ctx, p, server)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	loop, err := fleet.New(fleet.Config{Conn: conn, Host: p.conf.ID, Log: p.log, Faults: p.faults})
+	if err != nil {
+		return err
+	}
+	handler, err := api.New(api.Config{Backend: loop, Log: p.log, Version: version(), RateLimit: apiRate, RateBurst: apiBurst})
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return loop.Run(ctx) })
+	g.Go(func() error { return putToken(ctx, loop, token) })
+	g.Go(func() error { return serveAPI(ctx, p.log, listener, handler) })
+	return g.Wait()
+}
+
+func startBus(p process) (*natsbus.Server, error) {
+	host, portText, err := net.SplitHostPort(p.conf.Bus.Listen)
+	if err != nil {
+		return nil, drover.Errorf(drover.Invalid, "bus.listen: %w", err)
+	}
+	port, err := strconv.Atoi(portText)
+	if err != nil {
+		return nil, drover.Errorf(drover.Invalid, "bus.listen: %q is not a port number", portText)
+	}
+	tlsConfig, err := fleetca.ServerConfig(p.conf.TLSDir)
+	if err != nil {
+		return nil, err
+	}
+	return natsbus.StartServer(natsbus.ServerConfig{
+		Name: string(p.conf.ID), Host: host, Port: port, StoreDir: p.conf.Bus.Store, TLS: tlsConfig, Log: p.log,
+	})
+}
+
+// operatorToken reads the operator's token, and makes one at the first start.
+func operatorToken(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if err == nil {
+		return strings.TrimSpace(string(data)), nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return "", drover.Errorf(drover.Internal, "cannot read the operator's token: %w", err)
+	}
+	b := make([]byte, 24)
+	rand.Read(b) // never fails: crypto/rand aborts the process instead
+	token := "drv_" + hex.EncodeToString(b)
+	if err := durable.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return "", drover.Errorf(drover.Internal, "cannot make the directory of the operator's token: %w", err)
+	}
+	if err := durable.WriteFile(path, []byte(token+"\n"), 0o600); err != nil {
+		return "", drover.Errorf(drover.Internal, "cannot write the operator's token: %w", err)
+	}
+	return token, nil
+}
+
+// putToken makes the operator's token known to the fleet, trying until the store answers.
+func putToken(ctx context.Context, loop *fleet.Fleet, token string) error {
+	for {
+		err := loop.PutToken(ctx, token, fleet.Principal{Name: "operator", Operator: true})
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		if !drover.Is(err, drover.Unavailable) {
+			return err
+		}
+		select { // PutToken has waited itself; this keeps a store that refuses at once from being asked in a tight loop
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// listenAPI takes over the listener that the process was started with, or makes one.
+func listenAPI(p process) (net.Listener, error) {
+	inherited := p.getenv("LISTEN_FDS")
+	pid := p.getenv("LISTEN_PID")
+	if inherited == "" || (pid != "" && pid != strconv.Itoa(os.Getpid())) {
+		l, err := net.Listen("tcp", p.conf.API.Listen)
+		if err != nil {
+			return nil, drover.Errorf(drover.Unavailable, "cannot listen for the API: %w", err)
+		}
+		p.log.Info("the API listens", "address", l.Addr().String())
+		return l, nil
+	}
+	if inherited != "1" {
+		return nil, drover.Errorf(drover.Invalid, "LISTEN_FDS is %q; one listener is expected", inherited)
+	}
+	f := os.NewFile(firstInheritedFD, "api")
+	defer f.Close()
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, drover.Errorf(drover.Invalid, "cannot take over the listener that this process was started with: %w", err)
+	}
+	p.log.Info("the API listens", "address", l.Addr().String(), "inherited", true)
+	return l, nil
+}
+
+// serveAPI serves until ctx ends, then lets requests end for a moment.
+func serveAPI(ctx context.Context, log *slog.Logger, l net.Listener, handler http.Handler) error {
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: apiHeaderTimeout,
+		IdleTimeout:       apiIdleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+	}
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), apiStopTimeout)
+		defer cancel()
+		if err := server.Shutdown(ctx); err != nil {
+			server.Close()
+		}
+	})
+	err := server.Serve(l)
+	if !stop() {
+		<-stopped
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return drover.Errorf(drover.Unavailable, "the API's server ended: %w", err)
+}

@@ -1,0 +1,23 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"drover/volume"
+)
+
+// serveStorage is the storage daemon of a host.
+func serveStorage(ctx context.Context, p process) error {
+	return volume.Run(ctx, volume.Config{
+		Host:       p.conf.ID,
+		Dir:        filepath.Join(p.conf.DataDir, "storage"),
+		RunDir:     p.conf.RunDir,
+		Listen:     p.conf.StorageListen,
+		TLSDir:     p.conf.TLSDir,
+		ParentWait: time.Duration(p.conf.ParentTimeout),
+		Log:        p.log,
+		Faults:     p.faults,
+	})
+}

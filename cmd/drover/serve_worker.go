@@ -1,0 +1,226 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drover"
+	"drover/boltstore"
+	"drover/guest"
+	"drover/host"
+	"drover/internal/durable"
+	"drover/internal/fleetca"
+	"drover/internal/hostconf"
+	"drover/internal/netdev"
+	"drover/natsbus"
+	"drover/oci"
+	"drover/qemu"
+	"drover/volume"
+)
+
+// storageWait bounds how long the agent waits for the storage daemon at its start, storagePoll how often it asks.
+const (
+	storageWait = time.Minute
+	storagePoll = 50 * time.Millisecond
+)
+
+// serveWorker is the agent of a host.
+func serveWorker(ctx context.Context, p process) (err error) {
+	for _, dir := range []string{p.conf.DataDir, p.conf.RunDir} {
+		if err := durable.MkdirAll(dir, 0o700); err != nil {
+			return drover.Errorf(drover.Internal, "cannot make the directory %q: %w", dir, err)
+		}
+	}
+	storage := volume.NewClient(filepath.Join(p.conf.RunDir, "storage.sock"))
+	if err := awaitStorage(ctx, storage); err != nil {
+		return err
+	}
+	guestDir, err := findGuestDir(p)
+	if err != nil {
+		return err
+	}
+	driver, err := qemu.New(ctx, qemu.Config{RunDir: filepath.Join(p.conf.RunDir, "vm"), GuestDir: guestDir, Log: p.log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, driver.Close()) }()
+	store, err := boltstore.Open(filepath.Join(p.conf.DataDir, "agent.db"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	images, err := newImages(p, storage)
+	if err != nil {
+		return err
+	}
+	conn, err := connectBus(ctx, p, nil)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	agent, err := newAgent(ctx, p, agentParts{storage, driver, store, images, conn})
+	if err != nil {
+		return err
+	}
+	return agent.Run(ctx)
+}
+
+// agentParts are what the agent is wired to.
+type agentParts struct {
+	storage *volume.Client
+	driver  *qemu.Driver
+	store   *boltstore.DB
+	images  *oci.Store
+	conn    *natsbus.Conn
+}
+
+func newAgent(ctx context.Context, p process, parts agentParts) (*host.Agent, error) {
+	network, reason := netdev.Choose(ctx)
+	p.log.Info("network of machines chosen", "reason", reason)
+	accel, accelReason := parts.driver.Accel()
+	p.log.Info("accelerator chosen", "accel", accel, "reason", accelReason)
+	memory, err := machineMemory(p.conf)
+	if err != nil {
+		return nil, err
+	}
+	cpus := p.conf.CPUs
+	if cpus == 0 {
+		cpus = runtime.NumCPU()
+	}
+	return host.New(host.Config{
+		ID:             p.conf.ID,
+		Region:         p.conf.Region,
+		Roles:          p.conf.Roles,
+		Address:        p.conf.Address,
+		StorageAddress: p.conf.StorageListen,
+		DataDir:        p.conf.DataDir,
+		RunDir:         p.conf.RunDir,
+		Memory:         memory,
+		CPUs:           cpus,
+		Version:        version(),
+		Accel:          accel,
+		AccelReason:    accelReason,
+		VMMName:        "qemu " + parts.driver.Version(),
+		Storage:        parts.storage,
+		VMM:            vmm{parts.driver},
+		Images:         parts.images,
+		Network:        network,
+		Bus:            natsbus.NewHostBus(parts.conn, p.conf.ID),
+		GuestDial:      dialGuest,
+		Store:          parts.store,
+		Grace:          time.Duration(p.conf.Grace),
+		BootTimeout:    time.Duration(p.conf.BootTimeout),
+		Log:            p.log,
+		Faults:         p.faults,
+	})
+}
+
+// vmm makes the driver's VMs those of the agent's interface.
+type vmm struct{ *qemu.Driver }
+
+var _ host.VMM = vmm{}
+
+func (v vmm) Start(ctx context.Context, spec drover.VMSpec) (host.VM, error) {
+	vm, err := v.Driver.Start(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	return vm, nil
+}
+
+func (v vmm) Find(ctx context.Context, id drover.MachineID) (host.VM, error) {
+	vm, err := v.Driver.Find(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return vm, nil
+}
+
+func dialGuest(ctx context.Context, socket string) (host.Guest, error) {
+	client, err := guest.Dial(ctx, socket)
+	if err != nil {
+		return nil, err
+	}
+	return client, nil
+}
+
+// awaitStorage waits until the storage daemon answers: it is started at the same time, by whoever starts the agent.
+func awaitStorage(ctx context.Context, storage *volume.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, storageWait)
+	defer cancel()
+	tick := time.NewTicker(storagePoll)
+	defer tick.Stop()
+	for {
+		_, err := storage.Layers(ctx)
+		if err == nil || !drover.Is(err, drover.Unavailable) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return drover.Errorf(drover.Unavailable, "the storage daemon of this host does not answer: %w", err).
+				WithHint("it is another process of the host: drover serve storage, with the same configuration")
+		case <-tick.C:
+		}
+	}
+}
+
+// findGuestDir finds the guest's kernel and initial RAM disk: by the configuration, the environment, or beside the binary.
+func findGuestDir(p process) (string, error) {
+	if p.conf.GuestDir != "" {
+		return p.conf.GuestDir, nil
+	}
+	if dir := p.getenv("DROVER_GUEST_DIR"); dir != "" {
+		return dir, nil
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return "", drover.Errorf(drover.Internal, "cannot find the guest's files: %w", err)
+	}
+	dir := filepath.Join(filepath.Dir(exe), "..", "build", "guest")
+	if _, err := os.Stat(dir); err != nil {
+		return "", drover.Errorf(drover.Precondition, "cannot find the guest's kernel: %w", err).
+			WithHint("make guest builds it; DROVER_GUEST_DIR or guest_dir in the host's configuration say where it is")
+	}
+	return dir, nil
+}
+
+// newImages makes the store of images. Where registries are reached through a proxy, so are those on the loopback addresses, which are
+// then the proxy's: this host has none of its own.
+func newImages(p process, storage *volume.Client) (*oci.Store, error) {
+	transport, err := registryTransport(p.conf.ImageProxy)
+	if err != nil {
+		return nil, err
+	}
+	return oci.New(oci.Config{WorkDir: filepath.Join(p.conf.DataDir, "images"), Storage: storage, Transport: transport, Log: p.log})
+}
+
+// connectBus connects to the fleet's bus: in this process if server is one, else over TLS.
+func connectBus(ctx context.Context, p process, server *natsbus.Server) (*natsbus.Conn, error) {
+	config := natsbus.Config{URLs: p.conf.Bus.URLs, Name: string(p.conf.ID), InProcess: server, Log: p.log}
+	if server == nil {
+		var err error
+		// Each URL names an address; the server must have the certificate of a host with that address.
+		if config.TLS, err = fleetca.ClientConfig(p.conf.TLSDir, ""); err != nil {
+			return nil, err
+		}
+	}
+	return natsbus.Connect(ctx, config)
+}
+
+// machineMemory is what machines may use together.
+func machineMemory(c *hostconf.Config) (drover.Bytes, error) {
+	if c.MemoryMB > 0 {
+		return drover.Bytes(c.MemoryMB) * drover.MiB, nil
+	}
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return 0, drover.Errorf(drover.Internal, "cannot tell this host's memory: %w", os.NewSyscallError("sysinfo", err))
+	}
+	return drover.Bytes(info.Totalram) * drover.Bytes(info.Unit) / 8 * 7, nil
+}

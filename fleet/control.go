@@ -1,0 +1,112 @@
+package fleet
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"drover"
+	"drover/migrate"
+)
+
+// control drives every migration that has not ended, each in a goroutine of its own, until ctx ends; all of them have ended when it returns.
+func (f *Fleet) control(ctx context.Context) {
+	var group sync.WaitGroup
+	defer group.Wait()
+	var mu sync.Mutex
+	driven := map[drover.MigrationID]bool{}
+	for {
+		next := f.state.moved()
+		for _, i := range f.state.migrations.all() {
+			m := i.value
+			mu.Lock()
+			begin := !m.Ended() && !driven[m.ID]
+			if begin {
+				driven[m.ID] = true
+			}
+			mu.Unlock()
+			if !begin {
+				continue
+			}
+			group.Go(func() {
+				defer func() {
+					mu.Lock()
+					defer mu.Unlock()
+					delete(driven, m.ID)
+				}()
+				f.drive(ctx, m.ID)
+			})
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-next:
+		case <-time.After(f.timing.Repair):
+		}
+	}
+}
+
+// drive drives one migration to its end, or until ctx ends or another controller is found at work on it.
+func (f *Fleet) drive(ctx context.Context, id drover.MigrationID) {
+	log := f.log.With("migration", id)
+	for ctx.Err() == nil {
+		mv := &mover{Fleet: f, log: log, key: string(id)}
+		err := mv.run(ctx)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		log.Warn("migration is taken up again", "err", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(f.rules.RetryMost):
+		}
+	}
+}
+
+// FaultPoints names the places in a migration at which a fault can strike the controller: before and after each action of each phase.
+func FaultPoints() []string {
+	var points []string
+	for _, name := range []string{"reserve", "export", "clone", "quiesce", "freeze", "commit", "switch", "start", "volumes", "hydrate", "done"} {
+		points = append(points, "fleet.move."+name+".before", "fleet.move."+name+".after")
+	}
+	return points
+}
+
+// AbortFaultPoints names those of an abort.
+func AbortFaultPoints() []string {
+	return []string{"fleet.move.abort.before", "fleet.move.abort.after"}
+}
+
+// pointOf names the fault point of a decision; empty for what is done again and again.
+func pointOf(d migrate.Decision) string {
+	switch d.Kind {
+	case migrate.Commit:
+		return "commit"
+	case migrate.Switch:
+		return "switch"
+	case migrate.WriteVolumes:
+		return "volumes"
+	case migrate.End:
+		return "done"
+	case migrate.Ask:
+		switch d.Order {
+		case drover.OrderMoveReserve:
+			return "reserve"
+		case drover.OrderMoveExport:
+			return "export"
+		case drover.OrderMoveClone:
+			return "clone"
+		case drover.OrderMoveQuiesce:
+			return "quiesce"
+		case drover.OrderMoveFreeze:
+			return "freeze"
+		case drover.OrderMoveActivate:
+			return "start"
+		case drover.OrderMoveRelease:
+			return "hydrate"
+		case drover.OrderMoveAbort:
+			return "abort"
+		}
+	}
+	return ""
+}

@@ -1,0 +1,471 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"drover"
+	"drover/natsbus"
+)
+
+// fakeHost is a worker host in memory: it obeys every order at once, remembers what it was told, and can be told to fail.
+type fakeHost struct {
+	t      *testing.T
+	id     drover.HostID
+	region drover.Region
+	world  *world
+
+	mu       sync.Mutex
+	memory   drover.Bytes
+	disk     drover.Bytes
+	machines map[drover.MachineID]*fakeMachine
+	layers   map[drover.LayerID]drover.LayerStatus
+	moves    map[drover.MigrationID]*fakeMove
+	// fail, when it returns an error, is what an order is answered with; done says whether it is carried out all the same.
+	fail func(order drover.Order) (err error, done bool)
+	// asked counts the orders.
+	asked map[drover.Order]int
+	// polls is how often move.progress is asked before everything is hydrated.
+	polls int
+
+	stop func()
+}
+
+type fakeMachine struct {
+	spec    drover.ApplyRequest
+	running bool
+	status  drover.MachineStatus
+}
+
+type fakeMove struct {
+	source, held, frozen, adopted, ended bool
+	machine                              drover.MachineID
+	wasRunning                           bool
+	left                                 int
+	clones                               []drover.LayerID
+}
+
+func newFakeHost(w *world, id drover.HostID, region drover.Region) *fakeHost {
+	h := &fakeHost{t: w.t, id: id, region: region, world: w, memory: 8 * drover.GiB, disk: 100 * drover.GiB,
+		machines: map[drover.MachineID]*fakeMachine{}, layers: map[drover.LayerID]drover.LayerStatus{}, moves: map[drover.MigrationID]*fakeMove{},
+		fail: func(drover.Order) (error, bool) { return nil, false }, asked: map[drover.Order]int{}, polls: 2}
+	h.start()
+	w.t.Cleanup(func() { h.halt() })
+	return h
+}
+
+// start connects the host; what it knows was kept.
+func (h *fakeHost) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	conn := h.world.connect(ctx, string(h.id))
+	bus := natsbus.NewHostBus(conn, h.id)
+	var group sync.WaitGroup
+	for order, handler := range h.handlers() {
+		group.Go(func() {
+			if err := bus.Serve(ctx, order, h.handler(order, handler)); err != nil && ctx.Err() == nil {
+				h.t.Error(err)
+			}
+		})
+	}
+	group.Go(func() { h.beat(ctx, bus) })
+	var once sync.Once
+	h.stop = func() {
+		once.Do(func() {
+			cancel()
+			group.Wait()
+			conn.Close()
+		})
+	}
+}
+
+// halt cuts the host off; its machines go on.
+func (h *fakeHost) halt() { h.stop() }
+
+func (h *fakeHost) beat(ctx context.Context, bus *natsbus.HostBus) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		// The control side may not have made its buckets yet; the next beat tries again.
+		_ = bus.PublishInfo(ctx, drover.HostInfo{ID: h.id, Region: h.region, Roles: []drover.Role{drover.RoleWorker}, Memory: h.memory, Disk: h.disk,
+			StorageAddress: string(h.id) + ":1"})
+		h.publishAll(ctx, bus)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (h *fakeHost) publishAll(ctx context.Context, bus *natsbus.HostBus) {
+	h.mu.Lock()
+	var all []drover.MachineStatus
+	for _, m := range h.machines {
+		all = append(all, m.status)
+	}
+	h.mu.Unlock()
+	for _, s := range all {
+		if s.Epoch != 0 && ctx.Err() == nil {
+			_ = bus.PublishStatus(ctx, s) // stale ones are refused, and the rest comes again
+		}
+	}
+}
+
+type fakeHandler func(request []byte) (any, error)
+
+func (h *fakeHost) handler(order drover.Order, do fakeHandler) func(context.Context, []byte) (any, error) {
+	return func(ctx context.Context, request []byte) (any, error) {
+		h.mu.Lock()
+		h.asked[order]++
+		fail := h.fail
+		h.mu.Unlock()
+		err, done := fail(order)
+		if err != nil && !done {
+			return nil, err
+		}
+		h.mu.Lock()
+		answer, derr := do(request)
+		h.mu.Unlock()
+		if err != nil {
+			return nil, err
+		}
+		return answer, derr
+	}
+}
+
+// set changes the host under its lock.
+func (h *fakeHost) set(change func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	change()
+}
+
+// failing makes orders fail with a code, until it is called with none.
+func (h *fakeHost) failing(code drover.Code, done bool, orders ...drover.Order) {
+	h.set(func() {
+		h.fail = func(o drover.Order) (error, bool) {
+			if code != "" && slices.Contains(orders, o) {
+				return drover.Errorf(code, "%s on %s fails by order of the test", o, h.id), done
+			}
+			return nil, false
+		}
+	})
+}
+
+func (h *fakeHost) running(id drover.MachineID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m := h.machines[id]
+	return m != nil && m.running
+}
+
+func (h *fakeHost) handlers() map[drover.Order]fakeHandler {
+	return map[drover.Order]fakeHandler{
+		drover.OrderOffer:         h.offer,
+		drover.OrderResolve:       h.resolve,
+		drover.OrderApply:         h.apply,
+		drover.OrderLayers:        h.list,
+		drover.OrderVolumeCreate:  h.volumeCreate,
+		drover.OrderVolumeDestroy: h.volumeDestroy,
+		drover.OrderMoveReserve:   h.reserve,
+		drover.OrderMoveExport:    h.export,
+		drover.OrderMoveClone:     h.clone,
+		drover.OrderMoveQuiesce:   h.quiesce,
+		drover.OrderMoveFreeze:    h.freeze,
+		drover.OrderMoveActivate:  h.activate,
+		drover.OrderMoveProgress:  h.progress,
+		drover.OrderMoveRelease:   h.release,
+		drover.OrderMoveAbort:     h.abort,
+		drover.OrderExec: func(b []byte) (any, error) {
+			return drover.ExecResult{Stdout: []byte("hello from " + h.id)}, nil
+		},
+	}
+}
+
+func decode[T any](b []byte) T {
+	var v T
+	if err := json.Unmarshal(b, &v); err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func (h *fakeHost) offer(b []byte) (any, error) {
+	req := decode[drover.OfferRequest](b)
+	used := drover.Bytes(0)
+	for id, m := range h.machines {
+		if id != req.Machine {
+			used += drover.Bytes(m.spec.Machine.Config.Guest.MemoryMB) * drover.MiB
+		}
+	}
+	o := drover.Offer{Host: h.id, Region: h.region, MemoryFree: h.memory - used, DiskFree: h.disk, Machines: len(h.machines)}
+	if need := drover.Bytes(req.MemoryMB) * drover.MiB; need > o.MemoryFree {
+		o.Reasons = append(o.Reasons, fmt.Sprintf("%d MiB of memory free, %d MiB needed", o.MemoryFree/drover.MiB, req.MemoryMB))
+	}
+	if req.Disk > o.DiskFree {
+		o.Reasons = append(o.Reasons, fmt.Sprintf("%d GiB of disk free, %d GiB needed", o.DiskFree/drover.GiB, req.Disk/drover.GiB))
+	}
+	return o, nil
+}
+
+func (h *fakeHost) resolve(b []byte) (any, error) {
+	req := decode[drover.ResolveRequest](b)
+	if req.Image == "missing" {
+		return nil, drover.Errorf(drover.NotFound, "image %q does not exist", req.Image)
+	}
+	return drover.ImageRef{Repository: req.Image, Digest: "sha256:00"}, nil
+}
+
+func (h *fakeHost) apply(b []byte) (any, error) {
+	req := decode[drover.ApplyRequest](b)
+	id := req.Machine.ID
+	m := h.machines[id]
+	if m == nil {
+		if req.Machine.Goal == drover.GoalDestroyed {
+			return drover.MachineStatus{Machine: id, Host: h.id, Epoch: req.Epoch, State: drover.StateDestroyed}, nil
+		}
+		m = &fakeMachine{}
+		h.machines[id] = m
+		h.layer(drover.RootDisk(id), "")
+	}
+	if req.Epoch < m.spec.Epoch {
+		return nil, drover.Errorf(drover.Conflict, "epoch %d is older than %d", req.Epoch, m.spec.Epoch)
+	}
+	for _, mv := range h.moves {
+		if mv.machine == id && mv.source && mv.held && !mv.ended {
+			return nil, drover.Errorf(drover.Conflict, "machine %q is held by a migration", id)
+		}
+	}
+	m.spec = req
+	h.settle(m)
+	if req.Machine.Goal == drover.GoalDestroyed {
+		delete(h.machines, id)
+		h.dropLayers(drover.RootDisk(id))
+	}
+	return m.status, nil
+}
+
+// settle makes the machine what it should be.
+func (h *fakeHost) settle(m *fakeMachine) {
+	want := m.spec.Machine
+	m.running = want.Goal == drover.GoalStarted
+	state := map[drover.Goal]drover.MachineState{drover.GoalStarted: drover.StateStarted, drover.GoalStopped: drover.StateStopped,
+		drover.GoalDestroyed: drover.StateDestroyed}[want.Goal]
+	m.status = drover.MachineStatus{Machine: want.ID, Host: h.id, Epoch: m.spec.Epoch, State: state, Instance: want.Instance, Run: want.Run, UpdatedAt: time.Now()}
+	if m.running {
+		m.status.StartedAt = time.Now()
+		h.world.ran(want.ID, h.id, m.spec.Epoch)
+	}
+}
+
+func (h *fakeHost) layer(d drover.DiskID, mig drover.MigrationID) {
+	id := drover.LayerFor(d, mig)
+	h.layers[id] = drover.LayerStatus{ID: id, Disk: d, State: drover.LayerReady, Size: drover.GiB, Allocated: 100 * drover.MiB}
+}
+
+func (h *fakeHost) dropLayers(d drover.DiskID) {
+	for id, l := range h.layers {
+		if l.Disk == d {
+			delete(h.layers, id)
+		}
+	}
+}
+
+func (h *fakeHost) list([]byte) (any, error) {
+	layers := []drover.LayerStatus{}
+	for _, l := range h.layers {
+		layers = append(layers, l)
+	}
+	return layers, nil
+}
+
+func (h *fakeHost) volumeCreate(b []byte) (any, error) {
+	v := decode[drover.VolumeRequest](b).Volume
+	h.layer(v.ID.Disk(), "")
+	return h.layers[drover.LayerFor(v.ID.Disk(), "")], nil
+}
+
+func (h *fakeHost) volumeDestroy(b []byte) (any, error) {
+	h.dropLayers(decode[drover.VolumeRequest](b).Volume.ID.Disk())
+	return drover.Empty{}, nil
+}
+
+// move returns this host's part in a migration; one that ended is refused.
+func (h *fakeHost) move(r drover.MoveRequest, source bool) (*fakeMove, error) {
+	mv := h.moves[r.Migration]
+	if mv == nil {
+		mv = &fakeMove{source: source, machine: r.Machine, left: h.polls}
+		h.moves[r.Migration] = mv
+	}
+	if mv.ended {
+		return nil, drover.Errorf(drover.Precondition, "migration %q has ended on %s", r.Migration, h.id)
+	}
+	return mv, nil
+}
+
+func (h *fakeHost) reserve(b []byte) (any, error) {
+	_, err := h.move(decode[drover.MoveReserveRequest](b).MoveRequest, false)
+	return drover.Empty{}, err
+}
+
+func (h *fakeHost) export(b []byte) (any, error) {
+	req := decode[drover.MoveExportRequest](b)
+	if _, err := h.move(req.MoveRequest, true); err != nil {
+		return nil, err
+	}
+	var out drover.MoveExports
+	wanted := []drover.DiskID{drover.RootDisk(req.Machine)}
+	for _, v := range h.machines[req.Machine].spec.Volumes {
+		wanted = append(wanted, v.ID.Disk())
+	}
+	for _, l := range h.layers {
+		if slices.Contains(wanted, l.Disk) {
+			e := drover.Export{Disk: l.Disk, Layer: l.ID, Size: l.Size, Host: h.id, Name: string(l.ID), Allocated: l.Allocated}
+			if l.Disk != drover.RootDisk(req.Machine) {
+				e.Volume = drover.VolumeID(l.Disk)
+			}
+			out.Exports = append(out.Exports, e)
+		}
+	}
+	return out, nil
+}
+
+func (h *fakeHost) clone(b []byte) (any, error) {
+	req := decode[drover.MoveCloneRequest](b)
+	mv, err := h.move(req.MoveRequest, false)
+	if err != nil {
+		return nil, err
+	}
+	h.adoptLayers(mv, req.Migration, req.Exports)
+	return drover.Empty{}, nil
+}
+
+func (h *fakeHost) adoptLayers(mv *fakeMove, mig drover.MigrationID, exports []drover.Export) {
+	for _, e := range exports {
+		h.layer(e.Disk, mig)
+		mv.clones = append(mv.clones, drover.LayerFor(e.Disk, mig))
+	}
+}
+
+func (h *fakeHost) quiesce(b []byte) (any, error) {
+	req := decode[drover.MoveRequest](b)
+	mv, err := h.move(req, true)
+	if err != nil {
+		return nil, err
+	}
+	m := h.machines[req.Machine]
+	if !mv.held {
+		mv.held, mv.wasRunning = true, m.running
+	}
+	m.running = false
+	m.status.State, m.status.StoppedAt = drover.StateStopped, time.Now()
+	if !mv.wasRunning {
+		return drover.MoveQuiesced{}, nil
+	}
+	return drover.MoveQuiesced{StoppedAt: m.status.StoppedAt}, nil
+}
+
+func (h *fakeHost) freeze(b []byte) (any, error) {
+	req := decode[drover.MoveRequest](b)
+	mv, err := h.move(req, true)
+	if err != nil {
+		return nil, err
+	}
+	if !mv.held {
+		return nil, drover.Errorf(drover.Precondition, "freeze before quiesce")
+	}
+	mv.frozen = true
+	return drover.MoveFrozen{Allocated: map[drover.DiskID]drover.Bytes{drover.RootDisk(req.Machine): 42}}, nil
+}
+
+func (h *fakeHost) activate(b []byte) (any, error) {
+	req := decode[drover.MoveActivateRequest](b)
+	mv, err := h.move(req.MoveRequest, false)
+	if err != nil {
+		return nil, err
+	}
+	if mv.adopted {
+		return h.machines[req.Machine].status, nil
+	}
+	if len(mv.clones) == 0 {
+		h.adoptLayers(mv, req.Migration, req.Exports)
+	}
+	mv.adopted = true
+	m := &fakeMachine{spec: req.Apply}
+	h.machines[req.Machine] = m
+	h.settle(m)
+	return m.status, nil
+}
+
+func (h *fakeHost) progress(b []byte) (any, error) {
+	req := decode[drover.MoveRequest](b)
+	mv, err := h.move(req, false)
+	if err != nil {
+		return nil, err
+	}
+	mv.left--
+	p := drover.MoveProgress{Done: mv.left <= 0, Hydration: map[drover.DiskID]drover.Hydration{
+		drover.RootDisk(req.Machine): {Total: 100, TotalKnown: true, Copied: drover.Bytes(100 - min(99, max(mv.left, 0))), Done: mv.left <= 0}}}
+	if m := h.machines[req.Machine]; m != nil {
+		p.Status = m.status
+	}
+	return p, nil
+}
+
+func (h *fakeHost) release(b []byte) (any, error) {
+	req := decode[drover.MoveRequest](b)
+	if mv := h.moves[req.Migration]; mv != nil && !mv.ended {
+		mv.ended = true
+		h.forget(req.Machine)
+	}
+	return drover.Empty{}, nil
+}
+
+// forget drops a machine that went elsewhere, with its layers.
+func (h *fakeHost) forget(id drover.MachineID) {
+	m := h.machines[id]
+	if m == nil {
+		return
+	}
+	if m.running {
+		h.t.Errorf("%s is told to let go of machine %s, which runs there", h.id, id)
+	}
+	h.dropLayers(drover.RootDisk(id))
+	for _, v := range m.spec.Volumes {
+		h.dropLayers(v.ID.Disk())
+	}
+	delete(h.machines, id)
+}
+
+func (h *fakeHost) abort(b []byte) (any, error) {
+	req := decode[drover.MoveRequest](b)
+	mv := h.moves[req.Migration]
+	if mv == nil {
+		h.moves[req.Migration] = &fakeMove{machine: req.Machine, ended: true}
+		return drover.Empty{}, nil
+	}
+	if mv.adopted {
+		return nil, drover.Errorf(drover.Precondition, "machine %q is mine", req.Machine)
+	}
+	if mv.ended {
+		return drover.Empty{}, nil
+	}
+	mv.ended = true
+	if mv.source && mv.held {
+		m := h.machines[req.Machine]
+		h.settle(m)
+		if !mv.wasRunning {
+			m.running = false
+			m.status.State = drover.StateStopped
+		}
+	}
+	for _, id := range mv.clones {
+		delete(h.layers, id)
+	}
+	return drover.Empty{}, nil
+}

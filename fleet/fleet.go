@@ -1,0 +1,158 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"drover"
+	"drover/internal/fault"
+	"drover/migrate"
+	"drover/natsbus"
+)
+
+// Timing is every bound and interval of the fleet's own.
+type Timing struct {
+	// Ready is how long a request waits for the state to be read after a start.
+	Ready time.Duration
+	// Unreachable is how long a host may be silent before it counts as unreachable.
+	Unreachable time.Duration
+	// Offer, Resolve and Apply bound those orders. Make bounds all that comes before a machine's record is written.
+	Offer, Resolve, Apply, Make time.Duration
+	// LeaseTTL is how long a silent holder keeps the lease, LeaseRenew how often it renews it.
+	LeaseTTL, LeaseRenew time.Duration
+	// Repair is how often everything is compared with what it should be, besides at each change.
+	Repair time.Duration
+	// Stale is the age from which a claim without a record is what a crash left. It must be well above Make.
+	Stale time.Duration
+	// KeepDestroyed is how long the record of a destroyed machine is kept, KeepMigrations that of a migration that ended.
+	KeepDestroyed, KeepMigrations time.Duration
+}
+
+// DefaultTiming is the timing that a fleet uses.
+func DefaultTiming() Timing {
+	return Timing{
+		Ready: 5 * time.Second, Unreachable: 10 * time.Second,
+		Offer: 1500 * time.Millisecond, Resolve: 60 * time.Second, Apply: 5 * time.Second, Make: 90 * time.Second,
+		LeaseTTL: 6 * time.Second, LeaseRenew: 2 * time.Second,
+		Repair: 10 * time.Second, Stale: 5 * time.Minute,
+		KeepDestroyed: 24 * time.Hour, KeepMigrations: 30 * 24 * time.Hour,
+	}
+}
+
+// Config is what a Fleet needs.
+type Config struct {
+	Conn *natsbus.Conn
+	// Host is the control host's ID; no two processes may run a Fleet under one.
+	Host drover.HostID
+	Log  *slog.Logger
+	// Organization owns the apps that are created without one. Default: "personal".
+	Organization string
+	// Replicas is how many NATS servers hold each bucket. Default: 1.
+	Replicas int
+	// Clock tells the time; nil for the system's.
+	Clock func() time.Time
+	// Faults may be nil.
+	Faults *fault.Points
+	// Timing and Rules are nil for the defaults.
+	Timing *Timing
+	Rules  *migrate.Rules
+}
+
+// Fleet is the control role on one control host. Its methods are safe for concurrent use.
+type Fleet struct {
+	cfg    Config
+	conn   *natsbus.Conn
+	log    *slog.Logger
+	now    func() time.Time
+	timing Timing
+	rules  migrate.Rules
+	// hit is where faults strike; tests replace it.
+	hit func(point string)
+
+	state *state
+	// ready is closed once the state is complete.
+	ready chan struct{}
+	// kicks wakes the repair of single machines.
+	kicks *kicks
+}
+
+// New returns a Fleet that does nothing before Run.
+func New(cfg Config) (*Fleet, error) {
+	if cfg.Conn == nil || cfg.Log == nil || !drover.ValidName(string(cfg.Host)) {
+		return nil, drover.Errorf(drover.Invalid, "a fleet needs a connection, a log and the name of its control host (got %q)", cfg.Host)
+	}
+	if cfg.Organization == "" {
+		cfg.Organization = "personal"
+	}
+	f := &Fleet{cfg: cfg, conn: cfg.Conn, log: cfg.Log, now: cfg.Clock, timing: DefaultTiming(), rules: migrate.DefaultRules(),
+		hit: cfg.Faults.Hit, ready: make(chan struct{}), kicks: newKicks()}
+	if f.now == nil {
+		f.now = time.Now
+	}
+	if cfg.Timing != nil {
+		f.timing = *cfg.Timing
+	}
+	if cfg.Rules != nil {
+		f.rules = *cfg.Rules
+	}
+	f.state = newState(f.now)
+	return f, nil
+}
+
+// errEnded ends the group of Run when ctx ended.
+var errEnded = errors.New("ended")
+
+// Run opens the buckets, follows them, and takes part in leading, until ctx ends.
+func (f *Fleet) Run(ctx context.Context) error {
+	if err := f.state.open(ctx, f.conn, f.cfg.Replicas); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	f.state.follow(ctx, g, f.kicks)
+	g.Go(func() error { return natsbus.WatchSeen(ctx, f.conn, f.heard) })
+	g.Go(func() error {
+		if err := f.state.wait(ctx); err != nil {
+			return errEnded
+		}
+		f.log.Info("the fleet's state is read")
+		close(f.ready)
+		return f.lead(ctx)
+	})
+	err := g.Wait()
+	if errors.Is(err, errEnded) {
+		return nil
+	}
+	return err
+}
+
+// await returns when the state is complete.
+func (f *Fleet) await(ctx context.Context) error {
+	select {
+	case <-f.ready:
+		return nil
+	default:
+	}
+	ctx, cancel := context.WithTimeout(ctx, f.timing.Ready)
+	defer cancel()
+	select {
+	case <-f.ready:
+		return nil
+	case <-ctx.Done():
+		return drover.Errorf(drover.Unavailable, "control host %q has not read the fleet's state yet: the store does not answer", f.cfg.Host).
+			WithHint("ask again in a moment")
+	}
+}
+
+// order gives an order to a host, within a bound.
+func (f *Fleet) order(ctx context.Context, bound time.Duration, host drover.HostID, order drover.Order, request, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, bound)
+	defer cancel()
+	return natsbus.Order(ctx, f.conn, host, order, request, answer)
+}

@@ -1,0 +1,94 @@
+package fleet
+
+import (
+	"testing"
+
+	"drover"
+)
+
+func TestAMachineFromCreationToItsEnd(t *testing.T) {
+	w, n := newWorld(t)
+	ctx := t.Context()
+	vol := w.volume(n, "h2")
+	v := w.machine(n, CreateMachine{Name: "web", Config: drover.MachineConfig{Image: "busybox", Mounts: []drover.Mount{{Volume: vol.Volume.ID, Path: "/data"}}}})
+	id := v.Machine.ID
+	if v.Placement.Host != "h2" || v.Machine.Address != "fdaa:0:1:0:1::2" || v.Machine.Region != "ams" || v.HostStatus != drover.HostOK {
+		t.Fatalf("machine is %+v", v)
+	}
+	got, err := n.Volume(ctx, "shop", vol.Volume.ID)
+	if err != nil || got.Volume.Machine != id {
+		t.Fatalf("volume is %+v, %v", got, err)
+	}
+	_, err = n.DestroyVolume(ctx, "shop", vol.Volume.ID)
+	wantError(t, err, drover.Precondition, "", "")
+
+	if _, err = n.StopMachine(ctx, "shop", id, drover.StopConfig{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = n.WaitMachine(ctx, "shop", id, drover.StateStopped, ""); err != nil {
+		t.Fatal(err)
+	}
+	v, err = n.UpdateMachine(ctx, UpdateMachine{App: "shop", Machine: id, CurrentVersion: v.Machine.Instance,
+		Config: drover.MachineConfig{Image: "busybox:2", Mounts: []drover.Mount{{Volume: vol.Volume.ID, Path: "/other"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err = n.WaitMachine(ctx, "shop", id, drover.StateStarted, v.Machine.Instance); err != nil || v.Machine.Run != 2 {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	if res, err := n.ExecMachine(ctx, "shop", drover.ExecRequest{Machine: id, Command: []string{"hostname"}}); err != nil || string(res.Stdout) != "hello from h2" {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	wantError(t, n.DestroyMachine(ctx, "shop", id, false), drover.Precondition, "", "")
+	wantError(t, n.DeleteApp(ctx, "shop"), drover.Precondition, "", "")
+	if err := n.DestroyMachine(ctx, "shop", id, true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.WaitMachine(ctx, "shop", id, drover.StateDestroyed, ""); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := n.Machines(ctx, "shop"); err != nil || len(list) != 0 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	if err := n.DestroyMachine(ctx, "shop", id, true); err != nil {
+		t.Fatalf("destroying once more: %v", err)
+	}
+	got, err = n.Volume(ctx, "shop", vol.Volume.ID)
+	if err != nil || got.Volume.Machine != "" || got.Volume.Host != "h2" || got.Volume.Epoch != v.Placement.Epoch {
+		t.Fatalf("volume is %+v, %v", got, err)
+	}
+	again := w.machine(n, CreateMachine{Name: "web", SkipLaunch: true})
+	if again.Machine.Address != "fdaa:0:1:0:2::2" {
+		t.Fatalf("an address was given twice, or skipped: %s", again.Machine.Address)
+	}
+	if err := n.DestroyMachine(ctx, "shop", again.Machine.ID, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.DestroyVolume(ctx, "shop", vol.Volume.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.DeleteApp(ctx, "shop"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = n.App(ctx, "shop")
+	wantError(t, err, drover.NotFound, "", "")
+	w.checkEmpty(n)
+}
+
+// checkEmpty makes sure that nothing is left anywhere.
+func (w *world) checkEmpty(n *node) {
+	w.t.Helper()
+	n.state.mu.RLock()
+	defer n.state.mu.RUnlock()
+	s := n.state
+	if len(s.placements.items)+len(s.status.items)+len(s.volumes.items)+len(s.claims.items) > 0 {
+		w.t.Errorf("left: placements %v, status %v, volumes %v, claims %v", s.placements.items, s.status.items, s.volumes.items, s.claims.items)
+	}
+	for id, h := range w.hosts {
+		h.mu.Lock()
+		if len(h.machines)+len(h.layers) > 0 {
+			w.t.Errorf("left on %s: %v, %v", id, h.machines, h.layers)
+		}
+		h.mu.Unlock()
+	}
+}

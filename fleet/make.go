@@ -1,0 +1,322 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"drover"
+	"drover/plan"
+)
+
+// makeTries bounds on how many hosts a machine is tried when the chosen one turns out to have no room.
+const makeTries = 3
+
+// CreateMachine makes a machine and answers when its host has it on record, in the state created. Whatever fails before that leaves
+// nothing behind.
+func (f *Fleet) CreateMachine(ctx context.Context, req CreateMachine) (MachineView, error) {
+	if err := f.await(ctx); err != nil {
+		return MachineView{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, f.timing.Make)
+	defer cancel()
+	app, err := f.readApp(ctx, req.App)
+	if err != nil {
+		return MachineView{}, err
+	}
+	req.Config = req.Config.WithDefaults()
+	if err := checkRequest(&req); err != nil {
+		return MachineView{}, err
+	}
+	if err := f.nameFree(ctx, req.App, req.Name); err != nil {
+		return MachineView{}, err
+	}
+	volumes, err := f.freeVolumes(ctx, req.App, req.Config.Mounts)
+	if err != nil {
+		return MachineView{}, err
+	}
+	pinned, err := f.pin(req, volumes)
+	if err != nil {
+		return MachineView{}, err
+	}
+	exclude := map[drover.HostID]string{}
+	for try := 1; ; try++ {
+		host, err := f.chooseFor(ctx, req, pinned, exclude)
+		if err != nil {
+			return MachineView{}, err
+		}
+		view, err := f.makeOn(ctx, req, app, host)
+		// Another machine may have taken the room between the offer and the order.
+		if !drover.Is(err, drover.Exhausted) || pinned != "" || try == makeTries {
+			return view, err
+		}
+		exclude[host] = err.Error()
+	}
+}
+
+// checkRequest checks what needs no look-up, and makes up a name.
+func checkRequest(req *CreateMachine) error {
+	data, err := json.Marshal(req.Config)
+	if err != nil {
+		return drover.Errorf(drover.Invalid, "config: %w", err).WithField("config")
+	}
+	if req.Name == "" {
+		req.Name = newName()
+	}
+	if !drover.ValidName(req.Name) {
+		return badName("machine", req.Name).WithField("name")
+	}
+	return checkConfig(req.Config, len(data))
+}
+
+func nameTaken(app drover.AppName, name string, by drover.MachineID) *drover.Error {
+	return drover.Errorf(drover.Exists, "name: %q is taken by machine %q of app %q", name, by, app).WithField("name").
+		WithHint("choose another name, or none")
+}
+
+// nameFree refuses early what the claim of the name would refuse.
+func (f *Fleet) nameFree(ctx context.Context, app drover.AppName, name string) error {
+	c, _, err := f.state.claims.get(ctx, nameClaim(app, name))
+	if err == nil {
+		return nameTaken(app, name, c.Machine)
+	}
+	if drover.Is(err, drover.NotFound) {
+		return nil
+	}
+	return err
+}
+
+// freeVolumes reads the mounted volumes and makes sure that they can be had.
+func (f *Fleet) freeVolumes(ctx context.Context, app drover.AppName, mounts []drover.Mount) ([]drover.Volume, error) {
+	var volumes []drover.Volume
+	for i, m := range mounts {
+		field := fmt.Sprintf("config.mounts[%d].volume", i)
+		v, _, err := f.state.volumes.get(ctx, string(m.Volume))
+		if drover.Is(err, drover.NotFound) || (err == nil && v.App != app) {
+			return nil, drover.Errorf(drover.NotFound, "%s: volume %q does not exist in app %q", field, m.Volume, app).WithField(field).
+				WithHint("see `drover volume list --app %s`", app)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := attachable(v, field); err != nil {
+			return nil, err
+		}
+		volumes = append(volumes, v)
+	}
+	return volumes, nil
+}
+
+// attachable tells why a volume cannot be given to a machine; nil when it can.
+func attachable(v drover.Volume, field string) error {
+	if v.Machine != "" {
+		return drover.Errorf(drover.Conflict, "%s: volume %q is attached to machine %q", field, v.ID, v.Machine).WithField(field).
+			WithHint("destroy that machine first, or use another volume")
+	}
+	if v.State != drover.VolumeCreated {
+		return drover.Errorf(drover.Conflict, "%s: volume %q is in state %s", field, v.ID, v.State).WithField(field)
+	}
+	return nil
+}
+
+// pin returns the host that the machine must be on: that of its volumes, or the one asked for; empty when it may be anywhere.
+func (f *Fleet) pin(req CreateMachine, volumes []drover.Volume) (drover.HostID, error) {
+	pinned := req.Host
+	if req.Region != "" && !slices.Contains(f.regions(), req.Region) {
+		return "", plan.UnknownRegion(req.Region, f.regions())
+	}
+	for i, v := range volumes {
+		field := fmt.Sprintf("config.mounts[%d].volume", i)
+		switch {
+		case pinned == "":
+			pinned = v.Host
+		case pinned != v.Host && req.Host != "":
+			return "", drover.Errorf(drover.Invalid, "%s: volume %q is on host %q, not on %q", field, v.ID, v.Host, req.Host).WithField(field)
+		case pinned != v.Host:
+			return "", drover.Errorf(drover.Invalid, "%s: volume %q is on host %q, but volume %q is on %q: a machine's volumes are on one host",
+				field, v.ID, v.Host, volumes[0].ID, pinned).WithField(field)
+		}
+	}
+	if pinned == "" {
+		return "", nil
+	}
+	f.state.mu.RLock()
+	info, ok := f.hostLocked(pinned)
+	f.state.mu.RUnlock()
+	switch {
+	case !ok || !slices.Contains(info.Roles, drover.RoleWorker):
+		return "", f.noHost(pinned, "host")
+	case req.Region != "" && info.Region != req.Region:
+		return "", drover.Errorf(drover.Invalid, "region: host %q, where the machine has to be, is in region %q, not in %q", pinned, info.Region, req.Region).
+			WithField("region")
+	case info.Status == drover.HostUnreachable:
+		return "", drover.Errorf(drover.Unavailable, "host %q, where the machine has to be, does not answer", pinned).WithField("host")
+	}
+	return pinned, nil
+}
+
+func (f *Fleet) chooseFor(ctx context.Context, req CreateMachine, pinned drover.HostID, exclude map[drover.HostID]string) (drover.HostID, error) {
+	return f.choose(ctx, plan.Request{What: fmt.Sprintf("machine %q", req.Name), Region: req.Region}, pinned,
+		drover.OfferRequest{MemoryMB: req.Config.Guest.MemoryMB, CPUs: req.Config.Guest.CPUs},
+		plan.Options{Exclude: exclude, SameApp: f.spread(req.App)})
+}
+
+// spread counts the machines of an app on each host.
+func (f *Fleet) spread(app drover.AppName) map[drover.HostID]int {
+	f.state.mu.RLock()
+	defer f.state.mu.RUnlock()
+	count := map[drover.HostID]int{}
+	for id := range f.state.machinesOf[app] {
+		if p, ok := f.state.placements.items[id]; ok {
+			count[p.value.Host]++
+		}
+	}
+	return count
+}
+
+// resolve pins the image, by asking a host, which has the way to the registry.
+func (f *Fleet) resolve(ctx context.Context, host drover.HostID, image string) (drover.ImageRef, error) {
+	var ref drover.ImageRef
+	err := f.order(ctx, f.timing.Resolve, host, drover.OrderResolve, drover.ResolveRequest{Image: image}, &ref)
+	if drover.Is(err, drover.Invalid) || drover.Is(err, drover.NotFound) || drover.Is(err, drover.Denied) {
+		return ref, drover.AsError(err).WithField("config.image")
+	}
+	return ref, err
+}
+
+// makeOn makes the machine on a host: claims first, then the record, then the order. The comment of the package says why.
+func (f *Fleet) makeOn(ctx context.Context, req CreateMachine, app drover.App, host drover.HostID) (MachineView, error) {
+	ref, err := f.resolve(ctx, host, req.Config.Image)
+	if err != nil {
+		return MachineView{}, err
+	}
+	m, err := f.newMachine(ctx, req, app, host)
+	if err != nil {
+		return MachineView{}, err
+	}
+	m.Image = ref
+	if err := f.claimAll(ctx, m, host); err != nil {
+		f.unmake(ctx, m)
+		return MachineView{}, err
+	}
+	f.hit("fleet.make.record.before")
+	if _, err := f.state.machines.create(ctx, string(m.ID), m); err != nil {
+		f.unmake(ctx, m)
+		return MachineView{}, err
+	}
+	f.hit("fleet.make.record.after")
+	if _, err := f.apply(ctx, m.ID); err != nil {
+		f.unmake(ctx, m)
+		return MachineView{}, drover.AsError(fmt.Errorf("machine %q was not created: %w", m.Name, err))
+	}
+	f.log.Info("machine created", "machine", m.ID, "app", m.App, "host", host)
+	v, err := f.view(m.App, m.ID)
+	v.Status.State = drover.StateCreated
+	return v, err
+}
+
+// newMachine makes up the record.
+func (f *Fleet) newMachine(ctx context.Context, req CreateMachine, app drover.App, host drover.HostID) (drover.Machine, error) {
+	address, err := f.newAddress(ctx, app)
+	if err != nil {
+		return drover.Machine{}, err
+	}
+	f.state.mu.RLock()
+	info, _ := f.hostLocked(host)
+	f.state.mu.RUnlock()
+	now := f.now().UTC()
+	m := drover.Machine{
+		ID: drover.NewMachineID(), App: req.App, Name: req.Name, Region: info.Region, Config: req.Config,
+		Instance: drover.NewInstanceID(), Address: address, Goal: drover.GoalStarted, Run: 1, CreatedAt: now, UpdatedAt: now,
+	}
+	if req.SkipLaunch {
+		m.Goal, m.Run = drover.GoalStopped, 0
+	}
+	return m, nil
+}
+
+// claimAll takes what the machine needs for itself, under its ID.
+func (f *Fleet) claimAll(ctx context.Context, m drover.Machine, host drover.HostID) error {
+	key := nameClaim(m.App, m.Name)
+	if _, err := f.state.claims.create(ctx, key, claim{Machine: m.ID, At: f.now()}); drover.Is(err, drover.Exists) {
+		other, _, gerr := f.state.claims.get(ctx, key)
+		if gerr != nil {
+			return gerr
+		}
+		return nameTaken(m.App, m.Name, other.Machine)
+	} else if err != nil {
+		return err
+	}
+	f.hit("fleet.make.name.after")
+	if err := f.stays(ctx, m.App); err != nil {
+		return err
+	}
+	for i, mount := range m.Config.Mounts {
+		field := fmt.Sprintf("config.mounts[%d].volume", i)
+		if err := f.claimVolume(ctx, m, mount.Volume, host, field); err != nil {
+			return err
+		}
+	}
+	f.hit("fleet.make.volumes.after")
+	_, err := f.state.placements.create(ctx, string(m.ID), drover.Placement{Machine: m.ID, Host: host})
+	return err
+}
+
+func (f *Fleet) claimVolume(ctx context.Context, m drover.Machine, id drover.VolumeID, host drover.HostID, field string) error {
+	for range casTries {
+		v, rev, err := f.state.volumes.get(ctx, string(id))
+		if drover.Is(err, drover.NotFound) {
+			return drover.Errorf(drover.NotFound, "%s: volume %q was destroyed meanwhile", field, id).WithField(field)
+		}
+		if err != nil {
+			return err
+		}
+		if err := attachable(v, field); err != nil {
+			return err
+		}
+		if v.Host != host {
+			return drover.Errorf(drover.Conflict, "%s: volume %q went to host %q meanwhile", field, id, v.Host).WithField(field)
+		}
+		v.Machine = m.ID
+		if _, err = f.state.volumes.update(ctx, string(id), v, rev); !drover.Is(err, drover.Conflict) {
+			return err
+		}
+	}
+	return tooBusy("volume", string(id))
+}
+
+// casTries bounds how often a record is read again because it changed between reading and writing.
+const casTries = 20
+
+func tooBusy(what, id string) *drover.Error {
+	return drover.Errorf(drover.Conflict, "%s %q was changed by others %d times in a row", what, id, casTries).WithHint("ask again")
+}
+
+// unmake takes a machine back that could not be made, and waits a moment for its host to do the same. What cannot be undone now, the
+// repair finds: it begins by making sure that there is a record, which says that the machine is destroyed.
+func (f *Fleet) unmake(ctx context.Context, m drover.Machine) {
+	ctx, cancel := lastWord(ctx)
+	defer cancel()
+	err := f.fence(ctx, m)
+	if err == nil {
+		err = f.repairMachine(ctx, m.ID)
+	}
+	if err == nil {
+		_, err = f.WaitMachine(ctx, m.App, m.ID, drover.StateDestroyed, "")
+	}
+	if err != nil {
+		f.log.Warn("machine that was not made is cleared away later", "machine", m.ID, "err", err)
+	}
+}
+
+// fence makes sure that the machine's record exists and says destroyed, so that nobody can make the machine any more.
+func (f *Fleet) fence(ctx context.Context, m drover.Machine) error {
+	m.Goal, m.UpdatedAt = drover.GoalDestroyed, f.now().UTC()
+	_, err := f.state.machines.create(ctx, string(m.ID), m)
+	if !drover.Is(err, drover.Exists) {
+		return err
+	}
+	_, err = f.changeRecord(ctx, m.ID, func(m *drover.Machine) error { m.Goal = drover.GoalDestroyed; return nil })
+	return err
+}

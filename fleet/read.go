@@ -1,0 +1,196 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"drover"
+)
+
+// viewLocked puts together what is known of a machine.
+func (f *Fleet) viewLocked(id string) (MachineView, bool) {
+	s := f.state
+	m, ok := s.machines.items[id]
+	if !ok {
+		return MachineView{}, false
+	}
+	v := MachineView{Machine: m.value, Status: drover.MachineStatus{Machine: m.value.ID, State: drover.StateCreated}}
+	p, placed := s.placements.items[id]
+	if placed {
+		v.Placement = p.value
+		v.Placement.Epoch = drover.Epoch(p.rev)
+		v.HostStatus = f.hostStatusLocked(p.value.Host)
+	}
+	if st, ok := s.status.items[id]; ok {
+		v.Status = st.value
+	}
+	if m.value.Goal == drover.GoalDestroyed {
+		switch {
+		case !placed:
+			v.Status.State = drover.StateDestroyed
+		case v.Status.State != drover.StateDestroyed:
+			v.Status.State = drover.StateDestroying
+		}
+	}
+	if mig := s.moveLocked(m.value.ID); mig != nil {
+		v.Migration = mig
+	}
+	return v, true
+}
+
+// view returns a machine of an app; an empty app stands for any.
+func (f *Fleet) view(app drover.AppName, id drover.MachineID) (MachineView, error) {
+	f.state.mu.RLock()
+	v, ok := f.viewLocked(string(id))
+	f.state.mu.RUnlock()
+	if !ok || (app != "" && v.Machine.App != app) {
+		return MachineView{}, noMachine(app, id)
+	}
+	return v, nil
+}
+
+func noMachine(app drover.AppName, id drover.MachineID) *drover.Error {
+	if app == "" {
+		return drover.Errorf(drover.NotFound, "machine %q does not exist", id).WithHint("see `drover machine list`")
+	}
+	return drover.Errorf(drover.NotFound, "machine %q does not exist in app %q", id, app).WithHint("see `drover machine list --app %s`", app)
+}
+
+// machineViews returns the machines of an index, oldest first.
+func (f *Fleet) machineViews(of func(*state) map[string]struct{}) []MachineView {
+	f.state.mu.RLock()
+	ids := of(f.state)
+	views := make([]MachineView, 0, len(ids))
+	for id := range ids {
+		if v, ok := f.viewLocked(id); ok && v.Status.State != drover.StateDestroyed {
+			views = append(views, v)
+		}
+	}
+	f.state.mu.RUnlock()
+	slices.SortFunc(views, func(a, b MachineView) int {
+		return cmp.Or(a.Machine.CreatedAt.Compare(b.Machine.CreatedAt), cmp.Compare(a.Machine.ID, b.Machine.ID))
+	})
+	return views
+}
+
+// Machines lists the machines of an app, oldest first, without those that are destroyed.
+func (f *Fleet) Machines(ctx context.Context, app drover.AppName) ([]MachineView, error) {
+	if _, err := f.App(ctx, app); err != nil {
+		return nil, err
+	}
+	return f.machineViews(func(s *state) map[string]struct{} { return s.machinesOf[app] }), nil
+}
+
+// Machine returns one machine. A destroyed one is found for a day, in the state destroyed.
+func (f *Fleet) Machine(ctx context.Context, app drover.AppName, id drover.MachineID) (MachineView, error) {
+	if err := f.await(ctx); err != nil {
+		return MachineView{}, err
+	}
+	return f.view(app, id)
+}
+
+// WaitMachine returns when the machine is in the state, of the instance if one is given. When ctx ends first: Unavailable.
+func (f *Fleet) WaitMachine(ctx context.Context, app drover.AppName, id drover.MachineID, state drover.MachineState, instance drover.InstanceID) (MachineView, error) {
+	if err := f.await(ctx); err != nil {
+		return MachineView{}, err
+	}
+	key := string(id)
+	for {
+		machine, placement, status := f.state.machines.next(key), f.state.placements.next(key), f.state.status.next(key)
+		v, err := f.view(app, id)
+		if err != nil {
+			return MachineView{}, err
+		}
+		if v.Status.State == state && (instance == "" || state == drover.StateDestroyed || cmp.Or(v.Status.Instance, v.Machine.Instance) == instance) {
+			return v, nil
+		}
+		select {
+		case <-machine:
+		case <-placement:
+		case <-status:
+		case <-ctx.Done():
+			e := drover.Errorf(drover.Unavailable, "machine %q is %s, not %s yet", id, v.Status.State, state)
+			if v.Status.Reason != "" {
+				e = drover.Errorf(drover.Unavailable, "machine %q is %s, not %s yet: %s", id, v.Status.State, state, v.Status.Reason)
+			}
+			if v.HostStatus == drover.HostUnreachable {
+				e = e.WithHint("its host %q is unreachable", v.Placement.Host)
+			}
+			return v, e
+		}
+	}
+}
+
+// hostOf returns where a machine's orders go.
+func (f *Fleet) hostOf(ctx context.Context, app drover.AppName, id drover.MachineID) (drover.HostID, error) {
+	if err := f.await(ctx); err != nil {
+		return "", err
+	}
+	v, err := f.view(app, id)
+	if err != nil {
+		return "", err
+	}
+	if v.Machine.Goal == drover.GoalDestroyed {
+		return "", drover.Errorf(drover.Precondition, "machine %q is %s", id, v.Status.State)
+	}
+	return v.Placement.Host, nil
+}
+
+// execMargin is what an order may take beyond the time that was asked of it.
+const execMargin = 10 * time.Second
+
+// Bounds of what users may ask a machine to do.
+const (
+	execDefault = 60 * time.Second
+	execMost    = 10 * time.Minute
+	logsMost    = 60 * time.Second
+	signalWait  = 15 * time.Second
+)
+
+// ExecMachine runs a command in a machine.
+func (f *Fleet) ExecMachine(ctx context.Context, app drover.AppName, req drover.ExecRequest) (drover.ExecResult, error) {
+	if req.Timeout == 0 {
+		req.Timeout = execDefault
+	}
+	switch {
+	case len(req.Command) == 0 || req.Command[0] == "":
+		return drover.ExecResult{}, drover.Errorf(drover.Invalid, "command is empty: a command has one word at least").WithField("command")
+	case req.Timeout < 0 || req.Timeout > execMost:
+		return drover.ExecResult{}, drover.Errorf(drover.Invalid, "timeout: %v is out of range: at most %v", req.Timeout, execMost).WithField("timeout")
+	}
+	host, err := f.hostOf(ctx, app, req.Machine)
+	if err != nil {
+		return drover.ExecResult{}, err
+	}
+	var result drover.ExecResult
+	err = f.order(ctx, req.Timeout+execMargin, host, drover.OrderExec, req, &result)
+	return result, err
+}
+
+// SignalMachine sends a signal to the main process of a machine.
+func (f *Fleet) SignalMachine(ctx context.Context, app drover.AppName, req drover.SignalRequest) error {
+	if !knownSignal(req.Signal) {
+		return badSignal("signal", req.Signal)
+	}
+	host, err := f.hostOf(ctx, app, req.Machine)
+	if err != nil {
+		return err
+	}
+	return f.order(ctx, signalWait, host, drover.OrderSignal, req, nil)
+}
+
+// MachineLogs reads a machine's log.
+func (f *Fleet) MachineLogs(ctx context.Context, app drover.AppName, req drover.LogsRequest) (drover.LogsAnswer, error) {
+	if req.Wait < 0 || req.Wait > logsMost {
+		return drover.LogsAnswer{}, drover.Errorf(drover.Invalid, "wait: %v is out of range: at most %v", req.Wait, logsMost).WithField("wait")
+	}
+	host, err := f.hostOf(ctx, app, req.Machine)
+	if err != nil {
+		return drover.LogsAnswer{}, err
+	}
+	var answer drover.LogsAnswer
+	err = f.order(ctx, req.Wait+execMargin, host, drover.OrderLogs, req, &answer)
+	return answer, err
+}

@@ -1,0 +1,188 @@
+package fleet
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"drover"
+	"drover/migrate"
+	"drover/natsbus"
+)
+
+// claim reserves something for an ID whose record is not written yet. At is when.
+type claim struct {
+	Machine   drover.MachineID   `json:"machine,omitempty"`
+	Migration drover.MigrationID `json:"migration,omitempty"`
+	At        time.Time          `json:"at"`
+}
+
+// The keys of claims.
+func nameClaim(app drover.AppName, name string) string { return "name." + string(app) + "." + name }
+func moveClaim(id drover.MachineID) string             { return "move." + string(id) }
+
+// leavingClaim says that an app is being deleted.
+func leavingClaim(app drover.AppName) string { return "leaving." + string(app) }
+
+// state is all that the fleet agrees on, with its image in memory and the indexes over it.
+type state struct {
+	now func() time.Time
+
+	mu         sync.RWMutex
+	apps       *table[drover.App]
+	machines   *table[drover.Machine]
+	placements *table[drover.Placement]
+	status     *table[drover.MachineStatus]
+	volumes    *table[drover.Volume]
+	migrations *table[drover.Migration]
+	hosts      *table[drover.HostInfo]
+	tokens     *table[Principal]
+	leases     *table[lease]
+	counters   *table[uint64]
+	claims     *table[claim]
+
+	// Indexes, guarded by mu.
+	machinesOf index[drover.AppName]   // machine IDs by app
+	volumesOf  index[drover.AppName]   // volume IDs by app
+	volumesOn  index[drover.MachineID] // volume IDs by the machine that has them
+	placedOn   index[drover.HostID]    // machine IDs by host
+	movesOf    index[drover.MachineID] // IDs of migrations that have not ended, by machine
+	heard      map[drover.HostID]sign
+	startedAt  time.Time
+}
+
+// sign is the last sign of life of a host.
+type sign struct {
+	at   time.Time
+	info drover.HostInfo
+}
+
+// index has keys of a table by something that their records say.
+type index[K comparable] map[K]map[string]struct{}
+
+func (x index[K]) add(k K, key string) {
+	if x[k] == nil {
+		x[k] = map[string]struct{}{}
+	}
+	x[k][key] = struct{}{}
+}
+
+func (x index[K]) drop(k K, key string) {
+	delete(x[k], key)
+	if len(x[k]) == 0 {
+		delete(x, k)
+	}
+}
+
+// keep returns a function that keeps the index right as records change; by says under what a record belongs, if at all.
+func keep[K comparable, T any](x index[K], by func(T) (K, bool)) func(string, *T, *T) {
+	return func(key string, old, now *T) {
+		if old != nil {
+			if k, ok := by(*old); ok {
+				x.drop(k, key)
+			}
+		}
+		if now != nil {
+			if k, ok := by(*now); ok {
+				x.add(k, key)
+			}
+		}
+	}
+}
+
+func newState(now func() time.Time) *state {
+	s := &state{now: now, machinesOf: index[drover.AppName]{}, volumesOf: index[drover.AppName]{}, volumesOn: index[drover.MachineID]{},
+		placedOn: index[drover.HostID]{}, movesOf: index[drover.MachineID]{}, heard: map[drover.HostID]sign{}, startedAt: now()}
+	s.apps = newTable[drover.App](&s.mu, natsbus.BucketApps)
+	s.machines = newTable[drover.Machine](&s.mu, natsbus.BucketMachines)
+	s.machines.changed = keep(s.machinesOf, func(m drover.Machine) (drover.AppName, bool) { return m.App, true })
+	s.placements = newTable[drover.Placement](&s.mu, natsbus.BucketPlacements)
+	s.placements.changed = keep(s.placedOn, func(p drover.Placement) (drover.HostID, bool) { return p.Host, true })
+	s.status = newTable[drover.MachineStatus](&s.mu, natsbus.BucketStatus)
+	s.volumes = newTable[drover.Volume](&s.mu, natsbus.BucketVolumes)
+	byApp := keep(s.volumesOf, func(v drover.Volume) (drover.AppName, bool) { return v.App, true })
+	byMachine := keep(s.volumesOn, func(v drover.Volume) (drover.MachineID, bool) { return v.Machine, v.Machine != "" })
+	s.volumes.changed = func(key string, old, now *drover.Volume) {
+		byApp(key, old, now)
+		byMachine(key, old, now)
+	}
+	s.migrations = newTable[drover.Migration](&s.mu, natsbus.BucketMigrations)
+	s.migrations.changed = keep(s.movesOf, func(m drover.Migration) (drover.MachineID, bool) { return m.Machine, !m.Ended() })
+	s.hosts = newTable[drover.HostInfo](&s.mu, natsbus.BucketHosts)
+	s.tokens = newTable[Principal](&s.mu, natsbus.BucketTokens)
+	s.leases = newTable[lease](&s.mu, natsbus.BucketLeases)
+	s.counters = newTable[uint64](&s.mu, natsbus.BucketCounters)
+	s.claims = newTable[claim](&s.mu, natsbus.BucketClaims)
+	return s
+}
+
+// follower is what all tables have, whatever is in them.
+type follower interface {
+	open(ctx context.Context, conn *natsbus.Conn, replicas int) error
+	follow(ctx context.Context, told func(key string)) error
+	done() <-chan struct{}
+}
+
+func (t *table[T]) done() <-chan struct{} { return t.synced }
+
+func (s *state) followers() []follower {
+	return []follower{s.apps, s.machines, s.placements, s.status, s.volumes, s.migrations, s.hosts, s.tokens, s.leases, s.counters, s.claims}
+}
+
+// open makes and opens the buckets; it tries until ctx ends.
+func (s *state) open(ctx context.Context, conn *natsbus.Conn, replicas int) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, t := range s.followers() {
+		g.Go(func() error { return t.open(ctx, conn, replicas) })
+	}
+	return g.Wait()
+}
+
+// follow starts to follow every bucket in the group. Machines whose records change are kicked.
+func (s *state) follow(ctx context.Context, g *errgroup.Group, k *kicks) {
+	for _, t := range s.followers() {
+		told := func(string) {}
+		switch t {
+		case follower(s.machines), follower(s.placements), follower(s.status):
+			told = func(key string) { k.add(drover.MachineID(key)) }
+		}
+		g.Go(func() error { return t.follow(ctx, told) })
+	}
+}
+
+// wait returns when every table has been read once.
+func (s *state) wait(ctx context.Context) error {
+	for _, t := range s.followers() {
+		select {
+		case <-t.done():
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// placementOf reads a machine's placement from the store, with its epoch.
+func (s *state) placementOf(ctx context.Context, id drover.MachineID) (drover.Placement, error) {
+	p, rev, err := s.placements.bucket.GetConfirmed(ctx, string(id))
+	if err != nil {
+		return drover.Placement{}, err
+	}
+	s.placements.set(string(id), p, rev, false)
+	p.Epoch = drover.Epoch(rev)
+	return p, nil
+}
+
+// moveLocked returns the migration of a machine that has not ended: the one that holds it, if there is one.
+func (s *state) moveLocked(id drover.MachineID) *drover.Migration {
+	var found *drover.Migration
+	for key := range s.movesOf[id] {
+		m := s.migrations.items[key].value
+		if found == nil || migrate.Holds(m) || (!migrate.Holds(*found) && m.CreatedAt.After(found.CreatedAt)) {
+			found = &m
+		}
+	}
+	return found
+}

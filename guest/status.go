@@ -1,0 +1,96 @@
+package guest
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"drover"
+)
+
+// What a StatusEvent tells.
+const (
+	// EventBooted: disks and network are ready.
+	EventBooted = "booted"
+	// EventStarted: the main process was executed.
+	EventStarted = "started"
+	// EventChecks: the result of a health check changed, or health checking begins.
+	EventChecks = "checks"
+	// EventExited: the main process ended, or could not be executed.
+	EventExited = "exited"
+	// EventFailed: the boot did not get to the main process.
+	EventFailed = "failed"
+	// EventPowerOff: everything is unmounted; the VM ends now.
+	EventPowerOff = "poweroff"
+	// EventUnreadable stands for a line that is no event, such as one that a full disk cut; Error has it.
+	EventUnreadable = "unreadable"
+)
+
+// StatusEvent is one report of drover-init. Which fields are set depends on Event.
+type StatusEvent struct {
+	// T is the guest's clock in nanoseconds since 1970.
+	T int64 `json:"t"`
+	// Run is Config.Run; empty when the boot failed before the config was read.
+	Run   string `json:"run"`
+	Event string `json:"event"`
+	// Uptime is the time in seconds since the guest's kernel started.
+	Uptime float64 `json:"uptime"`
+	// PID is the main process's (started).
+	PID int `json:"pid,omitempty"`
+	// Code is the exit code of the main process, 128+N after signal N (exited).
+	Code int `json:"code,omitempty"`
+	// Signal is the signal that ended the main process (exited).
+	Signal int `json:"signal,omitempty"`
+	// OOM: the kernel killed a process for lack of memory during this boot (exited).
+	OOM bool `json:"oom,omitempty"`
+	// Stage is what the boot was doing (failed).
+	Stage string `json:"stage,omitempty"`
+	// Error says in words what went wrong (failed; exited without started; poweroff when something could not be unmounted).
+	Error string `json:"error,omitempty"`
+	// Formatted lists the volumes, by Volume.Name, that got a file system in this boot (booted). It is durable: the next boot
+	// does not need Volume.MkFS.
+	Formatted []string `json:"formatted,omitempty"`
+	// Checks has every check of the machine, sorted by name (checks).
+	Checks []drover.CheckStatus `json:"checks,omitempty"`
+}
+
+// Time returns when the guest reported, by the guest's clock.
+func (e StatusEvent) Time() time.Time { return time.Unix(0, e.T) }
+
+// TailStatus calls fn for each report in the status file at path, beginning at offset from (0: all), and goes on as the file
+// grows, until ctx ends or fn returns an error, which it returns. next is the offset after the event: to begin there later means
+// to see no event twice. A report arrives within a few milliseconds of its being written. An empty file is made when there is
+// none. A file that is shorter than from is a new one and is read from its beginning.
+func TailStatus(ctx context.Context, path string, from int64, fn func(ev StatusEvent, next int64) error) error {
+	w, err := watchFile(path)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	for {
+		chunk, err := readLines(path, from, 1000, maxLine)
+		if err != nil {
+			return err
+		}
+		for _, line := range chunk.lines {
+			if err := fn(parseStatus(line.text), line.next); err != nil {
+				return err
+			}
+		}
+		from = chunk.next
+		if len(chunk.lines) > 0 {
+			continue
+		}
+		if err := w.Wait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func parseStatus(line []byte) StatusEvent {
+	var ev StatusEvent
+	if err := json.Unmarshal(line, &ev); err != nil || ev.Event == "" {
+		return StatusEvent{Event: EventUnreadable, Error: string(line)}
+	}
+	return ev
+}

@@ -1,0 +1,76 @@
+package host
+
+import (
+	"drover"
+)
+
+// capacity is what the host has left. What was promised counts as used: memory of machines that are stopped, and memory and disk of
+// migrations that are on their way here.
+type capacity struct {
+	memoryTotal, memoryUsed drover.Bytes
+	// diskRaw is what the file system has free, diskFree what is left of it after the reserve and the promises.
+	diskTotal, diskRaw, diskFree drover.Bytes
+	machines                     int
+}
+
+func (c capacity) memoryFree() drover.Bytes { return max(c.memoryTotal-c.memoryUsed, 0) }
+
+// room counts what is used, as if the machine except were not there.
+func (a *Agent) room(except drover.MachineID) (capacity, error) {
+	c := capacity{memoryTotal: a.cfg.Memory}
+	promised := drover.Bytes(0)
+	for _, m := range a.list() {
+		r := m.rec.Load()
+		spec, ok := r.spec()
+		if !ok || m.id == except || r.Obs.Status.State == drover.StateDestroyed {
+			continue
+		}
+		if r.Desired != nil {
+			c.machines++
+		}
+		c.memoryUsed += drover.Bytes(spec.Config.WithDefaults().Guest.MemoryMB) * drover.MiB
+		if t := r.target(); t != nil && t.Reserve != nil && !t.Hydrated {
+			promised += t.Reserve.Disk
+		}
+	}
+	var err error
+	c.diskTotal, c.diskRaw, err = a.cfg.DiskSpace(a.cfg.DataDir)
+	c.diskFree = max(c.diskRaw-a.cfg.DiskReserve-promised, 0)
+	return c, err
+}
+
+// refusals says in words for the user why a machine of the size does not fit; none when it does.
+func (c capacity) refusals(cfg Config, size drover.Guest, disk drover.Bytes) []*drover.Error {
+	var out []*drover.Error
+	need := drover.Bytes(size.MemoryMB) * drover.MiB
+	if free := c.memoryFree(); need > free {
+		out = append(out, drover.Errorf(drover.Exhausted, "host %q has %d MiB of memory left of %d MiB, the machine needs %d MiB", cfg.ID,
+			free/drover.MiB, c.memoryTotal/drover.MiB, size.MemoryMB).WithField("config.guest.memory_mb"))
+	}
+	if size.CPUs > cfg.CPUs {
+		out = append(out, drover.Errorf(drover.Exhausted, "host %q has %d CPUs, the machine needs %d", cfg.ID, cfg.CPUs, size.CPUs).
+			WithField("config.guest.cpus"))
+	}
+	if disk > c.diskFree || c.diskFree == 0 {
+		out = append(out, drover.Errorf(drover.Exhausted, "host %q has %d MiB of disk left, %d MiB are needed", cfg.ID,
+			c.diskFree/drover.MiB, disk/drover.MiB))
+	}
+	return out
+}
+
+// checkMemory refuses a machine that does not fit. The caller holds capacity.
+func (a *Agent) checkMemory(id drover.MachineID, size drover.Guest) error {
+	return a.checkRoom(id, size, 0)
+}
+
+// checkRoom refuses a machine that does not fit with what its disks hold. The caller holds capacity.
+func (a *Agent) checkRoom(id drover.MachineID, size drover.Guest, disk drover.Bytes) error {
+	c, err := a.room(id)
+	if err != nil {
+		return err
+	}
+	if no := c.refusals(a.cfg, size, disk); len(no) > 0 {
+		return no[0]
+	}
+	return nil
+}

@@ -1,0 +1,118 @@
+package host
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drover"
+	"drover/boltstore"
+	"drover/internal/fault"
+)
+
+// Config is what an Agent is made of. Fields without a default are required.
+type Config struct {
+	ID     drover.HostID
+	Region drover.Region
+	// Roles default to worker alone.
+	Roles []drover.Role
+	// Address is the host's own IP address; StorageAddress the host and port of its storage daemon's TLS listener.
+	Address        string
+	StorageAddress string
+	// DataDir is the host's durable directory, RunDir its tmpfs one (see ARCHITECTURE.md).
+	DataDir string
+	RunDir  string
+	// Memory is what machines may use together; CPUs what one machine may have at most.
+	Memory drover.Bytes
+	CPUs   int
+	// DiskReserve is kept free: machines and moves that would go below it are refused. Default 1 GiB.
+	DiskReserve drover.Bytes
+	Version     string
+	Accel       drover.Accel
+	AccelReason string
+	// VMMName is what HostInfo tells of the VMM ("qemu 7.2.22").
+	VMMName string
+
+	Storage Storage
+	VMM     VMM
+	Images  Images
+	Network Network
+	Bus     Bus
+	// GuestDial connects to drover-init through a VM's agent socket.
+	GuestDial func(ctx context.Context, socket string) (Guest, error)
+	// Store is the agent's file; the caller closes it after Run has returned.
+	Store *boltstore.DB
+
+	// Clock defaults to time.Now.
+	Clock func() time.Time
+	// Grace is how long a source keeps its copy after a move. Default 1 h.
+	Grace time.Duration
+	// BootTimeout is how long a boot may take until the main process starts. Default 30 s.
+	BootTimeout time.Duration
+	Log         *slog.Logger
+	// Faults may be nil.
+	Faults *fault.Points
+
+	// DiskSpace tells the size of the file system that holds a directory and what is free on it. Default statfs.
+	DiskSpace func(dir string) (total, free drover.Bytes, err error)
+
+	files guestFiles
+	// hit is called at each fault point in tests.
+	hit func(point string)
+	// journal is called before each journal write in tests; an error of it is that of the write.
+	journal func() error
+}
+
+// withDefaults checks the config and fills in what was left out.
+func (c Config) withDefaults() (Config, error) {
+	required := []struct {
+		name    string
+		missing bool
+	}{
+		{"ID", c.ID == ""}, {"Region", c.Region == ""}, {"DataDir", c.DataDir == ""}, {"RunDir", c.RunDir == ""},
+		{"Memory", c.Memory <= 0}, {"CPUs", c.CPUs <= 0}, {"Storage", c.Storage == nil}, {"VMM", c.VMM == nil},
+		{"Images", c.Images == nil}, {"Network", c.Network == nil}, {"Bus", c.Bus == nil}, {"GuestDial", c.GuestDial == nil},
+		{"Store", c.Store == nil},
+	}
+	for _, r := range required {
+		if r.missing {
+			return c, drover.Errorf(drover.Invalid, "cannot make a host agent: %s is not set", r.name).WithField(r.name)
+		}
+	}
+	if len(c.Roles) == 0 {
+		c.Roles = []drover.Role{drover.RoleWorker}
+	}
+	if c.DiskReserve == 0 {
+		c.DiskReserve = drover.GiB
+	}
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	if c.Grace == 0 {
+		c.Grace = time.Hour
+	}
+	if c.BootTimeout == 0 {
+		c.BootTimeout = 30 * time.Second
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.DiskSpace == nil {
+		c.DiskSpace = statfs
+	}
+	if c.files == nil {
+		c.files = realFiles{}
+	}
+	return c, nil
+}
+
+func statfs(dir string) (total, free drover.Bytes, err error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, 0, drover.Errorf(drover.Internal, "cannot tell the free space of %s: %w", dir, err)
+	}
+	block := drover.Bytes(st.Bsize)
+	return drover.Bytes(st.Blocks) * block, drover.Bytes(st.Bavail) * block, nil
+}

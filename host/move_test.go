@@ -1,0 +1,376 @@
+package host
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"drover"
+)
+
+// mover plays the controller of one migration against two agents.
+type mover struct {
+	w        *world
+	src, dst *fakeHost
+	req      drover.ApplyRequest
+	mig      drover.MigrationID
+	exports  []drover.Export
+	epoch    drover.Epoch
+}
+
+func newMover(w *world, src, dst *fakeHost, req drover.ApplyRequest) *mover {
+	mv := &mover{w: w, src: src, dst: dst, req: req, mig: drover.NewMigrationID()}
+	mv.record(drover.Running)
+	return mv
+}
+
+func (mv *mover) record(o drover.Outcome) {
+	mv.w.mu.Lock()
+	defer mv.w.mu.Unlock()
+	mv.w.migrations[mv.mig] = drover.Migration{ID: mv.mig, Machine: mv.req.Machine.ID, Outcome: o}
+}
+
+func (mv *mover) id() drover.MoveRequest {
+	return drover.MoveRequest{Migration: mv.mig, Machine: mv.req.Machine.ID}
+}
+
+// before lists the steps before the switch.
+func (mv *mover) before() []func() error {
+	return []func() error{
+		func() error {
+			mv.w.mu.Lock()
+			st := mv.w.status[mv.req.Machine.ID]
+			mv.w.mu.Unlock()
+			_, err := press[drover.Empty](mv.dst, drover.OrderMoveReserve, drover.MoveReserveRequest{MoveRequest: mv.id(), Spec: mv.req.Machine,
+				Volumes: mv.req.Volumes, Status: st, Disk: drover.GiB})
+			return err
+		},
+		func() error {
+			got, err := press[drover.MoveExports](mv.src, drover.OrderMoveExport, drover.MoveExportRequest{MoveRequest: mv.id(), Target: mv.dst.id})
+			mv.exports = got.Exports
+			return err
+		},
+		func() error {
+			_, err := press[drover.Empty](mv.dst, drover.OrderMoveClone, drover.MoveCloneRequest{MoveRequest: mv.id(), Exports: mv.exports})
+			return err
+		},
+		func() error {
+			_, err := press[drover.MoveQuiesced](mv.src, drover.OrderMoveQuiesce, mv.id())
+			return err
+		},
+		func() error {
+			got, err := press[drover.MoveFrozen](mv.src, drover.OrderMoveFreeze, mv.id())
+			if err == nil && len(got.Allocated) != len(mv.exports) {
+				return fmt.Errorf("allocated %v of exports %v", got.Allocated, mv.exports)
+			}
+			return err
+		},
+	}
+}
+
+func (mv *mover) commit() { mv.epoch = mv.w.place(mv.req.Machine.ID, mv.dst.id, mv.mig) }
+
+func (mv *mover) activate() error {
+	mv.w.mu.Lock()
+	st := mv.w.status[mv.req.Machine.ID]
+	mv.w.mu.Unlock()
+	apply := mv.req
+	apply.Epoch = mv.epoch
+	_, err := press[drover.MachineStatus](mv.dst, drover.OrderMoveActivate, drover.MoveActivateRequest{MoveRequest: mv.id(), Apply: apply,
+		Exports: mv.exports, Status: st})
+	return err
+}
+
+func (mv *mover) hydrated() error {
+	for range 600 {
+		p, err := press[drover.MoveProgress](mv.dst, drover.OrderMoveProgress, mv.id())
+		if err != nil {
+			return err
+		}
+		if p.Done {
+			return nil
+		}
+		pass(500 * time.Millisecond)
+	}
+	return fmt.Errorf("hydration never ends: %s", mv.dst.describe())
+}
+
+func (mv *mover) release() error {
+	_, err := press[drover.Empty](mv.src, drover.OrderMoveRelease, mv.id())
+	return err
+}
+
+func (mv *mover) abort() error {
+	mv.record(drover.Aborting)
+	if _, err := press[drover.Empty](mv.src, drover.OrderMoveAbort, mv.id()); err != nil {
+		return err
+	}
+	_, err := press[drover.Empty](mv.dst, drover.OrderMoveAbort, mv.id())
+	mv.record(drover.Aborted)
+	return err
+}
+
+// run makes the whole move, and aborts it when a host refuses before the switch. It tells whether the machine moved.
+func (mv *mover) run() (moved bool, err error) {
+	for _, step := range mv.before() {
+		if err := step(); err != nil {
+			if !drover.Is(err, drover.Canceled) && !drover.Is(err, drover.Precondition) {
+				return false, err
+			}
+			return false, mv.abort()
+		}
+	}
+	mv.commit()
+	for _, step := range []func() error{mv.activate, mv.hydrated, mv.release} {
+		if err := step(); err != nil {
+			return true, err
+		}
+	}
+	mv.record(drover.Succeeded)
+	return true, nil
+}
+
+// settled waits until a started machine runs on the host where it belongs, and everything else is gone.
+func (mv *mover) settled(on *fakeHost) {
+	mv.w.t.Helper()
+	id := mv.req.Machine.ID
+	mv.w.await(id, "started on "+string(on.id), func(s drover.MachineStatus) bool {
+		return s.State == drover.StateStarted && s.Host == on.id && s.Reason == ""
+	})
+	if got := mv.w.running(id); len(got) != 1 || got[0] != on.id {
+		mv.w.t.Errorf("runs on %v, want %s", got, on.id)
+	}
+	pass(testGrace + sweepEvery + time.Second)
+	mv.w.revive()
+	pass(sweepEvery + testGrace)
+	mv.w.check()
+	for _, h := range []*fakeHost{mv.src, mv.dst} {
+		want := 1 // the image
+		if h == on {
+			want = 3
+		}
+		h.w.mu.Lock()
+		for lid, l := range h.layers {
+			if len(l.exports) > 0 {
+				mv.w.t.Errorf("host %s: layer %s is still exported", h.id, lid)
+			}
+		}
+		delete(h.layers, "img_sha256:aa")
+		n := len(h.layers)
+		h.w.mu.Unlock()
+		if n != want-1 {
+			mv.w.t.Errorf("host %s has %d layers, want %d: %s", h.id, n, want-1, h.describe())
+		}
+		offer, err := order[drover.Offer](h, drover.OrderOffer, drover.OfferRequest{Machine: "other", MemoryMB: 1})
+		used := 4*drover.GiB - offer.MemoryFree
+		if err != nil || (used != 0) != (h == on) || offer.DiskFree != 99*drover.GiB {
+			mv.w.t.Errorf("host %s: offer %+v, %v", h.id, offer, err)
+		}
+	}
+}
+
+func TestAMachineMovesThereAndBack(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		a, b := w.host["a"], w.host["b"]
+		a.up(0)
+		b.up(0)
+		req := a.create(machineSpec("m1"))
+		w.awaitState("m1", drover.StateStarted)
+		for _, pair := range [][2]*fakeHost{{a, b}, {b, a}} {
+			mv := newMover(w, pair[0], pair[1], req)
+			moved, err := mv.run()
+			if err != nil || !moved {
+				t.Fatalf("moved %v, %v", moved, err)
+			}
+			mv.settled(pair[1])
+			req.Epoch = mv.epoch
+		}
+		s := w.status["m1"]
+		if !slices.ContainsFunc(s.Events, func(e drover.Event) bool { return e.Type == "launch" }) {
+			t.Errorf("the events did not go on: %+v", s.Events)
+		}
+	}, "a", "b")
+}
+
+func TestEveryOrderOfAMoveTwice(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		a, b := w.host["a"], w.host["b"]
+		a.up(0)
+		b.up(0)
+		req := a.create(machineSpec("m1"))
+		w.awaitState("m1", drover.StateStarted)
+		w.twice = true
+		mv := newMover(w, a, b, req)
+		if moved, err := mv.run(); err != nil || !moved {
+			t.Fatalf("moved %v, %v", moved, err)
+		}
+		mv.settled(b)
+	}, "a", "b")
+}
+
+func TestAbortAtEachStep(t *testing.T) {
+	for steps := range 6 {
+		t.Run(fmt.Sprint(steps), func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				a, b := w.host["a"], w.host["b"]
+				a.up(0)
+				b.up(0)
+				req := a.create(machineSpec("m1"))
+				w.awaitState("m1", drover.StateStarted)
+				w.twice = true
+				mv := newMover(w, a, b, req)
+				for _, step := range mv.before()[:steps] {
+					if err := step(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := mv.abort(); err != nil {
+					t.Fatal(err)
+				}
+				mv.settled(a)
+				for i, step := range mv.before() {
+					if err := step(); err == nil {
+						t.Errorf("step %d of an aborted migration was obeyed", i)
+					}
+				}
+			}, "a", "b")
+		})
+	}
+}
+
+func TestAnAbortAfterTheSwitchIsRefused(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		a, b := w.host["a"], w.host["b"]
+		a.up(0)
+		b.up(0)
+		req := a.create(machineSpec("m1"))
+		w.awaitState("m1", drover.StateStarted)
+		mv := newMover(w, a, b, req)
+		for _, step := range mv.before() {
+			if err := step(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mv.commit()
+		for _, h := range []*fakeHost{a, b} {
+			if _, err := order[drover.Empty](h, drover.OrderMoveAbort, mv.id()); !drover.Is(err, drover.Precondition) {
+				t.Errorf("host %s: %v", h.id, err)
+			}
+		}
+		// Nobody tells the target: it finds out by itself.
+		w.await("m1", "started on b", func(s drover.MachineStatus) bool { return s.State == drover.StateStarted && s.Host == "b" })
+		for _, step := range []func() error{mv.activate, mv.hydrated, mv.release} {
+			if err := step(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mv.settled(b)
+	}, "a", "b")
+}
+
+func TestACrashAtEveryStepOfAMove(t *testing.T) {
+	for _, c := range []struct {
+		host  drover.HostID
+		power bool
+	}{{"a", false}, {"a", true}, {"b", false}, {"b", true}} {
+		t.Run(fmt.Sprintf("%s power=%v", c.host, c.power), func(t *testing.T) {
+			for k, reached := 1, true; reached; k++ {
+				bubble(t, func(t *testing.T, w *world) {
+					a, b := w.host["a"], w.host["b"]
+					a.up(0)
+					b.up(0)
+					req := a.create(machineSpec("m1"))
+					w.awaitState("m1", drover.StateStarted)
+					pass(5 * time.Second)
+					victim := w.host[c.host]
+					victim.power = c.power
+					victim.sess.mu.Lock()
+					victim.sess.cutAt = victim.sess.n + k
+					victim.sess.mu.Unlock()
+					s := victim.sess
+					mv := newMover(w, a, b, req)
+					moved, err := mv.run()
+					if err != nil {
+						t.Errorf("k=%d: %v", k, err)
+						t.Log(a.describe(), b.describe())
+						return
+					}
+					on := a
+					if moved {
+						on = b
+					}
+					mv.settled(on)
+					s.mu.Lock()
+					defer s.mu.Unlock()
+					reached = s.dead && s.where != ""
+					walked(t, k, s.where, moved)
+					if t.Failed() {
+						t.Logf("k=%d cut %s moved=%v", k, s.where, moved)
+					}
+				}, "a", "b")
+				if t.Failed() {
+					return
+				}
+				if !reached {
+					t.Logf("%d places to cut at", k-1)
+				}
+				if k > 500 {
+					t.Fatal("the walk does not end")
+				}
+			}
+		})
+	}
+}
+
+// A machine that is destroyed while its volume is still on the way must not take the volume with it.
+func TestAMachineDestroyedWhileItHydratesLeavesItsVolumeWhole(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		a, b := w.host["a"], w.host["b"]
+		a.up(0)
+		b.up(0)
+		req := a.create(machineSpec("m1"))
+		w.awaitState("m1", drover.StateStarted)
+		mv := newMover(w, a, b, req)
+		for _, step := range mv.before() {
+			if err := step(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.mu.Lock()
+		for _, l := range a.layers {
+			delete(l.exports, "b") // the network between the two is gone: hydration waits
+		}
+		w.mu.Unlock()
+		mv.commit()
+		if err := mv.activate(); err != nil {
+			t.Fatal(err)
+		}
+		w.await("m1", "started on b", func(s drover.MachineStatus) bool { return s.State == drover.StateStarted && s.Host == "b" })
+		req.Epoch = mv.epoch
+		b.apply(&req, func(m *drover.Machine) { m.Goal = drover.GoalDestroyed })
+		w.awaitState("m1", drover.StateDestroyed)
+		pass(time.Minute)
+		w.mu.Lock()
+		for _, l := range a.layers {
+			if l.spec.Base != "" || l.spec.ID == "vol_1" {
+				l.exports["b"] = true
+			}
+		}
+		delete(w.placements, "m1")
+		w.mu.Unlock()
+		if err := mv.hydrated(); err != nil {
+			t.Fatal(err)
+		}
+		if err := mv.release(); err != nil {
+			t.Fatal(err)
+		}
+		pass(2*testGrace + 2*sweepEvery)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		clone := b.layers[drover.LayerFor("vol_1", mv.mig)]
+		if clone == nil || !clone.status.Hydration.Done {
+			t.Errorf("the volume is not whole: %+v", clone)
+		}
+	}, "a", "b")
+}

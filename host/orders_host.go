@@ -1,0 +1,44 @@
+package host
+
+import (
+	"context"
+
+	"drover"
+)
+
+// offer says whether the host could take a machine. It promises nothing.
+func (a *Agent) offer(_ context.Context, req drover.OfferRequest) (drover.Offer, error) {
+	a.capacity.Lock()
+	defer a.capacity.Unlock()
+	c, err := a.room(req.Machine)
+	if err != nil {
+		return drover.Offer{}, err
+	}
+	o := drover.Offer{Host: a.cfg.ID, Region: a.cfg.Region, MemoryFree: c.memoryFree(), DiskFree: c.diskFree, Machines: c.machines}
+	for _, err := range c.refusals(a.cfg, drover.Guest{CPUs: req.CPUs, MemoryMB: req.MemoryMB}, req.Disk) {
+		o.Reasons = append(o.Reasons, err.Text)
+	}
+	return o, nil
+}
+
+func (a *Agent) resolve(ctx context.Context, req drover.ResolveRequest) (drover.ImageRef, error) {
+	return a.cfg.Images.Resolve(ctx, req.Image)
+}
+
+func (a *Agent) infoOrder(context.Context, drover.Empty) (drover.HostInfo, error) { return a.info() }
+
+func (a *Agent) layers(ctx context.Context, _ drover.Empty) ([]drover.LayerStatus, error) {
+	return a.cfg.Storage.Layers(ctx)
+}
+
+// info describes the host.
+func (a *Agent) info() (drover.HostInfo, error) {
+	c, err := a.room("")
+	if err != nil {
+		return drover.HostInfo{}, err
+	}
+	return drover.HostInfo{ID: a.cfg.ID, Region: a.cfg.Region, Roles: a.cfg.Roles, Address: a.cfg.Address,
+		StorageAddress: a.cfg.StorageAddress, Accel: a.cfg.Accel, AccelReason: a.cfg.AccelReason, VMM: a.cfg.VMMName,
+		Version: a.cfg.Version, CPUs: a.cfg.CPUs, Memory: a.cfg.Memory, MemoryUsed: c.memoryUsed, Disk: c.diskTotal,
+		DiskUsed: c.diskTotal - c.diskRaw, Machines: c.machines, StartedAt: a.started}, nil
+}

@@ -1,0 +1,252 @@
+package host
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"drover"
+	"drover/boltstore"
+)
+
+// The buckets of the agent's file. Keys are machine, disk, layer and migration IDs.
+var (
+	desiredBucket  = boltstore.Bucket[drover.ApplyRequest]{Name: "desired", Version: 1}
+	observedBucket = boltstore.Bucket[observed]{Name: "observed", Version: 1}
+	moveBucket     = boltstore.Bucket[moveRecord]{Name: "move", Version: 1}
+	diskBucket     = boltstore.Bucket[diskRecord]{Name: "disks", Version: 1}
+	retiredBucket  = boltstore.Bucket[retiredRecord]{Name: "retired", Version: 1}
+	endedBucket    = boltstore.Bucket[endedMove]{Name: "ended-moves", Version: 1}
+)
+
+// storeMigrations are the numbered changes to the form of the whole file. Append only.
+func storeMigrations() []boltstore.Migration { return nil }
+
+// records is everything durable about one machine on this host. A *records that was published is never changed; its slices and
+// maps are replaced, never written to.
+type records struct {
+	// Desired is nil on a target that has not been given the machine yet.
+	Desired *drover.ApplyRequest
+	Obs     observed
+	// Move is nil when the machine takes part in no migration here.
+	Move *moveRecord
+}
+
+// observed is what is there, and what the agent must remember to go on after a restart.
+type observed struct {
+	Status drover.MachineStatus `json:"status"`
+	// Seq numbers the events within the epoch.
+	Seq uint64   `json:"seq"`
+	VM  vmRecord `json:"vm"`
+	// Open lists the layers that may be open for writing; while there is one, there may be a tap, too.
+	Open []drover.LayerID `json:"open,omitempty"`
+	// Over: the run OverRun ended by its own doing, and the restart policy does not start it again.
+	Over    bool   `json:"over,omitempty"`
+	OverRun uint64 `json:"over_run,omitempty"`
+	// RetryAt is when the next start may be made: the back-off of the restart policy, or of a start that failed.
+	RetryAt time.Time `json:"retry_at,omitzero"`
+	// Retries counts the restarts in a row by the policy, BootTries the boots in a row that hung, StartTries the starts in a row
+	// that failed before there was a VM.
+	Retries    int `json:"retries,omitempty"`
+	BootTries  int `json:"boot_tries,omitempty"`
+	StartTries int `json:"start_tries,omitempty"`
+	// Destroy: the machine goes, by its own auto_destroy.
+	Destroy bool `json:"destroy,omitempty"`
+	// Lost is set when the placement names another host, or none, though this host never took part in a switch.
+	Lost *lost `json:"lost,omitempty"`
+}
+
+// vmRecord is the VM that there may be.
+type vmRecord struct {
+	// Launch counts the VMs of the machine on this host.
+	Launch uint64 `json:"launch"`
+	// Live is stored before the VM is started and cleared when its end was dealt with. Launched says that the start went through.
+	Live     bool      `json:"live,omitempty"`
+	Launched bool      `json:"launched,omitempty"`
+	At       time.Time `json:"at,omitzero"`
+	// Instance, Run and Epoch are what the VM was started with.
+	Instance drover.InstanceID `json:"instance,omitempty"`
+	Run      uint64            `json:"run"`
+	Epoch    drover.Epoch      `json:"epoch"`
+	// Offset is how far the status file was read.
+	Offset int64 `json:"offset"`
+	// MainStarted: the guest told that the main process runs.
+	MainStarted bool `json:"main_started,omitempty"`
+	// Exit is what the guest told of the main process's end.
+	Exit *exitReport `json:"exit,omitempty"`
+	// BootError is what the guest told of a boot that failed.
+	BootError string `json:"boot_error,omitempty"`
+	// StopAt is when an orderly stop was begun, StopWhy for what. Killed is the reason for which the agent killed it.
+	StopAt  time.Time `json:"stop_at,omitzero"`
+	StopWhy string    `json:"stop_why,omitempty"`
+	Killed  string    `json:"killed,omitempty"`
+}
+
+// exitReport is the end of a main process in the guest's own words.
+type exitReport struct {
+	Code int       `json:"code"`
+	OOM  bool      `json:"oom,omitempty"`
+	Text string    `json:"text,omitempty"`
+	At   time.Time `json:"at"`
+}
+
+// lost tells where the machine went. Host is empty when the placement is gone: the machine was destroyed.
+type lost struct {
+	Host  drover.HostID `json:"host,omitempty"`
+	Epoch drover.Epoch  `json:"epoch,omitempty"`
+}
+
+// moveRole is this host's side of a migration.
+type moveRole string
+
+const (
+	roleSource moveRole = "source"
+	roleTarget moveRole = "target"
+)
+
+// moveEnding is how this host's part is being ended.
+type moveEnding string
+
+const (
+	endingAbort   moveEnding = "abort"
+	endingRelease moveEnding = "release"
+)
+
+// moveRecord is this host's part in one migration. Wishes are stored by orders, marks by the loop.
+type moveRecord struct {
+	Migration drover.MigrationID `json:"migration"`
+	Role      moveRole           `json:"role"`
+	Ending    moveEnding         `json:"ending,omitempty"`
+
+	// Source. Target is who may read; Exports what was exported, valid once Exported.
+	Target   drover.HostID   `json:"target,omitempty"`
+	Exported bool            `json:"exported,omitempty"`
+	Exports  []drover.Export `json:"exports,omitempty"`
+	// Hold: the machine is stopped and stays so. StoppedAt is when its VM ended, zero if it did not run.
+	Hold      bool      `json:"hold,omitempty"`
+	StoppedAt time.Time `json:"stopped_at,omitzero"`
+	// Frozen is THE mark: from here on the placement alone says who owns the machine. Allocated is there once every layer is frozen.
+	Frozen    bool                           `json:"frozen,omitempty"`
+	Allocated map[drover.DiskID]drover.Bytes `json:"allocated,omitempty"`
+	// Moved is the epoch of the placement that named another host; Fenced that the storage daemon knows it.
+	Moved  drover.Epoch `json:"moved,omitempty"`
+	Fenced bool         `json:"fenced,omitempty"`
+
+	// Target. Reserve is what was promised, nil when only an activation came. Image is there once it is in the pool.
+	Reserve *drover.MoveReserveRequest `json:"reserve,omitempty"`
+	Image   *drover.ImageLayer         `json:"image,omitempty"`
+	// WantClones: Exports says what to clone. Cloned: the layers are there and can read.
+	WantClones bool `json:"want_clones,omitempty"`
+	Cloned     bool `json:"cloned,omitempty"`
+	// AdoptedAt is when this host became the owner. Hydrated: no layer needs its parent any more.
+	AdoptedAt time.Time `json:"adopted_at,omitzero"`
+	Hydrated  bool      `json:"hydrated,omitempty"`
+}
+
+// adopted reports whether the machine was handed over to this host.
+func (m *moveRecord) adopted() bool { return m.Role == roleTarget && !m.AdoptedAt.IsZero() }
+
+// finished reports whether nothing is left to be done, so that another migration may take its place.
+func (m *moveRecord) finished() bool { return m.adopted() && m.Hydrated }
+
+// diskRecord says which layer holds a disk on this host now.
+type diskRecord struct {
+	Disk   drover.DiskID   `json:"disk"`
+	Volume drover.VolumeID `json:"volume,omitempty"`
+	Layer  drover.LayerID  `json:"layer"`
+	Size   drover.Bytes    `json:"size"`
+	// Used: a guest has mounted it, so that it must hold a file system.
+	Used bool `json:"used,omitempty"`
+	// Migration brought the disk here; empty when it was made here.
+	Migration drover.MigrationID `json:"migration,omitempty"`
+	// Made: the layer was created. Image is what a root disk is a change to.
+	Made  bool               `json:"made,omitempty"`
+	Image *drover.ImageLayer `json:"image,omitempty"`
+}
+
+// retiredRecord is a layer that is deleted after a time: the source's copy after a move.
+type retiredRecord struct {
+	Layer       drover.LayerID     `json:"layer"`
+	Disk        drover.DiskID      `json:"disk"`
+	Migration   drover.MigrationID `json:"migration,omitempty"`
+	DeleteAfter time.Time          `json:"delete_after"`
+}
+
+// endedMove remembers a migration that this host is done with, so that a late order for it does nothing.
+type endedMove struct {
+	At      time.Time  `json:"at"`
+	Machine string     `json:"machine"`
+	Ending  moveEnding `json:"ending"`
+	Why     string     `json:"why"`
+}
+
+// Bounds of what is remembered of ended migrations.
+const (
+	endedMoveKeep = 24 * time.Hour
+	endedMoveMax  = 2000
+)
+
+// clone returns a copy that may be changed.
+func (r *records) clone() *records {
+	c := *r
+	if r.Desired != nil {
+		d := *r.Desired
+		c.Desired = &d
+	}
+	if r.Move != nil {
+		m := *r.Move
+		m.Exports = slices.Clone(m.Exports)
+		m.Allocated = maps.Clone(m.Allocated)
+		c.Move = &m
+	}
+	c.Obs.Status.Events = slices.Clip(r.Obs.Status.Events)
+	return &c
+}
+
+// put stores the records of a machine.
+func (r *records) put(tx *boltstore.Tx, id drover.MachineID) error {
+	key := string(id)
+	if r.Desired == nil {
+		if err := desiredBucket.Delete(tx, key); err != nil {
+			return err
+		}
+	} else if err := desiredBucket.Put(tx, key, *r.Desired); err != nil {
+		return err
+	}
+	if r.Move == nil {
+		if err := moveBucket.Delete(tx, key); err != nil {
+			return err
+		}
+	} else if err := moveBucket.Put(tx, key, *r.Move); err != nil {
+		return err
+	}
+	if r.empty() {
+		return observedBucket.Delete(tx, key)
+	}
+	return observedBucket.Put(tx, key, r.Obs)
+}
+
+// empty reports whether nothing is known of the machine any more.
+func (r *records) empty() bool { return r.Desired == nil && r.Move == nil }
+
+// goal is what the machine is to become.
+func (r *records) goal() drover.Goal {
+	if r.Desired == nil {
+		return ""
+	}
+	if r.Obs.Destroy {
+		return drover.GoalDestroyed
+	}
+	return r.Desired.Machine.Goal
+}
+
+// source and target return the move record of the role, nil if there is none.
+func (r *records) source() *moveRecord { return r.moveAs(roleSource) }
+func (r *records) target() *moveRecord { return r.moveAs(roleTarget) }
+
+func (r *records) moveAs(role moveRole) *moveRecord {
+	if r.Move == nil || r.Move.Role != role {
+		return nil
+	}
+	return r.Move
+}

@@ -1,0 +1,235 @@
+package host
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"drover"
+	"drover/boltstore"
+	"drover/guest"
+	"drover/internal/durable"
+)
+
+// ownerFresh is how long a word of the control side about the owner holds without asking again; ownerWait bounds the asking.
+const (
+	ownerFresh = 5 * time.Second
+	ownerWait  = time.Second
+)
+
+// confirmOwner asks whether this host still owns the machine, as far as the bus answers in a moment. Where it does not, the machine
+// may start: see "Why a host may start its machines without asking" in the package's documentation. This is the one place
+// where a start asks for permission.
+func (m *machine) confirmOwner(ctx context.Context) error {
+	m.mu.Lock()
+	fresh := m.agent.now().Sub(m.ownedAt) < ownerFresh
+	m.mu.Unlock()
+	if fresh {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, ownerWait)
+	defer cancel()
+	return m.askPlacement(ctx)
+}
+
+// start starts a VM for the machine. It may be cut anywhere: each part is done again and finds what is there. The boot itself
+// is waited for by the loop.
+func (m *machine) start(ctx context.Context) error {
+	err := m.tryStart(ctx)
+	if err == nil || context.Cause(ctx) != nil || !wantsVM(m.rec.Load()) {
+		return nil // cut short by an order or the end of the agent: the loop looks again
+	}
+	m.log.Warn("cannot start the machine", "err", err)
+	m.vmFact = vmUnknown // a VM may be there all the same
+	return m.change(func(r *records, _ *boltstore.Tx) error {
+		r.startFailed(err, m.agent.now())
+		return nil
+	})
+}
+
+func (m *machine) tryStart(ctx context.Context) error {
+	if err := m.confirmOwner(ctx); err != nil {
+		m.log.Info("the placement cannot be read, the machine starts by the host's own records", "err", err)
+	}
+	if !wantsVM(m.rec.Load()) {
+		return nil
+	}
+	asked := m.rec.Load().Desired
+	root, err := m.ensureRoot(ctx)
+	if err != nil {
+		return err
+	}
+	volumes, err := m.volumeDisks()
+	if err != nil {
+		return err
+	}
+	disks := append([]diskRecord{root}, volumes...)
+	if err := m.beginStart(disks); err != nil {
+		return err
+	}
+	spec, err := m.prepare(ctx, disks)
+	if err != nil {
+		return err
+	}
+	if now := m.rec.Load().Desired; now == nil || now.Machine.Instance != asked.Machine.Instance || now.Epoch != asked.Epoch {
+		return nil // another config, or epoch, came meanwhile: the loop begins anew with it
+	}
+	return m.launch(ctx, spec, disks)
+}
+
+// beginStart stores that layers are about to be opened, before they are.
+func (m *machine) beginStart(disks []diskRecord) error {
+	r := m.rec.Load()
+	open := slices.Clone(r.Obs.Open)
+	for _, disk := range disks {
+		if !slices.Contains(open, disk.Layer) {
+			open = append(open, disk.Layer)
+		}
+	}
+	return m.change(func(r *records, _ *boltstore.Tx) error {
+		d := r.Desired.Machine
+		r.Obs.Open = open
+		if d.Run != r.Obs.Status.Run {
+			r.Obs.Status.Restarts, r.Obs.Retries, r.Obs.BootTries, r.Obs.StartTries = 0, 0, 0, 0
+		}
+		r.Obs.Over, r.Obs.RetryAt = false, time.Time{}
+		r.Obs.Status.Run, r.Obs.Status.Instance = d.Run, d.Instance
+		r.Obs.Status.State = drover.StateStarting
+		return nil
+	})
+}
+
+// prepare opens the layers at the placement's epoch, makes the link, and writes the guest's config.
+func (m *machine) prepare(ctx context.Context, disks []diskRecord) (drover.VMSpec, error) {
+	cfg, d := m.agent.cfg, m.rec.Load().Desired
+	size := d.Machine.Config.WithDefaults().Guest
+	spec := drover.VMSpec{Machine: m.id, CPUs: size.CPUs, MemoryMB: size.MemoryMB, MAC: m.id.MAC(), ConfigPath: m.configPath(),
+		ConsolePath: m.consolePath(), LogPath: m.logPath(), StatusPath: m.statusPath(), AgentSocket: m.agentSocket()}
+	for i, disk := range disks {
+		m.agent.hit("host.start.before-open")
+		at, err := call(ctx, func(ctx context.Context) (drover.Attachment, error) {
+			return cfg.Storage.Open(ctx, disk.Layer, d.Epoch)
+		})
+		if err != nil {
+			return spec, fmt.Errorf("cannot open the layer %q: %w", disk.Layer, err)
+		}
+		m.agent.hit("host.start.after-open")
+		if i == 0 {
+			spec.Root = at
+		} else {
+			spec.Volumes = append(spec.Volumes, at)
+		}
+	}
+	tap, err := call(ctx, func(ctx context.Context) (string, error) { return cfg.Network.Attach(ctx, m.id, d.Machine.Address) })
+	if err != nil {
+		return spec, fmt.Errorf("cannot make the link: %w", err)
+	}
+	m.agent.hit("host.start.after-attach")
+	spec.Tap = tap
+	if err := durable.MkdirAll(m.dir(), 0o700); err != nil {
+		return spec, drover.Errorf(drover.Internal, "cannot make the machine's directory: %w", err)
+	}
+	if err := os.MkdirAll(m.runDir(), 0o700); err != nil {
+		return spec, drover.Errorf(drover.Internal, "cannot make the machine's directory: %w", err)
+	}
+	return spec, nil
+}
+
+// launch writes the guest's config and starts the VM. The record comes first: from then on a VM may be there.
+func (m *machine) launch(ctx context.Context, spec drover.VMSpec, disks []diskRecord) error {
+	r := m.rec.Load()
+	vm := vmRecord{Launch: r.Obs.VM.Launch + 1, Live: true, At: m.agent.now(), Instance: r.Desired.Machine.Instance,
+		Run: r.Desired.Machine.Run, Epoch: r.Desired.Epoch, Offset: r.Obs.VM.Offset}
+	guestCfg := guestConfig(*r.Desired, disks[0], disks[1:], spec.Tap == "", m.agent.cfg.BootTimeout)
+	guestCfg.Run = bootName(m.id, vm)
+	if err := m.agent.cfg.files.WriteConfig(spec.ConfigPath, guestCfg); err != nil {
+		return err
+	}
+	m.agent.hit("host.start.before-vm")
+	if err := m.change(func(r *records, _ *boltstore.Tx) error {
+		r.Obs.VM = vm
+		r.Obs.Status.Checks = firstChecks(r.Desired.Machine.Config.Checks, vm.At)
+		return nil
+	}); err != nil {
+		return err
+	}
+	m.agent.hit("host.start.before-launch")
+	started, err := call(ctx, func(ctx context.Context) (VM, error) { return m.agent.cfg.VMM.Start(ctx, spec) })
+	if drover.Is(err, drover.Exists) {
+		m.vmFact = vmUnknown // an earlier agent's: the loop finds it, and sees what it is
+		return nil
+	}
+	if err != nil {
+		m.vmFact = vmUnknown
+		return fmt.Errorf("cannot start the VM: %w", err)
+	}
+	m.attach(started)
+	m.agent.hit("host.start.after-launch")
+	return m.change(func(r *records, _ *boltstore.Tx) error { r.Obs.VM.Launched = true; return nil })
+}
+
+// bootName names one VM of a machine, so that its reports are told from those of others in the same file.
+func bootName(id drover.MachineID, vm vmRecord) string {
+	return fmt.Sprintf("%s-%d-%d", id, vm.Epoch, vm.Launch)
+}
+
+// call bounds one call to another part of the host.
+func call[T any](ctx context.Context, fn func(ctx context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return fn(ctx)
+}
+
+// firstChecks is what is known of health checks before the guest has asked.
+func firstChecks(checks map[string]drover.Check, at time.Time) []drover.CheckStatus {
+	out := make([]drover.CheckStatus, 0, len(checks))
+	for name := range checks {
+		out = append(out, drover.CheckStatus{Name: name, Status: "warning", Output: "not asked yet", UpdatedAt: at})
+	}
+	slices.SortFunc(out, func(a, b drover.CheckStatus) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// guestConfig resolves what the guest is to be from the machine's config and the image's.
+func guestConfig(d drover.ApplyRequest, root diskRecord, volumes []diskRecord, userNet bool, boot time.Duration) guest.Config {
+	c, image := d.Machine.Config.WithDefaults(), drover.ImageConfig{}
+	if root.Image != nil {
+		image = root.Image.Run
+	}
+	argv := c.Init.Exec
+	if len(argv) == 0 {
+		entrypoint, cmd := image.Entrypoint, image.Cmd
+		if len(c.Init.Entrypoint) > 0 {
+			entrypoint, cmd = c.Init.Entrypoint, nil // an own entrypoint takes the image's cmd away with it
+		}
+		if len(c.Init.Cmd) > 0 {
+			cmd = c.Init.Cmd
+		}
+		argv = slices.Concat(entrypoint, cmd)
+	}
+	env := slices.Clone(image.Env)
+	for name, value := range c.Env {
+		env = append(env, name+"="+value)
+	}
+	slices.Sort(env[len(image.Env):])
+	env = append(env, "DROVER_APP_NAME="+string(d.Machine.App), "DROVER_MACHINE_ID="+string(d.Machine.ID),
+		"DROVER_REGION="+string(d.Machine.Region), "DROVER_PRIVATE_IP="+d.Machine.Address)
+	user := c.Init.User
+	if user == "" {
+		user = image.User
+	}
+	signal, timeout := stopOf(&records{Desired: &d})
+	cfg := guest.Config{Hostname: string(d.Machine.ID), Argv: argv, Env: env, WorkDir: image.WorkDir, User: user,
+		Network: guest.Network{Address: d.Machine.Address, User: userNet}, Checks: c.Checks,
+		Stop: drover.StopConfig{Signal: signal, Timeout: drover.Duration(timeout)}, BootDeadline: drover.Duration(boot)}
+	for i, mount := range c.Mounts {
+		if i < len(volumes) {
+			cfg.Volumes = append(cfg.Volumes, guest.Volume{Name: string(mount.Volume), Path: path.Clean(mount.Path), MkFS: !volumes[i].Used})
+		}
+	}
+	return cfg
+}

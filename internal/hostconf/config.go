@@ -1,0 +1,175 @@
+package hostconf
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"drover"
+	"drover/internal/durable"
+)
+
+// Version is the version of the file's format.
+const Version = 1
+
+// The ports that hosts listen on when nothing else is configured.
+const (
+	APIPort     = 4280
+	BusPort     = 4222
+	StoragePort = 4290
+)
+
+// maxRunDir bounds the length of RunDir: unix socket addresses have 108 bytes (sun_path of unix(7)), and the sockets in it
+// have names of up to 50.
+const maxRunDir = 56
+
+// Config is the content of host.json.
+type Config struct {
+	Version int           `json:"version"`
+	ID      drover.HostID `json:"id"`
+	Region  drover.Region `json:"region"`
+	Roles   []drover.Role `json:"roles"`
+	// Address is the host's own IP address, which other hosts reach.
+	Address string `json:"address"`
+	// DataDir is kept for ever, RunDir is gone after a power cut (a tmpfs), TLSDir has the host's certificates.
+	DataDir string `json:"data_dir"`
+	RunDir  string `json:"run_dir"`
+	TLSDir  string `json:"tls_dir"`
+	// StorageListen is the storage daemon's TLS listener for other hosts. Default: Address, port 4290.
+	StorageListen string `json:"storage_listen,omitempty"`
+	Bus           Bus    `json:"bus"`
+	API           API    `json:"api"`
+	// GuestDir has the guest's kernel and initial RAM disk. Default: $DROVER_GUEST_DIR, then ../build/guest beside the binary.
+	GuestDir string `json:"guest_dir,omitempty"`
+	// MemoryMB is what machines may use together. Default: the host's memory less an eighth.
+	MemoryMB int `json:"memory_mb,omitempty"`
+	// CPUs is the number of CPUs that one machine may have at most. Default: the host's.
+	CPUs int `json:"cpus,omitempty"`
+	// Grace is how long a source keeps its copy after a move. Default 1 h.
+	Grace drover.Duration `json:"grace,omitempty"`
+	// ParentTimeout is how long a read of a block that another host has may wait for that host. Default: the storage daemon's.
+	ParentTimeout drover.Duration `json:"parent_timeout,omitempty"`
+	// BootTimeout is how long a machine's boot may take. Default: the agent's.
+	BootTimeout drover.Duration `json:"boot_timeout,omitempty"`
+	// ImageProxy is the HTTP proxy through which registries are reached. Default: as the environment says.
+	ImageProxy string `json:"image_proxy,omitempty"`
+}
+
+// Bus says how the host reaches the fleet's NATS, and on control hosts how it serves it.
+type Bus struct {
+	// Listen is where a control host's embedded server listens. Default: Address, port 4222.
+	Listen string `json:"listen,omitempty"`
+	// Store is the embedded server's directory. Default: bus in DataDir.
+	Store string `json:"store,omitempty"`
+	// URLs are the servers' addresses ("nats://10.0.0.4:4222"). Required.
+	URLs []string `json:"urls"`
+	// External: the servers are somebody else's, nothing is embedded.
+	External bool `json:"external,omitempty"`
+}
+
+// API says where a control host serves its API.
+type API struct {
+	// Listen is a host and port. Default: Address, port 4280. Not used when the process inherits a listener (LISTEN_FDS).
+	Listen string `json:"listen,omitempty"`
+	// TokenFile gets the operator's token when the host first starts. Default: operator.token in DataDir.
+	TokenFile string `json:"token_file,omitempty"`
+}
+
+// Has reports whether the host has the role.
+func (c *Config) Has(role drover.Role) bool { return slices.Contains(c.Roles, role) }
+
+// Load reads a file, checks it and fills in defaults. Invalid lists every mistake.
+func Load(path string) (*Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, drover.Errorf(drover.Invalid, "cannot read the host's configuration: %w", err)
+	}
+	var c Config
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
+		return nil, drover.Errorf(drover.Invalid, "cannot read the host's configuration %q: %w", path, err)
+	}
+	if mistakes := c.check(); len(mistakes) > 0 {
+		return nil, drover.Errorf(drover.Invalid, "the host's configuration %q has %d mistake(s): %s", path, len(mistakes), strings.Join(mistakes, "; "))
+	}
+	c.setDefaults()
+	return &c, nil
+}
+
+// Save writes a file, durably.
+func Save(path string, c Config) error {
+	c.Version = Version
+	if err := durable.WriteJSON(path, c, 0o600); err != nil {
+		return drover.Errorf(drover.Internal, "cannot write the configuration of host %q: %w", c.ID, err)
+	}
+	return nil
+}
+
+// check returns every mistake as a text that starts with the field's name.
+func (c *Config) check() []string {
+	var mistakes []string
+	wrong := func(ok bool, format string, args ...any) {
+		if !ok {
+			mistakes = append(mistakes, fmt.Sprintf(format, args...))
+		}
+	}
+	wrong(c.Version == Version, "version: %d is not known, this program reads version %d", c.Version, Version)
+	wrong(drover.ValidName(string(c.ID)), "id: %q is not a DNS label", c.ID)
+	wrong(drover.ValidName(string(c.Region)), "region: %q is not a DNS label", c.Region)
+	wrong(len(c.Roles) > 0, "roles: at least one of worker, control")
+	for _, r := range c.Roles {
+		wrong(r == drover.RoleWorker || r == drover.RoleControl, "roles: %q is not worker or control", r)
+	}
+	_, err := netip.ParseAddr(c.Address)
+	wrong(err == nil, "address: %q is not an IP address", c.Address)
+	for name, dir := range map[string]string{"data_dir": c.DataDir, "run_dir": c.RunDir, "tls_dir": c.TLSDir} {
+		wrong(filepath.IsAbs(dir), "%s: %q is not an absolute path", name, dir)
+	}
+	wrong(len(c.RunDir) <= maxRunDir, "run_dir: %q is longer than %d characters, so that sockets in it could not be reached", c.RunDir, maxRunDir)
+	for name, at := range map[string]string{"storage_listen": c.StorageListen, "bus.listen": c.Bus.Listen, "api.listen": c.API.Listen} {
+		_, _, err := net.SplitHostPort(at)
+		wrong(at == "" || err == nil, "%s: %q is not a host and port", name, at)
+	}
+	wrong(len(c.Bus.URLs) > 0, "bus.urls: at least one")
+	for _, u := range c.Bus.URLs {
+		parsed, err := url.Parse(u)
+		wrong(err == nil && parsed.Host != "", "bus.urls: %q is not an address such as nats://10.0.0.4:4222", u)
+	}
+	wrong(c.MemoryMB >= 0, "memory_mb: %d is negative", c.MemoryMB)
+	wrong(c.CPUs >= 0, "cpus: %d is negative", c.CPUs)
+	for name, d := range map[string]drover.Duration{"grace": c.Grace, "parent_timeout": c.ParentTimeout, "boot_timeout": c.BootTimeout} {
+		wrong(d >= 0, "%s: %s is negative", name, time.Duration(d))
+	}
+	if c.ImageProxy != "" {
+		parsed, err := url.Parse(c.ImageProxy)
+		wrong(err == nil && parsed.Scheme == "http" && parsed.Host != "", "image_proxy: %q is not an address such as http://10.0.0.1:3128", c.ImageProxy)
+	}
+	slices.Sort(mistakes)
+	return mistakes
+}
+
+func (c *Config) setDefaults() {
+	at := func(s *string, port int) {
+		if *s == "" {
+			*s = net.JoinHostPort(c.Address, fmt.Sprint(port))
+		}
+	}
+	at(&c.StorageListen, StoragePort)
+	at(&c.Bus.Listen, BusPort)
+	at(&c.API.Listen, APIPort)
+	if c.Bus.Store == "" {
+		c.Bus.Store = filepath.Join(c.DataDir, "bus")
+	}
+	if c.API.TokenFile == "" {
+		c.API.TokenFile = filepath.Join(c.DataDir, "operator.token")
+	}
+}

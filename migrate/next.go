@@ -1,0 +1,225 @@
+package migrate
+
+import (
+	"slices"
+	"time"
+
+	"drover"
+)
+
+// Next decides what is to be done now for the migration.
+func (r Rules) Next(m drover.Migration, f Facts, now time.Time) Decision {
+	if m.Ended() {
+		return Decision{Kind: Nothing}
+	}
+	if !m.Phase.Committed() {
+		// Whatever the record says, the placement tells whether the switch was made.
+		if f.Placement == nil && !f.PlacementGone {
+			return r.store(f, now, Decision{Kind: ReadPlacement})
+		}
+		if f.Placement != nil && f.Placement.Migration == m.ID {
+			return Decision{Kind: Enter, Phase: drover.PhaseStart}
+		}
+	}
+	if m.Outcome == drover.Aborting {
+		return r.undo(m, f, now)
+	}
+	if !m.Phase.Committed() && (f.PlacementGone || f.Placement.Epoch != m.FromEpoch) {
+		return Decision{Kind: Abort, Problem: drover.Errorf(drover.Conflict,
+			"machine %q was placed anew while migration %q was under way", m.Machine, m.ID)}
+	}
+	if f.Destroyed && !m.Committing && !m.Phase.Committed() {
+		return Decision{Kind: Abort, Problem: drover.Errorf(drover.Canceled, "machine %q was destroyed", m.Machine)}
+	}
+	switch m.Phase {
+	case drover.PhaseReserve:
+		return r.inOrder(m, f, now, r.Reserve, drover.PhaseExport, Target{drover.OrderMoveReserve, m.Target})
+	case drover.PhaseExport:
+		return r.inOrder(m, f, now, r.Export, drover.PhaseQuiesce,
+			Target{drover.OrderMoveExport, m.Source}, Target{drover.OrderMoveClone, m.Target})
+	case drover.PhaseQuiesce:
+		return r.inOrder(m, f, now, f.StopTimeout+r.Quiesce, drover.PhaseSwitch, Target{drover.OrderMoveQuiesce, m.Source})
+	case drover.PhaseSwitch:
+		return r.change(m, f, now)
+	case drover.PhaseStart:
+		return r.start(m, f, now)
+	case drover.PhaseHydrate:
+		return r.hydrate(m, f, now)
+	case drover.PhaseDone:
+		return Decision{Kind: End, Outcome: drover.Succeeded}
+	}
+	return Decision{Kind: Wait, Until: now.Add(r.RetryMost), Problem: drover.Errorf(drover.Internal,
+		"phase %q of migration %q is unknown to this version: it goes on when a newer one takes over", m.Phase, m.ID)}
+}
+
+// inOrder asks each target in turn and then enters the next phase: the shape of every phase before the switch.
+func (r Rules) inOrder(m drover.Migration, f Facts, now time.Time, bound time.Duration, next drover.Phase, targets ...Target) Decision {
+	for _, t := range targets {
+		if !f.answered(t.Order, t.Host) {
+			return r.askBounded(m, f, now, bound, t)
+		}
+	}
+	return Decision{Kind: Enter, Phase: next}
+}
+
+// askBounded asks before the switch: within the phase's bound, and aborts on what will not become better.
+func (r Rules) askBounded(m drover.Migration, f Facts, now time.Time, bound time.Duration, t Target) Decision {
+	end := phaseStart(m).Add(bound)
+	a, asked := f.answer(t.Order, t.Host)
+	if asked && a.Err != nil {
+		if !retryable(a.Err.Code) {
+			return Decision{Kind: Abort, Problem: a.Err}
+		}
+		if now.Sub(a.FailingSince) >= r.Silence {
+			return Decision{Kind: Abort, Problem: drover.Errorf(a.Err.Code, "host %q did not do %s for %v: %w",
+				t.Host, t.Order, now.Sub(a.FailingSince).Round(time.Second), a.Err)}
+		}
+	}
+	if !now.Before(end) {
+		problem := drover.Errorf(drover.Unavailable, "phase %s took longer than %v: host %q was at work on %s", m.Phase, bound, t.Host, t.Order)
+		if asked && a.Err != nil {
+			problem = drover.Errorf(a.Err.Code, "phase %s took longer than %v: %w", m.Phase, bound, a.Err)
+		}
+		return Decision{Kind: Abort, Problem: problem}
+	}
+	if wait, ok := r.pause(a, now); ok {
+		return wait
+	}
+	return Decision{Kind: Ask, Order: t.Order, Host: t.Host, Until: end}
+}
+
+// retryable reports whether asking again may help.
+func retryable(c drover.Code) bool {
+	return c == drover.Unavailable || c == drover.Conflict || c == drover.Canceled
+}
+
+// pause makes the time between a failed try and the next.
+func (r Rules) pause(a Answer, now time.Time) (Decision, bool) {
+	if a.Err == nil {
+		return Decision{}, false
+	}
+	next := a.At.Add(min(r.Retry<<min(a.Failures-1, 10), r.RetryMost))
+	if !now.Before(next) {
+		return Decision{}, false
+	}
+	return Decision{Kind: Wait, Until: next, Problem: a.Err}, true
+}
+
+// store does something with the placement, again and again.
+func (r Rules) store(f Facts, now time.Time, do Decision) Decision {
+	if wait, ok := r.pause(f.Store, now); ok {
+		return wait
+	}
+	return do
+}
+
+// askForEver asks until it is done: after the switch, and for what an abort must undo.
+func (r Rules) askForEver(f Facts, now time.Time, t Target) Decision {
+	a, _ := f.answer(t.Order, t.Host)
+	if wait, ok := r.pause(a, now); ok {
+		return wait
+	}
+	return Decision{Kind: Ask, Order: t.Order, Host: t.Host}
+}
+
+// change is the switch.
+func (r Rules) change(m drover.Migration, f Facts, now time.Time) Decision {
+	if m.Committing {
+		return r.store(f, now, Decision{Kind: Switch})
+	}
+	freeze := Target{drover.OrderMoveFreeze, m.Source}
+	if !f.answered(freeze.Order, freeze.Host) {
+		return r.askBounded(m, f, now, r.Freeze, freeze)
+	}
+	if f.TargetSilent > r.Down {
+		return Decision{Kind: Abort, Problem: drover.Errorf(drover.Unavailable,
+			"host %q has not been heard of for %v, just before the switch", m.Target, f.TargetSilent.Round(time.Second))}
+	}
+	return Decision{Kind: Commit}
+}
+
+// start hands the machine over and waits until it runs.
+func (r Rules) start(m drover.Migration, f Facts, now time.Time) Decision {
+	if f.Cleared {
+		return Decision{Kind: Enter, Phase: drover.PhaseHydrate}
+	}
+	activate := Target{drover.OrderMoveActivate, m.Target}
+	if !f.answered(activate.Order, activate.Host) {
+		return r.askForEver(f, now, activate)
+	}
+	if !f.VolumesWritten {
+		return r.store(f, now, Decision{Kind: WriteVolumes})
+	}
+	if p := f.Progress; p != nil && (p.Done || !m.WasRunning || settled(p.Status, m)) {
+		return Decision{Kind: Enter, Phase: drover.PhaseHydrate}
+	}
+	return r.poll(f, now, m.Target, r.StartPoll)
+}
+
+// settled reports whether the machine has come to run on the target, or will not. "Stopped" alone tells nothing: that is what it is when
+// it arrives.
+func settled(s drover.MachineStatus, m drover.Migration) bool {
+	if s.Epoch != m.ToEpoch {
+		return false
+	}
+	switch s.State {
+	case drover.StateStarted, drover.StateFailed, drover.StateDestroying, drover.StateDestroyed:
+		return true
+	}
+	return ranAgain(s, m)
+}
+
+// ranAgain reports whether the main process was started since the machine was stopped on the source, even if it has ended again.
+func ranAgain(s drover.MachineStatus, m drover.Migration) bool {
+	return !s.StartedAt.IsZero() && s.StartedAt.After(m.StoppedAt) && !m.StoppedAt.IsZero()
+}
+
+// hydrate waits for the last block, then lets the source go.
+func (r Rules) hydrate(m drover.Migration, f Facts, now time.Time) Decision {
+	if (m.Hydration == nil || !m.Hydration.Done) && !f.Cleared {
+		return r.poll(f, now, m.Target, r.HydratePoll)
+	}
+	if !f.VolumesWritten {
+		return r.store(f, now, Decision{Kind: WriteVolumes})
+	}
+	release := Target{drover.OrderMoveRelease, m.Source}
+	if !f.answered(release.Order, release.Host) {
+		return r.askForEver(f, now, release)
+	}
+	return Decision{Kind: Enter, Phase: drover.PhaseDone}
+}
+
+// poll asks the target how far it is, with a pause after each answer.
+func (r Rules) poll(f Facts, now time.Time, host drover.HostID, every time.Duration) Decision {
+	progress := Target{drover.OrderMoveProgress, host}
+	a, asked := f.answer(progress.Order, progress.Host)
+	if asked && a.Err == nil && now.Before(a.At.Add(every)) {
+		return Decision{Kind: Wait, Until: a.At.Add(every)}
+	}
+	return r.askForEver(f, now, progress)
+}
+
+// undo makes both hosts forget the migration. The source must; the target is waited for within the bound of silence.
+func (r Rules) undo(m drover.Migration, f Facts, now time.Time) Decision {
+	var wait Decision
+	for _, host := range []drover.HostID{m.Source, m.Target} {
+		if slices.Contains(m.Undone, host) {
+			continue
+		}
+		d := r.askForEver(f, now, Target{drover.OrderMoveAbort, host})
+		if d.Kind == Ask {
+			return d
+		}
+		if wait.Kind == "" || d.Until.Before(wait.Until) {
+			wait = d
+		}
+	}
+	if wait.Kind == "" {
+		return Decision{Kind: End, Outcome: drover.Aborted}
+	}
+	a, _ := f.answer(drover.OrderMoveAbort, m.Target)
+	if slices.Contains(m.Undone, m.Source) && now.Sub(a.FailingSince) >= r.Silence {
+		return Decision{Kind: End, Outcome: drover.Aborted}
+	}
+	return wait
+}

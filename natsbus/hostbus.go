@@ -1,0 +1,207 @@
+package natsbus
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"drover"
+)
+
+// infoEvery is how often a host's whole description is stored when nothing but its use of memory and disk changes. Between, it only says
+// that it lives, which costs the store nothing.
+const infoEvery = time.Minute
+
+// statusTries bounds how often a status is written again because another write came between.
+const statusTries = 10
+
+// HostBus is the bus as the agent of one host uses it. Safe for concurrent use.
+type HostBus struct {
+	conn *Conn
+	host drover.HostID
+
+	placements lazyBucket[drover.Placement]
+	machines   lazyBucket[drover.Machine]
+	migrations lazyBucket[drover.Migration]
+	status     lazyBucket[drover.MachineStatus]
+	hosts      lazyBucket[drover.HostInfo]
+
+	mu       sync.Mutex
+	stored   drover.HostInfo
+	storedAt time.Time
+}
+
+// NewHostBus returns the bus for a host. The buckets are looked up when they are first needed, so that an agent can start
+// before the control side has made them.
+func NewHostBus(conn *Conn, host drover.HostID) *HostBus {
+	return &HostBus{
+		conn: conn, host: host,
+		placements: lazyBucket[drover.Placement]{name: BucketPlacements},
+		machines:   lazyBucket[drover.Machine]{name: BucketMachines},
+		migrations: lazyBucket[drover.Migration]{name: BucketMigrations},
+		status:     lazyBucket[drover.MachineStatus]{name: BucketStatus},
+		hosts:      lazyBucket[drover.HostInfo]{name: BucketHosts},
+	}
+}
+
+// lazyBucket opens a bucket that the control side makes, when it is first used.
+type lazyBucket[T any] struct {
+	name string
+	mu   sync.Mutex
+	b    *Bucket[T]
+}
+
+func (l *lazyBucket[T]) get(ctx context.Context, conn *Conn) (*Bucket[T], error) {
+	l.mu.Lock()
+	b := l.b
+	l.mu.Unlock()
+	if b != nil {
+		return b, nil
+	}
+	// Two callers may both open it; either result serves.
+	ctx, cancel := bounded(ctx, tryTimeout)
+	defer cancel()
+	b, err := openExisting[T](ctx, conn, l.name)
+	if err != nil {
+		return nil, translate(err, fmt.Sprintf("cannot open bucket %q", l.name))
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.b = b
+	return b, nil
+}
+
+// Placement reads the newest placement of a machine, with its epoch. It is linearizable: what it returns was true at some moment
+// after the call. NotFound when the machine has none; Unavailable when the bus does not answer.
+func (h *HostBus) Placement(ctx context.Context, id drover.MachineID) (drover.Placement, error) {
+	b, err := h.placements.get(ctx, h.conn)
+	if err != nil {
+		return drover.Placement{}, err
+	}
+	p, rev, err := b.GetConfirmed(ctx, string(id))
+	if err != nil {
+		return drover.Placement{}, err
+	}
+	p.Epoch = drover.Epoch(rev)
+	return p, nil
+}
+
+// Machine reads the desired state of a machine.
+func (h *HostBus) Machine(ctx context.Context, id drover.MachineID) (drover.Machine, error) {
+	b, err := h.machines.get(ctx, h.conn)
+	if err != nil {
+		return drover.Machine{}, err
+	}
+	m, _, err := b.Get(ctx, string(id))
+	return m, err
+}
+
+// Migration reads the record of a migration.
+func (h *HostBus) Migration(ctx context.Context, id drover.MigrationID) (drover.Migration, error) {
+	b, err := h.migrations.get(ctx, h.conn)
+	if err != nil {
+		return drover.Migration{}, err
+	}
+	m, _, err := b.GetConfirmed(ctx, string(id))
+	return m, err
+}
+
+// PublishStatus writes the status unless one of a newer epoch is there (Conflict).
+func (h *HostBus) PublishStatus(ctx context.Context, s drover.MachineStatus) error {
+	b, err := h.status.get(ctx, h.conn)
+	if err != nil {
+		return err
+	}
+	key := string(s.Machine)
+	for range statusTries {
+		old, rev, err := b.Get(ctx, key)
+		switch {
+		case drover.Is(err, drover.NotFound):
+			_, err = b.Create(ctx, key, s)
+		case err != nil:
+			return err
+		case old.Epoch > s.Epoch:
+			return drover.Errorf(drover.Conflict, "status of machine %q at epoch %d is not published: host %q wrote one at epoch %d",
+				s.Machine, s.Epoch, old.Host, old.Epoch)
+		default:
+			_, err = b.Update(ctx, key, s, rev)
+		}
+		if !drover.Is(err, drover.Conflict) && !drover.Is(err, drover.Exists) {
+			return err
+		}
+	}
+	return drover.Errorf(drover.Unavailable, "status of machine %q is not published: it was written by others %d times meanwhile", s.Machine, statusTries)
+}
+
+// PublishInfo says that the host lives, and stores its description when it changed or a minute has passed.
+func (h *HostBus) PublishInfo(ctx context.Context, info drover.HostInfo) error {
+	if !h.conn.Up() {
+		return drover.Errorf(drover.Unavailable, "host %q cannot say that it lives: there is no connection to the bus", h.host)
+	}
+	data, err := json.Marshal(info)
+	if err != nil {
+		return drover.Errorf(drover.Internal, "cannot describe host %q: %w", h.host, err)
+	}
+	if err := h.conn.nc.PublishMsg(&nats.Msg{Subject: seenSubject(string(h.host)), Data: data}); err != nil {
+		return translate(err, fmt.Sprintf("host %q cannot say that it lives", h.host))
+	}
+	if !h.mustStore(info) {
+		return nil
+	}
+	b, err := h.hosts.get(ctx, h.conn)
+	if err != nil {
+		return err
+	}
+	if _, err := b.Put(ctx, string(h.host), info); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stored, h.storedAt = info, time.Now()
+	return nil
+}
+
+func (h *HostBus) mustStore(info drover.HostInfo) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	old := h.stored
+	old.MemoryUsed, old.DiskUsed, old.Machines = info.MemoryUsed, info.DiskUsed, info.Machines
+	return !reflect.DeepEqual(old, info) || time.Since(h.storedAt) > infoEvery
+}
+
+// Serve answers an order with the handler until ctx ends and the handlers under way have returned. A handler may take as long as it
+// needs: the asker is told every second that it is at work. Each request has a goroutine of its own, 64 per order at most.
+func (h *HostBus) Serve(ctx context.Context, order drover.Order, handler func(ctx context.Context, request []byte) (any, error)) error {
+	return h.conn.serve(ctx, string(h.host), string(order), handler)
+}
+
+// Connected is closed and replaced at each (re)connection.
+func (h *HostBus) Connected() <-chan struct{} { return h.conn.Connected() }
+
+// WatchSeen calls fn for each sign of life of any host, until ctx ends.
+func WatchSeen(ctx context.Context, conn *Conn, fn func(drover.HostInfo)) error {
+	signs := make(chan *nats.Msg, 4096)
+	sub, err := conn.nc.ChanSubscribe(seenSubject("*"), signs)
+	if err != nil {
+		return translate(err, "cannot listen for hosts")
+	}
+	defer conn.drop(sub)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case m := <-signs:
+			var info drover.HostInfo
+			if err := json.Unmarshal(m.Data, &info); err != nil || m.Subject != seenSubject(string(info.ID)) {
+				conn.log.Warn("sign of life of a host cannot be read", "subject", m.Subject, "err", err)
+				continue
+			}
+			fn(info)
+		}
+	}
+}

@@ -1,0 +1,24 @@
+package natsbus
+
+// The buckets of the fleet. The table in ARCHITECTURE.md says who writes what.
+const (
+	BucketApps       = "apps"
+	BucketMachines   = "machines"
+	BucketPlacements = "placements"
+	BucketStatus     = "status"
+	BucketVolumes    = "volumes"
+	BucketMigrations = "migrations"
+	BucketHosts      = "hosts"
+	BucketTokens     = "tokens"
+	BucketLeases     = "leases"
+	// BucketCounters has the numbers that networks and machines get; they only grow.
+	BucketCounters = "counters"
+	// BucketClaims has what must be unique besides the records' own keys: machine names, and the one migration of a machine.
+	BucketClaims = "claims"
+)
+
+// seenSubject is where a host says that it lives, without anything being stored.
+func seenSubject(host string) string { return "host." + host + ".seen" }
+
+// orderSubject is where a host listens for an order.
+func orderSubject(host, order string) string { return "host." + host + ".order." + order }

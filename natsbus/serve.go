@@ -1,0 +1,113 @@
+package natsbus
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"drover"
+)
+
+// maxHandlers bounds how many requests of one order are worked on at once; more are refused with Unavailable. Each order has its
+// own bound, so that many slow ones of one kind do not keep the others out.
+const maxHandlers = 64
+
+// handlerFunc answers an order.
+type handlerFunc func(ctx context.Context, request []byte) (any, error)
+
+// serve answers an order for a host until ctx ends, then waits for the handlers under way.
+func (c *Conn) serve(ctx context.Context, host, order string, handler handlerFunc) error {
+	var handlers sync.WaitGroup
+	defer handlers.Wait() // after the subscription is gone
+	requests := make(chan *nats.Msg, maxHandlers)
+	sub, err := c.nc.ChanSubscribe(orderSubject(host, order), requests)
+	if err != nil {
+		return translate(err, fmt.Sprintf("cannot listen for %s", order))
+	}
+	defer c.drop(sub)
+	slots := make(chan struct{}, maxHandlers)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case m := <-requests:
+			a := answerer{conn: c, order: order, to: m.Reply}
+			select {
+			case slots <- struct{}{}:
+			default:
+				a.fail(drover.Errorf(drover.Unavailable, "host %q is at work on %d orders of the kind %s: ask again", host, maxHandlers, order))
+				continue
+			}
+			handlers.Go(func() {
+				defer func() { <-slots }()
+				a.run(ctx, handler, m.Data)
+			})
+		}
+	}
+}
+
+// answerer sends the messages of one answer. A message that cannot be sent is logged and nothing else: the asker hears nothing, takes
+// it for silence, and asks again.
+type answerer struct {
+	conn  *Conn
+	order string
+	to    string
+}
+
+// run calls the handler and says every second that it is at work, from the beginning.
+func (a answerer) run(ctx context.Context, handler handlerFunc, request []byte) {
+	a.send(kindProgress, nil)
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(progressEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				a.send(kindProgress, nil)
+			}
+		}
+	}()
+	answer, err := handler(ctx, request)
+	close(stop)
+	<-stopped
+	if err != nil {
+		a.fail(drover.AsError(err))
+		return
+	}
+	body, err := json.Marshal(answer)
+	if err != nil {
+		a.fail(drover.Errorf(drover.Internal, "the answer to %s cannot be written: %w", a.order, err))
+		return
+	}
+	for len(body) > partSize {
+		a.send(kindPart, body[:partSize])
+		body = body[partSize:]
+	}
+	a.send(kindResult, body)
+}
+
+func (a answerer) fail(e *drover.Error) {
+	body, err := json.Marshal(e)
+	if err != nil {
+		a.conn.log.Error("error of an order cannot be written", "order", a.order, "err", err)
+		return
+	}
+	a.send(kindError, body)
+}
+
+func (a answerer) send(kind string, body []byte) {
+	m := nats.NewMsg(a.to)
+	m.Header.Set(headerKind, kind)
+	m.Data = body
+	if err := a.conn.nc.PublishMsg(m); err != nil {
+		a.conn.log.Warn("answer could not be sent", "order", a.order, "kind", kind, "err", err)
+	}
+}

@@ -1,0 +1,109 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"drover"
+)
+
+// Request describes what is to be placed.
+type Request struct {
+	// What names it for the user: "machine \"web-1\"".
+	What string
+	// Region limits the choice; empty allows every one.
+	Region drover.Region
+}
+
+// Options is what counts besides the offers.
+type Options struct {
+	// Regions are those that have worker hosts, for the refusal of an unknown one.
+	Regions []drover.Region
+	// Silent are the hosts that were asked and did not answer, with what was seen of them.
+	Silent map[drover.HostID]string
+	// Exclude are hosts that may not be chosen, with the reason.
+	Exclude map[drover.HostID]string
+	// SameApp counts the machines of the app on each host.
+	SameApp map[drover.HostID]int
+}
+
+// Choose returns the best host: the one with the fewest machines of the app, then with the most free memory, then with the fewest
+// machines. Invalid when the region is unknown, Exhausted when no host that answered has room, Unavailable when none answered at all.
+func Choose(req Request, offers []drover.Offer, opts Options) (drover.HostID, error) {
+	if req.Region != "" && !slices.Contains(opts.Regions, req.Region) {
+		return "", UnknownRegion(req.Region, opts.Regions)
+	}
+	var fit []drover.Offer
+	for _, o := range offers {
+		if inRegion(req, o) && len(o.Reasons) == 0 && opts.Exclude[o.Host] == "" {
+			fit = append(fit, o)
+		}
+	}
+	if len(fit) == 0 {
+		return "", refuse(req, offers, opts)
+	}
+	best := slices.MinFunc(fit, func(a, b drover.Offer) int {
+		return cmp.Or(
+			cmp.Compare(opts.SameApp[a.Host], opts.SameApp[b.Host]),
+			cmp.Compare(b.MemoryFree, a.MemoryFree),
+			cmp.Compare(a.Machines, b.Machines),
+			cmp.Compare(a.Host, b.Host),
+		)
+	})
+	return best.Host, nil
+}
+
+func inRegion(req Request, o drover.Offer) bool { return req.Region == "" || o.Region == req.Region }
+
+// UnknownRegion is the refusal of a region that has no worker host.
+func UnknownRegion(region drover.Region, known []drover.Region) *drover.Error {
+	if len(known) == 0 {
+		return drover.Errorf(drover.Unavailable, "region %q cannot be used: no worker host has joined the fleet yet", region).WithField("region")
+	}
+	names := make([]string, 0, len(known))
+	for _, r := range slices.Sorted(slices.Values(known)) {
+		names = append(names, string(r))
+	}
+	return drover.Errorf(drover.Invalid, "region %q is unknown: the fleet has %s", region, strings.Join(names, ", ")).WithField("region")
+}
+
+// refuse explains why no host can take it, host by host.
+func refuse(req Request, offers []drover.Offer, opts Options) *drover.Error {
+	reasons := map[drover.HostID]string{}
+	answered := 0
+	for _, o := range offers {
+		if !inRegion(req, o) {
+			continue
+		}
+		reason := opts.Exclude[o.Host]
+		if reason == "" {
+			answered++
+			reason = strings.Join(o.Reasons, ", ")
+		}
+		reasons[o.Host] = reason
+	}
+	for host, reason := range opts.Silent {
+		reasons[host] = reason
+	}
+	lines := make([]string, 0, len(reasons))
+	for host, reason := range reasons {
+		lines = append(lines, fmt.Sprintf("%s: %s", host, reason))
+	}
+	slices.Sort(lines)
+	where := ""
+	if req.Region != "" {
+		where = fmt.Sprintf(" in region %q", req.Region)
+	}
+	if len(lines) == 0 {
+		return drover.Errorf(drover.Unavailable, "no host for %s: no worker host%s has joined the fleet", req.What, where).
+			WithHint("see `drover host list`")
+	}
+	if answered == 0 {
+		return drover.Errorf(drover.Unavailable, "no host for %s%s: %s", req.What, where, strings.Join(lines, "; ")).
+			WithHint("see `drover host list` for hosts that do not answer")
+	}
+	return drover.Errorf(drover.Exhausted, "no host for %s%s has room: %s", req.What, where, strings.Join(lines, "; ")).
+		WithHint("ask for less, free something, or use another region")
+}

@@ -1,0 +1,123 @@
+package test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"drover"
+	"drover/apiv1"
+)
+
+func TestMoveChangesNothingThatAUserCanName(t *testing.T) {
+	app := newApp(t)
+	w := newWriter(t, app, "h1")
+	inside(t, w.id, "/bin/sh", "-c", "echo kept > /root/note && sync")
+	before, boot := machine(t, w.id), w.Now().Boot
+
+	m := ask[drover.Migration](t, "machine", "move", string(w.id), "--to", "h3")
+	if m.Outcome != drover.Succeeded || m.Source != "h1" || m.Target != "h3" {
+		t.Fatalf("migration %+v", m)
+	}
+	w.comesBack(t, boot)
+	w.intact(t)
+	after := machine(t, w.id)
+	if after.Host != "h3" || after.Epoch <= before.Epoch {
+		t.Errorf("runs on %s at epoch %d, before %s at %d", after.Host, after.Epoch, before.Host, before.Epoch)
+	}
+	type named struct {
+		ID       drover.MachineID
+		Name     string
+		Instance drover.InstanceID
+		Address  string
+		Image    drover.ImageRef
+		Config   drover.MachineConfig
+		Created  time.Time
+	}
+	names := func(m apiv1.Machine) named {
+		return named{m.ID, m.Name, m.InstanceID, m.PrivateIP, m.ImageRef, m.Config, m.CreatedAt}
+	}
+	if diff := cmp.Diff(names(before), names(after)); diff != "" {
+		t.Errorf("the move changed the machine (-before +after):\n%s", diff)
+	}
+	if note := inside(t, w.id, "cat", "/root/note"); note != "kept" {
+		t.Errorf("the root disk lost a file: %q", note)
+	}
+	if v := ask[apiv1.Volume](t, "volume", "show", string(w.volume)); v.ID != w.volume || v.AttachedMachineID != w.id {
+		t.Errorf("the volume is %+v", v)
+	}
+	var migrated bool
+	for _, e := range after.Events {
+		migrated = migrated || e.Type == "migrate"
+	}
+	if !migrated {
+		t.Errorf("no event tells of the move: %+v", after.Events)
+	}
+}
+
+func TestMoveTheDataFollowsAndTheSourceIsLeftAlone(t *testing.T) {
+	app := newApp(t)
+	w := newWriter(t, app, "h1")
+	m := ask[drover.Migration](t, "machine", "move", string(w.id), "--to", "h2")
+	var allocated drover.Bytes
+	for _, d := range m.Disks {
+		allocated += d.Allocated
+	}
+	if m.Hydration == nil || !m.Hydration.Done || float64(m.Hydration.Copied) > 1.02*float64(allocated) || m.Hydration.Copied == 0 {
+		t.Errorf("copied %+v of %d allocated bytes", m.Hydration, allocated)
+	}
+	// The machine needs its old host no more: not even when that loses its power.
+	run(t, "dev", "kill", "h1")
+	defer run(t, "dev", "start", "h1")
+	w.goesOn(t)
+	w.intact(t)
+}
+
+func TestMoveOfAStoppedMachineKeepsItStopped(t *testing.T) {
+	app := newApp(t)
+	w := newWriter(t, app, "h1")
+	run(t, "machine", "stop", string(w.id))
+	if m := ask[drover.Migration](t, "machine", "move", string(w.id), "--to", "h2"); m.Outcome != drover.Succeeded {
+		t.Fatalf("migration %+v", m)
+	}
+	if m := machine(t, w.id); m.Host != "h2" || m.State != drover.StateStopped {
+		t.Fatalf("the machine is %s on %s", m.State, m.Host)
+	}
+	boot := w.Now().Boot
+	run(t, "machine", "start", string(w.id))
+	w.comesBack(t, boot)
+	w.intact(t)
+}
+
+func TestMoveThereAndBack(t *testing.T) {
+	app := newApp(t)
+	w := newWriter(t, app, "h1")
+	for _, to := range []string{"h2", "h1", "h3", "h1"} {
+		boot := w.Now().Boot
+		run(t, "machine", "move", string(w.id), "--to", to)
+		w.comesBack(t, boot)
+	}
+	w.intact(t)
+}
+
+func TestMoveIsAbortedBeforeTheSwitch(t *testing.T) {
+	app := newApp(t)
+	w := newWriter(t, app, "h1")
+	run(t, "dev", "cut", "h2") // the target cannot answer: the move cannot get to the switch
+	m := ask[drover.Migration](t, "machine", "move", string(w.id), "--to", "h2", "--detach")
+	run(t, "migration", "abort", string(m.ID))
+	run(t, "dev", "heal", "h2")
+	eventually(t, boundMove, "the abort", func() bool {
+		return ask[drover.Migration](t, "migration", "show", string(m.ID)).Outcome == drover.Aborted
+	})
+	if now := machine(t, w.id); now.Host != "h1" {
+		t.Errorf("the machine is on %s", now.Host)
+	}
+	w.goesOn(t)
+	w.intact(t)
+	boot := w.Now().Boot
+	run(t, "machine", "move", string(w.id), "--to", "h2") // and the next one works
+	w.comesBack(t, boot)
+	w.intact(t)
+}

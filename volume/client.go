@@ -1,0 +1,155 @@
+package volume
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+
+	"drover"
+)
+
+// maxAnswer bounds an answer of the daemon.
+const maxAnswer = 64 << 20
+
+// Client talks to the storage daemon of this host. Every method may be repeated, is durable when it returns, and is safe for
+// concurrent use. Errors are *drover.Error: those of the daemon as they are, Unavailable when it does not answer.
+type Client struct {
+	socket string
+	http   http.Client
+}
+
+// NewClient returns a client of the daemon whose control socket is at the path (Config.RunDir/storage.sock). It does not connect yet.
+func NewClient(socket string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}
+	return &Client{socket: socket, http: http.Client{Transport: &http.Transport{DialContext: dial, MaxIdleConnsPerHost: 4}}}
+}
+
+// call makes one request.
+func (c *Client) call(ctx context.Context, method string, request, answer any) error {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return drover.Errorf(drover.Invalid, "cannot encode the request %s: %w", method, err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://storage/v1/"+method, bytes.NewReader(body))
+	if err != nil {
+		return drover.Errorf(drover.Internal, "cannot make the request %s: %w", method, err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return c.noAnswer(ctx, method, err)
+	}
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err := errors.Join(err, resp.Body.Close()); err != nil {
+		return c.noAnswer(ctx, method, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		e := &drover.Error{}
+		if err := json.Unmarshal(b, e); err != nil || e.Code == "" {
+			return drover.Errorf(drover.Internal, "the storage daemon at %s answered %s to %s", c.socket, resp.Status, method)
+		}
+		return e
+	}
+	if answer == nil {
+		return nil
+	}
+	if err := json.Unmarshal(b, answer); err != nil {
+		return drover.Errorf(drover.Internal, "cannot read the storage daemon's answer to %s: %w", method, err)
+	}
+	return nil
+}
+
+func (c *Client) noAnswer(ctx context.Context, method string, err error) error {
+	if ctx.Err() != nil {
+		return drover.Errorf(drover.Canceled, "the storage daemon at %s had not answered to %s: %w", c.socket, method, context.Cause(ctx))
+	}
+	return drover.Errorf(drover.Unavailable, "the storage daemon at %s does not answer to %s: %w", c.socket, method, err)
+}
+
+// CreateLayer makes a layer, or finds that it is there already with the same spec; Exists if with another. A parent's address may differ
+// from the first request's: the new one counts. Exhausted when the parent's data cannot fit.
+func (c *Client) CreateLayer(ctx context.Context, spec drover.LayerSpec) (s drover.LayerStatus, err error) {
+	err = c.call(ctx, "create", spec, &s)
+	return s, err
+}
+
+// ImportImage takes over the raw disk image at path, which must be on the pool's file system, as a read-only layer; the path is gone
+// then. When the image is there already the path is left alone.
+func (c *Client) ImportImage(ctx context.Context, id drover.LayerID, path string) (s drover.LayerStatus, err error) {
+	err = c.call(ctx, "import", layerRequest{Layer: id, Path: path}, &s)
+	return s, err
+}
+
+// Open raises the disk's fence to the epoch and lets the layer be written at it. Conflict for an epoch below the fence, or when another
+// layer of the disk is open at the epoch; Precondition for a frozen layer and an image.
+func (c *Client) Open(ctx context.Context, id drover.LayerID, epoch drover.Epoch) (a drover.Attachment, err error) {
+	err = c.call(ctx, "open", layerRequest{Layer: id, Epoch: epoch}, &a)
+	return a, err
+}
+
+// Close ends writing: connections that may write are ended, everything is flushed.
+func (c *Client) Close(ctx context.Context, id drover.LayerID) error {
+	return c.call(ctx, "close", layerRequest{Layer: id}, nil)
+}
+
+// Fence raises the fence of a disk, which need not have a layer here, and ends writers of lower epochs. An epoch below the fence
+// changes nothing and is no error.
+func (c *Client) Fence(ctx context.Context, disk drover.DiskID, epoch drover.Epoch) error {
+	return c.call(ctx, "fence", layerRequest{Disk: disk, Epoch: epoch}, nil)
+}
+
+// Freeze ends writing for good: flushed, durable, Open is refused until Thaw. Allocated in the answer is what a full copy would transfer.
+func (c *Client) Freeze(ctx context.Context, id drover.LayerID) (s drover.LayerStatus, err error) {
+	err = c.call(ctx, "freeze", layerRequest{Layer: id}, &s)
+	return s, err
+}
+
+// Thaw takes a Freeze back. Precondition when the disk's fence was raised since: another host may have written by then.
+func (c *Client) Thaw(ctx context.Context, id drover.LayerID) error {
+	return c.call(ctx, "thaw", layerRequest{Layer: id}, nil)
+}
+
+// Export lets the host peer read the layer over TLS, until Unexport.
+func (c *Client) Export(ctx context.Context, id drover.LayerID, peer drover.HostID) error {
+	return c.call(ctx, "export", layerRequest{Layer: id, Peer: peer}, nil)
+}
+
+// Unexport takes an export back and ends the connections of the host.
+func (c *Client) Unexport(ctx context.Context, id drover.LayerID, peer drover.HostID) error {
+	return c.call(ctx, "unexport", layerRequest{Layer: id, Peer: peer}, nil)
+}
+
+// CheckParent reads one block from the layer's parent and keeps nothing. No error for a layer that needs no parent.
+func (c *Client) CheckParent(ctx context.Context, id drover.LayerID) error {
+	return c.call(ctx, "check-parent", layerRequest{Layer: id}, nil)
+}
+
+// Hydrate starts or goes on with the background copy, at most limit bytes per second (0: no limit). The layer's parent must not change
+// any more. No error for a layer that needs no parent.
+func (c *Client) Hydrate(ctx context.Context, id drover.LayerID, limit drover.Bytes) error {
+	return c.call(ctx, "hydrate", layerRequest{Layer: id, Limit: limit}, nil)
+}
+
+// Delete removes a layer. Precondition while it is open, exported or the base of another. A layer that is not there is no error.
+func (c *Client) Delete(ctx context.Context, id drover.LayerID) error {
+	return c.call(ctx, "delete", layerRequest{Layer: id}, nil)
+}
+
+// Layer describes a layer.
+func (c *Client) Layer(ctx context.Context, id drover.LayerID) (s drover.LayerStatus, err error) {
+	err = c.call(ctx, "layer", layerRequest{Layer: id}, &s)
+	return s, err
+}
+
+// Layers describes all layers, also those that are refused because their files are damaged: these have only ID and Trouble.
+func (c *Client) Layers(ctx context.Context) (s []drover.LayerStatus, err error) {
+	err = c.call(ctx, "layers", layerRequest{}, &s)
+	return s, err
+}

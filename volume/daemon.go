@@ -1,0 +1,213 @@
+package volume
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"drover"
+	"drover/internal/durable"
+	"drover/internal/fault"
+	"drover/internal/fleetca"
+	"drover/nbd"
+)
+
+// The sockets in Config.RunDir.
+const (
+	controlSocket = "storage.sock"
+	nbdSocket     = "nbd.sock"
+)
+
+// defaultParentWait is Config.ParentWait's default.
+const defaultParentWait = time.Minute
+
+// Config describes the storage daemon of one host.
+type Config struct {
+	Host drover.HostID
+	// Dir is the pool, for example DATA/storage. One daemon per pool.
+	Dir string
+	// RunDir is on tmpfs: what is in it survives the process and is gone after a power cut. It gets the sockets storage.sock
+	// (control) and nbd.sock (NBD), and the live maps.
+	RunDir string
+	// Listen is the host and port that other hosts read exports from, over TLS. Empty: no exports.
+	Listen string
+	// TLSDir has ca-cert.pem, server-cert.pem, server-key.pem, client-cert.pem and client-key.pem. A host's certificates have its
+	// host ID as common name.
+	TLSDir string
+	// ParentWait bounds how long a read of an absent block waits for a parent that cannot be reached. 0 means 60 s.
+	ParentWait time.Duration
+	Log        *slog.Logger
+	Faults     *fault.Points
+}
+
+// withDefaults fills in and checks.
+func (cfg Config) withDefaults() (Config, error) {
+	if cfg.ParentWait == 0 {
+		cfg.ParentWait = defaultParentWait
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	switch {
+	case !drover.ValidName(string(cfg.Host)):
+		return cfg, drover.Errorf(drover.Invalid, "%q is no host ID: a DNS label is expected", cfg.Host).WithField("host")
+	case cfg.Dir == "" || cfg.RunDir == "":
+		return cfg, drover.Errorf(drover.Invalid, "the storage daemon needs a pool directory and a run directory")
+	case cfg.ParentWait < 0:
+		return cfg, drover.Errorf(drover.Invalid, "the time to wait for a parent, %v, is negative", cfg.ParentWait).WithField("parent_wait")
+	}
+	return cfg, nil
+}
+
+// Run serves the pool until ctx ends. Then it ends all connections, makes everything durable and returns nil. It returns
+// Conflict when another daemon has the pool, and an error when it cannot begin or a listener fails.
+func Run(ctx context.Context, cfg Config) (err error) {
+	cfg, err = cfg.withDefaults()
+	if err != nil {
+		return err
+	}
+	unlock, err := lockDirs(cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+
+	listeners, err := listen(cfg)
+	if err != nil {
+		return err
+	}
+	p, err := openPool(cfg, dialTLS(cfg.TLSDir))
+	if err != nil {
+		return errors.Join(err, listeners.close())
+	}
+	p.resume()
+	err = serve(ctx, p, listeners)
+	return errors.Join(err, p.close())
+}
+
+// lockDirs makes sure that nobody else uses the directories.
+func lockDirs(cfg Config) (unlock func() error, err error) {
+	if err := durable.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, drover.Errorf(drover.Internal, "cannot make the pool: %w", err)
+	}
+	if err := os.MkdirAll(cfg.RunDir, 0o700); err != nil {
+		return nil, drover.Errorf(drover.Internal, "cannot make the run directory: %w", err)
+	}
+	pool, err := lockFile(filepath.Join(cfg.Dir, "lock"), "the pool "+cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	run, err := lockFile(filepath.Join(cfg.RunDir, "storage.lock"), "the run directory "+cfg.RunDir)
+	if err != nil {
+		return nil, errors.Join(err, pool.Close())
+	}
+	return func() error { return errors.Join(run.Close(), pool.Close()) }, nil
+}
+
+// listeners are all that the daemon is reached by.
+type listeners struct {
+	control, unix, exports net.Listener
+	tls                    *tls.Config
+}
+
+func (l listeners) close() error {
+	errs := []error{l.control.Close(), l.unix.Close()}
+	if l.exports != nil {
+		errs = append(errs, l.exports.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// listen opens the sockets. The locks are held, so a socket that is there belongs to a daemon that is dead. The exports come first: what
+// is most likely to fail must not take a working socket away.
+func listen(cfg Config) (l listeners, err error) {
+	if cfg.Listen != "" {
+		if l.tls, err = fleetca.ServerConfig(cfg.TLSDir); err != nil {
+			return l, err
+		}
+		if l.exports, err = net.Listen("tcp", cfg.Listen); err != nil {
+			return l, drover.Errorf(drover.Unavailable, "cannot listen for other hosts: %w", err)
+		}
+	}
+	if l.unix, err = listenUnix(filepath.Join(cfg.RunDir, nbdSocket)); err == nil {
+		if l.control, err = listenUnix(filepath.Join(cfg.RunDir, controlSocket)); err == nil {
+			return l, nil
+		}
+		err = errors.Join(err, l.unix.Close())
+	}
+	if l.exports != nil {
+		err = errors.Join(err, l.exports.Close())
+	}
+	return l, err
+}
+
+// listenUnix makes a socket that only its owner may connect to.
+func listenUnix(path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, drover.Errorf(drover.Internal, "cannot remove the old socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, drover.Errorf(drover.Internal, "cannot make the socket %s: %w", path, err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(drover.Errorf(drover.Internal, "cannot protect the socket: %w", err), l.Close())
+	}
+	return l, nil
+}
+
+// serve answers until ctx ends or a listener fails.
+func serve(ctx context.Context, p *pool, l listeners) error {
+	group, ctx := errgroup.WithContext(ctx)
+	local := nbd.NewServer(nbd.ServerConfig{Opener: opener{p}, Log: p.cfg.Log})
+	group.Go(func() error { return local.Serve(ctx, l.unix) })
+	if l.exports != nil {
+		remote := nbd.NewServer(nbd.ServerConfig{Opener: opener{p}, TLS: l.tls, Log: p.cfg.Log})
+		group.Go(func() error { return remote.Serve(ctx, l.exports) })
+	}
+	control := &http.Server{Handler: p.handler(), ReadHeaderTimeout: 10 * time.Second}
+	stopped := make(chan struct{})
+	context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		// Orders that are under way end in order; they are bounded by the disk's speed. One that waits for a parent is cut.
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if err := control.Shutdown(stop); err != nil {
+			p.cfg.Log.Warn("cannot end the control socket in order", "err", err)
+			if err := control.Close(); err != nil {
+				p.cfg.Log.Warn("cannot close the control socket", "err", err)
+			}
+		}
+	})
+	group.Go(func() error {
+		err := control.Serve(l.control)
+		if !errors.Is(err, http.ErrServerClosed) {
+			return drover.Errorf(drover.Unavailable, "the control socket failed: %w", err)
+		}
+		<-stopped
+		return nil
+	})
+	p.cfg.Log.Info("storage daemon serves", "pool", p.cfg.Dir, "layers", len(p.all()), "exports", p.cfg.Listen)
+	return group.Wait()
+}
+
+// dialTLS connects to exports of other hosts with the host's own certificate.
+func dialTLS(dir string) dialFunc {
+	return func(ctx context.Context, export drover.Export) (remote, error) {
+		cfg, err := fleetca.ClientConfig(dir, export.Host)
+		if err != nil {
+			return nil, err
+		}
+		return nbd.Dial(ctx, nbd.ClientConfig{Network: "tcp", Address: export.Address, Export: export.Name, TLS: cfg,
+			MetaContexts: []string{nbd.ContextAllocation, nbd.ContextPresent}, DialTimeout: dialTimeout})
+	}
+}

@@ -1,0 +1,30 @@
+// Package volume is the layer engine and the storage daemon around it (drover serve storage), with the client that the
+// host agent uses.
+//
+// A layer is a sparse data file, a map of which 4 KiB blocks are present, perhaps a parent (an export of another host) and perhaps
+// a base (an image layer of this host). A present block is read from the data file; an absent one from the parent if the
+// parent's own part of the chain has it, else from the base, else it is zeroes. A layer without parent and base has no map, and costs
+// nothing beyond its file.
+//
+// Invariants, each with a test named after it:
+//
+//   - The map on disk says "present" only of blocks whose data is durable: fdatasync of the data comes first.
+//   - What was acknowledged survives the process: the live map is a file on tmpfs, mapped into memory, keyed by the boot and
+//     by the layer's incarnation. What was flushed survives the host.
+//   - A bit only ever goes from absent to present. The data file has a hole where a block is absent, except under the block's lock.
+//   - A read of an absent block that the parent has waits for the parent, at most Config.ParentWait, then fails. It never returns
+//     zeroes or the base's content instead.
+//   - Nothing is fetched from a parent before the layer was first opened or hydrated: until then the parent may still change.
+//   - Of the layers of one disk one at most is open for writing, at an epoch not below the disk's fence. When Open, Fence, Freeze
+//     or Close return, no write of an earlier writer can land any more.
+//   - Fences, open layers, exports and hydration are durable state: a daemon that starts again goes on where it was, without being told.
+//   - After an fdatasync that failed nothing is reported as durable: the layer refuses writes and flushes until the daemon starts again.
+//
+// Names of NBD exports. On the unix socket (Config.RunDir/nbd.sock): LAYER@EPOCH is the layer that is open at that epoch,
+// read-write; of several connections the newest that writes is the writer, older ones are ended first, so that a request left
+// over from a connection that a VM gave up cannot land after the VM sent it again. LAYER is the layer read-only; of a layer
+// that is open it gives each block as it is at that moment, which is no point in time as a whole. Over TLS: LAYER, read-only,
+// for the hosts it is exported to (their certificate's common name is the host ID). What is served is always the composed view.
+//
+// The package never decides who may own a disk; it enforces the epochs it is told. It talks to no control side.
+package volume

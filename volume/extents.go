@@ -1,0 +1,139 @@
+package volume
+
+import (
+	"context"
+
+	"drover"
+	"drover/nbd"
+)
+
+// maxExtents bounds one answer: 64 KiB on the wire.
+const maxExtents = 8192
+
+// extentList collects extents and merges neighbours of one kind.
+type extentList []nbd.Extent
+
+func (l *extentList) add(n int64, flags uint32) {
+	if last := len(*l) - 1; last >= 0 && (*l)[last].Flags == flags {
+		(*l)[last].Length += n
+		return
+	}
+	*l = append(*l, nbd.Extent{Length: n, Flags: flags})
+}
+
+func (l *extentList) full() bool { return len(*l) >= maxExtents }
+
+// extents describes the composed view.
+func (c *content) extents(ctx context.Context, metaContext string, off, n int64) ([]nbd.Extent, error) {
+	o := c.enter()
+	defer o.leave()
+	var src *source
+	if o != nil {
+		src = o.src.Load()
+	}
+	if src != nil {
+		first, end := blocksOf(off, n)
+		err := c.forGuest(ctx, src, first, func(ctx context.Context) error { return c.learn(ctx, o, src, first, end, guestClass) })
+		if err != nil {
+			return nil, err
+		}
+	}
+	var out extentList
+	switch metaContext {
+	case nbd.ContextPresent:
+		c.presentExtents(&out, o, src, off, off+n)
+		return out, nil
+	case nbd.ContextAllocation:
+		err := c.allocationExtents(&out, o, src, off, off+n)
+		return out, err
+	}
+	return nil, drover.Errorf(drover.Invalid, "unknown metadata context %q", metaContext)
+}
+
+// origin is where a run of blocks comes from.
+type origin int
+
+const (
+	fromData origin = iota
+	fromParent
+	fromBase
+)
+
+// originOf returns where the byte at off comes from, and up to where that is so.
+func (c *content) originOf(o *overlay, src *source, off, end int64) (origin, int64) {
+	if o == nil {
+		return fromData, end
+	}
+	first, last := blocksOf(off, end-off)
+	present := o.present.get(first)
+	stop := o.present.next(first, last, !present)
+	from := fromBase
+	if present {
+		from = fromData
+	} else if src != nil {
+		var yes bool
+		if yes, stop = src.wants(first, stop); yes {
+			from = fromParent
+		}
+	}
+	return from, min(end, stop*blockSize)
+}
+
+func (c *content) presentExtents(out *extentList, o *overlay, src *source, off, end int64) {
+	for off < end && !out.full() {
+		from, stop := c.originOf(o, src, off, end)
+		var flags uint32
+		if from != fromBase {
+			flags = nbd.FlagPresent
+		}
+		out.add(stop-off, flags)
+		off = stop
+	}
+}
+
+func (c *content) allocationExtents(out *extentList, o *overlay, src *source, off, end int64) error {
+	for off < end && !out.full() {
+		from, stop := c.originOf(o, src, off, end)
+		var err error
+		switch from {
+		case fromData:
+			err = c.dataExtents(out, off, stop)
+		case fromParent:
+			out.add(stop-off, 0)
+		case fromBase:
+			inBase := off
+			if o.base != nil {
+				inBase = max(off, min(stop, o.base.size))
+			}
+			if inBase > off {
+				stop = inBase
+				err = o.base.dataExtents(out, off, stop)
+			} else {
+				out.add(stop-off, nbd.FlagHole|nbd.FlagZero)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		off = stop
+	}
+	return nil
+}
+
+// dataExtents describes the layer's own file. It may stop short when the list is full.
+func (c *content) dataExtents(out *extentList, off, end int64) error {
+	for off < end && !out.full() {
+		start, stop, err := c.data.NextData(off, end)
+		if err != nil {
+			return ioError(c.name, "examine", err)
+		}
+		if start > off {
+			out.add(start-off, nbd.FlagHole|nbd.FlagZero)
+		}
+		if stop > start {
+			out.add(stop-start, 0)
+		}
+		off = stop
+	}
+	return nil
+}

@@ -1,0 +1,116 @@
+package volume
+
+import (
+	"context"
+	"sync"
+
+	"drover"
+)
+
+// commits groups concurrent flushes: those who come while one runs share the next.
+type commits struct {
+	mu   sync.Mutex
+	last *commit // running or done
+	next *commit // nobody has begun it
+}
+
+type commit struct {
+	done chan struct{}
+	err  error
+}
+
+// do returns when a run that began after do was called has ended.
+func (g *commits) do(run func() error) error {
+	g.mu.Lock()
+	if b := g.next; b != nil {
+		g.mu.Unlock()
+		<-b.done
+		return b.err
+	}
+	b, before := &commit{done: make(chan struct{})}, g.last
+	g.next = b
+	g.mu.Unlock()
+	if before != nil {
+		<-before.done
+	}
+	g.mu.Lock()
+	g.next, g.last = nil, b
+	g.mu.Unlock()
+	b.err = run()
+	close(b.done)
+	return b.err
+}
+
+// Flush makes everything durable that was acknowledged before: the data, then the map. It waits for the local disk, which no
+// context can interrupt.
+func (c *content) Flush(context.Context) error { return c.flushes.do(c.flushNow) }
+
+func (c *content) flushNow() error {
+	if err := c.failure(); err != nil {
+		return err
+	}
+	o := c.enter()
+	defer o.leave()
+	if o == nil || o.table == nil {
+		return c.syncData()
+	}
+	// One step at a time bounds the memory. The marks of a step are taken before the data is synced, so that none of
+	// them is stored whose data is not durable.
+	sectors, stored := o.table.dirty.n, o.table.unsynced.Swap(false)
+	for first := int64(0); ; {
+		first = o.table.dirty.next(first, sectors, true)
+		end := min(first+flushSectors, sectors)
+		runs := o.table.collect(nil, first, end, o.present)
+		if err := c.syncData(); err != nil {
+			return err
+		}
+		if len(runs) > 0 {
+			c.faults.Hit("volume.flush.data-synced")
+			if err := o.table.store(runs); err != nil {
+				return c.fail("write the map of", err)
+			}
+			stored = true
+		}
+		if first = end; first >= sectors {
+			break
+		}
+	}
+	if stored {
+		if err := o.table.f.Datasync(); err != nil {
+			return c.fail("sync the map of", err)
+		}
+		c.faults.Hit("volume.flush.map-synced")
+	}
+	return nil
+}
+
+func (c *content) syncData() error {
+	if !c.dirty.Swap(false) {
+		return nil
+	}
+	if err := c.data.Datasync(); err != nil {
+		return c.fail("sync", err)
+	}
+	return nil
+}
+
+// written ends every change of the data file. A change that failed may have left part of itself, which is dirty too.
+func (c *content) written(ctx context.Context, fua bool, err error) error {
+	c.dirty.Store(true)
+	if err != nil {
+		return ioError(c.name, "write", err)
+	}
+	if fua {
+		return c.Flush(ctx)
+	}
+	return nil
+}
+
+// close ends the use of the content. Nobody may use it any more.
+func (c *content) close() error {
+	c.dropOverlay()
+	if err := c.data.Close(); err != nil {
+		return drover.Errorf(drover.Internal, "cannot close layer %s: %w", c.name, err)
+	}
+	return nil
+}

@@ -1,0 +1,107 @@
+package volume
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"drover"
+	"drover/internal/fleetca"
+	"drover/nbd"
+)
+
+// opener finds layers for NBD connections.
+type opener struct{ pool *pool }
+
+var _ nbd.Opener = opener{}
+
+func exportName(id drover.LayerID, epoch drover.Epoch) string { return fmt.Sprintf("%s@%d", id, epoch) }
+
+// parseName takes an export name apart; epoch is 0 for a read-only one.
+func parseName(name string) (drover.LayerID, drover.Epoch, error) {
+	id, text, writable := strings.Cut(name, "@")
+	if !writable {
+		return drover.LayerID(id), 0, nil
+	}
+	epoch, err := strconv.ParseUint(text, 10, 64)
+	if err != nil || epoch == 0 {
+		return "", 0, drover.Errorf(drover.NotFound, "export name %q is neither LAYER nor LAYER@EPOCH", name)
+	}
+	return drover.LayerID(id), drover.Epoch(epoch), nil
+}
+
+// peerHost is the host that the peer's verified certificate names; empty on a unix socket.
+func peerHost(peer nbd.Peer) (drover.HostID, error) {
+	if peer.TLS == nil {
+		return "", nil
+	}
+	return fleetca.PeerHost(*peer.TLS)
+}
+
+// Open is nbd.Opener's.
+func (o opener) Open(_ context.Context, name string, peer nbd.Peer) (*nbd.Session, error) {
+	host, err := peerHost(peer)
+	if err != nil {
+		return nil, err
+	}
+	id, epoch, err := parseName(name)
+	if err != nil {
+		return nil, err
+	}
+	l, err := o.pool.find(id)
+	if err != nil {
+		return nil, err
+	}
+	m := l.meta()
+	switch {
+	case peer.TLS != nil && (epoch != 0 || !slices.Contains(m.Exports, host)):
+		return nil, drover.Errorf(drover.Denied, "layer %s is not exported to host %s", id, host)
+	case epoch != 0:
+		if fence, err := o.pool.fences.epoch(m.Spec.Disk); err != nil {
+			return nil, err
+		} else if epoch < fence {
+			return nil, staleEpoch(epoch, m.Spec.Disk, fence)
+		}
+	case m.parent() != nil && !m.Activated:
+		return nil, drover.Errorf(drover.Precondition, "layer %s was never opened: until the switch its parent may still change", id)
+	}
+	s, err := l.connect(epoch, host)
+	if err != nil {
+		return nil, err
+	}
+	return &nbd.Session{
+		Backend: s,
+		Info: nbd.Info{Size: int64(m.Spec.Size), ReadOnly: epoch == 0,
+			MetaContexts: []string{nbd.ContextAllocation, nbd.ContextPresent}},
+		Gone:  s.gone,
+		Close: s.Close,
+	}, nil
+}
+
+// List is nbd.Opener's.
+func (o opener) List(_ context.Context, peer nbd.Peer) []string {
+	host, err := peerHost(peer)
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, l := range o.pool.all() {
+		m := l.meta()
+		if peer.TLS != nil {
+			if slices.Contains(m.Exports, host) {
+				names = append(names, string(l.id))
+			}
+			continue
+		}
+		names = append(names, string(l.id))
+		l.mu.Lock()
+		if l.writable != 0 {
+			names = append(names, exportName(l.id, l.writable))
+		}
+		l.mu.Unlock()
+	}
+	slices.Sort(names)
+	return names
+}

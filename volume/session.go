@@ -1,0 +1,321 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"drover"
+	"drover/nbd"
+)
+
+// session is one connection to a layer. It implements nbd.Backend. Once cut has returned, no request of it runs and none can begin.
+type session struct {
+	layer *layer
+	epoch drover.Epoch // 0: read-only
+	host  drover.HostID
+	seq   uint64
+
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	gone   chan struct{}
+	once   sync.Once
+	gate   gate
+}
+
+var (
+	_ nbd.Backend   = (*session)(nil)
+	_ nbd.TryReader = (*session)(nil)
+	_ nbd.TryWriter = (*session)(nil)
+)
+
+// gate counts requests and, once closed, lets none in.
+type gate struct {
+	state atomic.Int64 // twice the number of requests, plus 1 when closed
+	idle  chan struct{}
+}
+
+func (g *gate) enter() bool {
+	if g.state.Add(2)&1 != 0 {
+		g.leave()
+		return false
+	}
+	return true
+}
+
+func (g *gate) leave() {
+	if g.state.Add(-2) == 1 {
+		select {
+		case g.idle <- struct{}{}:
+		default: // shut knows already
+		}
+	}
+}
+
+// shut closes the gate and waits until all are out. It is called once.
+func (g *gate) shut() {
+	if g.state.Add(1) != 1 {
+		<-g.idle
+	}
+}
+
+// connect registers a connection. epoch 0 is read-only.
+func (l *layer) connect(epoch drover.Epoch, host drover.HostID) (*session, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.withdrawn {
+		return nil, drover.Errorf(drover.NotFound, "layer %s is being withdrawn", l.id)
+	}
+	if epoch != 0 && l.writable != epoch {
+		return nil, l.notOpenAt(epoch)
+	}
+	if host != "" && !slices.Contains(l.meta().Exports, host) { // looked at under mu: Unexport cuts after it changed the record
+		return nil, drover.Errorf(drover.Denied, "layer %s is not exported to host %s", l.id, host)
+	}
+	l.sequence++
+	ctx, cancel := context.WithCancelCause(context.Background())
+	s := &session{layer: l, epoch: epoch, host: host, seq: l.sequence, ctx: ctx, cancel: cancel, gone: make(chan struct{})}
+	s.gate.idle = make(chan struct{}, 1)
+	l.sessions[s] = struct{}{}
+	return s, nil
+}
+
+// notOpenAt says why nobody may write at the epoch.
+func (l *layer) notOpenAt(epoch drover.Epoch) error {
+	switch m := l.meta(); {
+	case m.State != drover.LayerReady:
+		return drover.Errorf(drover.Precondition, "layer %s is not open for writing: it is %s", l.id, m.State)
+	case l.writable > epoch:
+		return drover.Errorf(drover.Conflict, "stale epoch %d for layer %s: it is open at %d", epoch, l.id, l.writable)
+	case l.writable == 0:
+		return drover.Errorf(drover.Conflict, "layer %s is not open for writing, neither at epoch %d nor at any other", l.id, epoch)
+	}
+	return drover.Errorf(drover.Conflict, "layer %s is open at epoch %d, not at %d", l.id, l.writable, epoch)
+}
+
+// cut ends the connections that which picks, and returns when none of their requests runs any more.
+func (l *layer) cut(cause error, which func(*session) bool, withdraw bool) {
+	l.mu.Lock()
+	l.withdrawn = l.withdrawn || withdraw
+	var picked []*session
+	for s := range l.sessions {
+		if which(s) {
+			picked = append(picked, s)
+		}
+	}
+	l.mu.Unlock()
+	for _, s := range picked {
+		s.end(cause)
+	}
+}
+
+// endWriter takes the right to write away, and returns when no write can land any more.
+func (l *layer) endWriter(cause error) {
+	l.mu.Lock()
+	l.writable = 0
+	l.mu.Unlock()
+	l.cut(cause, func(s *session) bool { return s.epoch != 0 }, false)
+}
+
+// setWritable lets connections write at the epoch.
+func (l *layer) setWritable(epoch drover.Epoch) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.writable = epoch
+}
+
+// end is called by whoever ends the session, any number of times; each call returns when no request runs any more.
+func (s *session) end(cause error) {
+	s.once.Do(func() {
+		close(s.gone) // first, so that the client sees a lost connection and no error
+		s.cancel(cause)
+		s.gate.shut()
+		s.layer.mu.Lock()
+		delete(s.layer.sessions, s)
+		s.layer.mu.Unlock()
+	})
+}
+
+// Close is called by the server when the connection has ended.
+func (s *session) Close() {
+	s.end(drover.Errorf(drover.Canceled, "the connection to layer %s has ended", s.layer.id))
+}
+
+// enter lets a request in. leave must be called when it succeeds. A write makes this session the one that writes.
+func (s *session) enter(write bool) error {
+	if write {
+		if err := s.takeOver(); err != nil {
+			return err
+		}
+	}
+	if !s.gate.enter() {
+		return s.ended()
+	}
+	return nil
+}
+
+func (s *session) ended() error {
+	cause := context.Cause(s.ctx)
+	if cause == nil {
+		cause = errors.New("it is ending")
+	}
+	return drover.Errorf(drover.Unavailable, "the connection to layer %s was ended: %w", s.layer.id, cause)
+}
+
+// takeOver ends older connections of the layer's writer before the first write of a newer one: a VM that connects again sends its
+// unanswered requests again, and what is left of them on the old connection must not land later.
+func (s *session) takeOver() error {
+	l := s.layer
+	if l.writer.Load() == s {
+		return nil
+	}
+	if s.epoch == 0 {
+		return drover.Errorf(drover.Denied, "layer %s is open read-only on this connection", l.id)
+	}
+	l.takeoverMu.Lock()
+	defer l.takeoverMu.Unlock()
+	if l.writer.Load() == s {
+		return nil
+	}
+	if w := l.writer.Load(); s.ctx.Err() != nil || (w != nil && w.seq > s.seq && w.ctx.Err() == nil) {
+		return s.ended()
+	}
+	l.cut(drover.Errorf(drover.Conflict, "a newer connection writes to layer %s at epoch %d", l.id, s.epoch),
+		func(o *session) bool { return o.epoch != 0 && o.seq < s.seq }, false)
+	l.writer.Store(s)
+	return nil
+}
+
+// slow returns a context that ends with the request or with the session, for requests that may wait for the network.
+func (s *session) slow(ctx context.Context, off, n int64) (context.Context, func()) {
+	if s.layer.content.local(off, n) {
+		return ctx, func() {}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(s.ctx, func() { cancel(context.Cause(s.ctx)) })
+	return ctx, func() { stop(); cancel(nil) }
+}
+
+// forClient is what a client is told. Unavailable would make the server say that it shuts down, which
+// an unreachable parent does not mean: the request has failed, the connection is good.
+func forClient(err error) error {
+	if drover.Is(err, drover.Unavailable) {
+		return drover.Errorf(drover.Internal, "%w", err)
+	}
+	return err
+}
+
+// ReadAt is nbd.Backend's.
+func (s *session) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if err := s.enter(false); err != nil {
+		return err
+	}
+	defer s.gate.leave()
+	ctx, done := s.slow(ctx, off, int64(len(p)))
+	defer done()
+	return forClient(s.layer.content.ReadAt(ctx, p, off))
+}
+
+// WriteAt is nbd.Backend's.
+func (s *session) WriteAt(ctx context.Context, p []byte, off int64, fua bool) error {
+	return s.change(ctx, off, int64(len(p)), func(ctx context.Context, c *content) error { return c.WriteAt(ctx, p, off, fua) })
+}
+
+// Discard is nbd.Backend's.
+func (s *session) Discard(ctx context.Context, off, n int64, fua bool) error {
+	return s.change(ctx, off, n, func(ctx context.Context, c *content) error { return c.Discard(ctx, off, n, fua) })
+}
+
+// Zero is nbd.Backend's.
+func (s *session) Zero(ctx context.Context, off, n int64, keep, fua bool) error {
+	return s.change(ctx, off, n, func(ctx context.Context, c *content) error { return c.Zero(ctx, off, n, keep, fua) })
+}
+
+func (s *session) change(ctx context.Context, off, n int64, do func(context.Context, *content) error) error {
+	if err := s.enter(true); err != nil {
+		return err
+	}
+	defer s.gate.leave()
+	ctx, done := s.slow(ctx, off, n)
+	defer done()
+	return forClient(do(ctx, s.layer.content))
+}
+
+// Flush is nbd.Backend's. A flush of a connection that cannot write has nothing to make durable.
+func (s *session) Flush(ctx context.Context) error {
+	if err := s.enter(false); err != nil {
+		return err
+	}
+	defer s.gate.leave()
+	if s.epoch == 0 {
+		return nil
+	}
+	return s.layer.content.Flush(ctx)
+}
+
+// Extents is nbd.Backend's.
+func (s *session) Extents(ctx context.Context, metaContext string, off, n int64) ([]nbd.Extent, error) {
+	if err := s.enter(false); err != nil {
+		return nil, err
+	}
+	defer s.gate.leave()
+	ctx, done := s.slow(ctx, off, n)
+	defer done()
+	out, err := s.layer.content.extents(ctx, metaContext, off, n)
+	return out, forClient(err)
+}
+
+// TryReadAt is nbd.TryReader's: it reads what is present and in the page cache.
+func (s *session) TryReadAt(p []byte, off int64) (bool, error) {
+	if !s.gate.enter() {
+		return false, nil
+	}
+	defer s.gate.leave()
+	return s.layer.content.tryReadAt(p, off), nil
+}
+
+// TryWriteAt is nbd.TryWriter's: it writes to present blocks, into the page cache.
+func (s *session) TryWriteAt(p []byte, off int64) (bool, error) {
+	if s.layer.writer.Load() != s || !s.gate.enter() {
+		return false, nil
+	}
+	defer s.gate.leave()
+	return s.layer.content.tryWriteAt(p, off)
+}
+
+// tryReadAt reads from a complete or present range what needs no disk. Whatever is in the way is left to ReadAt.
+func (c *content) tryReadAt(p []byte, off int64) bool {
+	f, ok := c.data.(osFile)
+	if !ok || !c.present(off, int64(len(p))) {
+		return false
+	}
+	n, err := unix.Preadv2(int(f.Fd()), [][]byte{p}, off, unix.RWF_NOWAIT)
+	return err == nil && n == len(p)
+}
+
+func (c *content) tryWriteAt(p []byte, off int64) (bool, error) {
+	if !c.present(off, int64(len(p))) {
+		return false, nil
+	}
+	if err := c.failure(); err != nil {
+		return true, err
+	}
+	err := c.data.WriteAt(p, off)
+	c.dirty.Store(true)
+	return true, ioError(c.name, "write", err)
+}
+
+// present reports whether the range needs neither parent nor base.
+func (c *content) present(off, n int64) bool {
+	o := c.enterGuest()
+	if o == nil {
+		return true
+	}
+	defer o.leave()
+	first, end := blocksOf(off, n)
+	return o.present.all(first, end)
+}
