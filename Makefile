@@ -1,54 +1,69 @@
-# Targets for people and for CI. Every target installs and builds what it needs; the second time nothing is done.
+# Targets for people and for CI. Each installs and builds what it needs; the second time there is nothing to do.
 
 GO ?= go
-# A package pattern and flags for go test, for one test of many: make test PKG=./migrate RUN=TestNext
-PKG ?= ./...
+# One test of many: make test PKG=./migrate RUN=TestNext
+PKG ?=
 RUN ?= .
-# A regular expression of benchmarks: make bench BENCH=hydration
+# Which benchmarks, a regular expression: make bench BENCH=hydrat
 BENCH ?= .
 # How long to soak.
 SOAK ?= 30m
 
-GUEST := build/guest
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# End-to-end tests boot VMs and want the CPUs for themselves; all other packages are tested before, side by side.
+END_TO_END := ./test
+UNITS = $$($(GO) list ./... | grep -v '^drover/test$$')
+GO_TEST := $(GO) test -race -shuffle=on -timeout 14m -run '$(RUN)'
 
-.PHONY: all build guest bootstrap demo test check bench soak clean
+.PHONY: all build bootstrap guest demo test check format vet bench soak clean
 
 all: build guest
 
-# bin/drover is the whole product; bin/writer is the program whose records the demo and the tests compare.
+# bin/drover is the product; bin/drover-init is PID 1 of a guest; bin/writer makes the records that demo and tests compare.
 build:
 	$(GO) build -trimpath -o bin/ ./cmd/drover
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/drover-init ./demo/writer
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/drover-init ./demo/writer ./demo/mkimage
 
-# What is missing of QEMU, NBD tools and the guest kernel.
+# QEMU, NBD tools and the guest's kernel, where they are missing.
 bootstrap:
 	script/bootstrap
 
-# The guest's kernel and initial RAM disk.
+# The guest's initial RAM disk.
 guest: bootstrap
 	script/build-guest
 
+# The main job, to watch.
 demo: build guest
 	$(GO) run ./demo -bin bin
 
-# The end-to-end tests share two CPUs with the VMs they boot, so packages run one after the other.
-test: build guest
-	$(GO) vet ./...
-	$(GO) test -race -shuffle=on -p 2 -timeout 14m -run '$(RUN)' $(PKG)
+# Everything, with real VMs. Needs root, or a user that may make user namespaces.
+test: build guest format vet
+ifeq ($(PKG),)
+	$(GO_TEST) $(UNITS)
+	$(GO_TEST) $(END_TO_END)
+else
+	$(GO_TEST) $(PKG)
+endif
 
-# What needs no VM: formatting, vet, static analysis, house rules (internal/lint), unit tests.
-check:
-	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
-	if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
-	$(GO) vet ./...
-	$(GO) tool staticcheck ./...
-	$(GO) test -race -shuffle=on -short $$($(GO) list ./... | grep -v '^drover/\(test\|bench\)$$')
+# What needs no VM; internal/lint has the house rules.
+check: format vet
+	$(GO) run $(STATICCHECK) ./...
+	$(GO) test -race -shuffle=on -short $(UNITS)
 
+format:
+	@bad=$$(gofmt -l .); \
+	if [ -n "$$bad" ]; then echo "gofmt would change:"; echo "$$bad"; exit 1; fi
+
+vet:
+	$(GO) vet ./...
+
+# Numbers against peers: BENCHMARKS.md.
 bench: build guest
 	$(GO) run ./bench -drover bin/drover -run '$(BENCH)'
 
+# Random faults for a long time.
 soak: build guest
-	$(GO) test -count=1 -timeout 0 -run Soak ./test -soak '$(SOAK)'
+	$(GO) test -count=1 -timeout 0 -v -run Soak $(END_TO_END) -soak '$(SOAK)'
 
 clean:
 	rm -rf bin build

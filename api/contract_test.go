@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
 
@@ -249,5 +250,28 @@ func TestHeadIsNotAllowed(t *testing.T) {
 	s.handler.ServeHTTP(w, httptest.NewRequest(http.MethodHead, "/v1/healthz", nil))
 	if w.Code != http.StatusMethodNotAllowed {
 		t.Errorf("HEAD answered %d", w.Code)
+	}
+}
+
+func TestStopTakesEveryFormOfADuration(t *testing.T) {
+	backend := apitest.New()
+	s := newServer(t, api.Config{Backend: backend})
+	s.want(201, "POST", "/v1/apps", `{"app_name":"ledger"}`)
+	m := decode[apiv1.Machine](t, s.want(200, "POST", "/v1/apps/ledger/machines", image))
+	for body, want := range map[string]drover.StopConfig{
+		``:                                    {},
+		`{}`:                                  {},
+		`{"timeout":null,"signal":null}`:      {},
+		`{"timeout":"0s"}`:                    {},
+		`{"timeout":"5s","signal":"SIGTERM"}`: {Signal: "SIGTERM", Timeout: drover.Duration(5 * time.Second)},
+		`{"timeout":5000000000}`:              {Timeout: drover.Duration(5 * time.Second)},
+		`{"timeout":{"Duration":"5s"}}`:       {Timeout: drover.Duration(5 * time.Second)},
+		`{"timeout":{"time.Duration":5000000000}}`: {Timeout: drover.Duration(5 * time.Second)},
+	} {
+		s.want(200, "POST", "/v1/apps/ledger/machines/"+string(m.ID)+"/stop", body)
+		v, err := backend.Machine(t.Context(), "ledger", m.ID)
+		if err != nil || v.Machine.Stop != want {
+			t.Errorf("%s: %+v, %v", body, v.Machine.Stop, err)
+		}
 	}
 }

@@ -23,8 +23,8 @@
 // # Invariants
 //
 //   - Nothing is written outside the fleet's directory, and nothing is changed in the machine's own network.
-//   - Every process of the fleet carries the directory in its environment, so that Down finds what it must end even when the rack
-//     was killed.
+//   - Every process of the fleet carries the directory in its environment or has a file in it open for writing, so that Down finds
+//     what it must end even when the rack was killed.
 //   - Down keeps data, run state apart: a fleet that is brought up again goes on where it was.
 //   - Hosts that were killed stay off until they are started.
 //

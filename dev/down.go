@@ -67,8 +67,8 @@ func (f *Fleet) endAll(ctx context.Context) error {
 			}
 		}
 	}
-	// The rack's end took everything with it, or it was gone before; what it could not take is found by its environment.
-	if err := sweepEnv(ctx, envMark+"="+f.p.dir()); err != nil {
+	// The rack's end took everything with it, or it was gone before; what it could not take is found and killed.
+	if err := f.p.fleetMembers().sweep(ctx); err != nil {
 		return err
 	}
 	if f.rackEnded != nil {

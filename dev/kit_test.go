@@ -208,7 +208,7 @@ func checkNothingLeft(t *testing.T, dir string, before world, pids []int, spaces
 	if !slices.Equal(after.run, before.run) {
 		t.Errorf("/run changed from %v to %v", before.run, after.run)
 	}
-	if left := marked(envMark + "=" + dir); len(left) > 0 {
+	if left := paths(dir).fleetMembers().members(); len(left) > 0 {
 		t.Errorf("processes are left: %v", left)
 	}
 	for _, pid := range pids {
@@ -238,4 +238,3 @@ func starts(t *testing.T, f *Fleet, id drover.HostID) int {
 	}
 	return strings.Count(string(data), "\n")
 }
-

@@ -125,10 +125,9 @@ func planLayout(have *Layout, workers int, regions []drover.Region, apiPort *int
 	if len(l.Hosts) == 0 {
 		l.Hosts = append(l.Hosts, HostSpec{ID: "c1", Region: regions[0], Roles: []drover.Role{drover.RoleControl}, Number: maxWorkers + 1})
 	}
-	perRegion := (workers + len(regions) - 1) / len(regions)
 	for n := there + 1; n <= workers; n++ {
 		l.Hosts = append(l.Hosts, HostSpec{
-			ID: drover.HostID(fmt.Sprintf("h%d", n)), Region: regions[(n-1)/perRegion], Roles: []drover.Role{drover.RoleWorker}, Number: n,
+			ID: drover.HostID(fmt.Sprintf("h%d", n)), Region: regions[(n-1)*len(regions)/workers], Roles: []drover.Role{drover.RoleWorker}, Number: n,
 		})
 	}
 	return &l, nil
@@ -223,6 +222,8 @@ func prepareHost(p paths, n network, ca *fleetca.CA, h HostSpec, urls []string, 
 	}
 	if n.mode == ModeNamespaces {
 		c.ImageProxy = fmt.Sprintf("http://%s:%d", n.address(gatewayNumber), egressPort)
+	} else {
+		c.Network = hostconf.NetworkUser // even where taps could be made: they would be in the machine's own network
 	}
 	return hostconf.Save(p.hostConfig(h.ID), c)
 }

@@ -37,7 +37,7 @@ func TestPlanLayout(t *testing.T) {
 	}{
 		{"the default", nil, 0, nil, nil, "c1/ams/201 h1/ams/1 h2/ams/2 h3/fra/3 :4280", ""},
 		{"one worker", nil, 1, nil, &port, "c1/ams/201 h1/ams/1 :0", ""},
-		{"own regions", nil, 4, []drover.Region{"a", "b", "c"}, nil, "c1/a/201 h1/a/1 h2/a/2 h3/b/3 h4/b/4 :4280", ""},
+		{"own regions", nil, 4, []drover.Region{"a", "b", "c"}, nil, "c1/a/201 h1/a/1 h2/a/2 h3/b/3 h4/c/4 :4280", ""},
 		{"as it was", three, 0, nil, nil, "c1/ams/201 h1/ams/1 h2/ams/2 h3/fra/3 :4280", ""},
 		{"another port", three, 0, nil, &port, "c1/ams/201 h1/ams/1 h2/ams/2 h3/fra/3 :0", ""},
 		{"growing", three, 5, nil, nil, "c1/ams/201 h1/ams/1 h2/ams/2 h3/fra/3 h4/fra/4 h5/fra/5 :4280", ""},

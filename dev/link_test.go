@@ -128,4 +128,3 @@ func TestLinksOfALoopbackFleetCannotBeCut(t *testing.T) {
 		}
 	}
 }
-

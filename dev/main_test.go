@@ -139,7 +139,13 @@ func playWorker(ctx context.Context, c *hostconf.Config) error {
 		return err
 	}
 	fmt.Fprintln(starts, "started")
+	console, err := os.Create(filepath.Join(c.DataDir, "console"))
+	if err != nil {
+		return err
+	}
 	vm := exec.Command("/bin/sh", "-c", "sleep 1000 & exec sleep 1000")
+	vm.Env = []string{"PATH=/bin:/usr/bin"} // nothing tells where it came from
+	vm.Stdout = console
 	vm.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := vm.Start(); err != nil {
 		return err

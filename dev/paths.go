@@ -64,3 +64,12 @@ func (p paths) run(id drover.HostID, mode Mode) string {
 
 // powerSocketName is the socket in a host's run directory whose caller cuts the host's power (fault.EnvPowerSocket).
 const powerSocketName = "power.sock"
+
+// fleetMembers are the processes of the fleet, hostMembers those of one host in ModeLoopback.
+func (p paths) fleetMembers() membership {
+	return membership{variable: envMark + "=" + p.dir(), dir: p.hosts()}
+}
+
+func (p paths) hostMembers(id drover.HostID) membership {
+	return membership{variable: powerEnv(filepath.Join(p.run(id, ModeLoopback), powerSocketName)), dir: p.host(id)}
+}

@@ -75,29 +75,59 @@ func processes() []int {
 	return pids
 }
 
-// marked lists the living processes that have the variable ("NAME=value") in their environment, this one apart.
-func marked(variable string) []int {
-	mark := []byte(variable)
+// membership tells which processes belong to a fleet or to a host: those that have the variable ("NAME=value") in their environment, and
+// those that have a file in the directory open for writing. VMs are started with an environment of their own and are found by the
+// latter; somebody who only looks at a log is not.
+type membership struct{ variable, dir string }
+
+// members lists the living processes that belong, this one apart.
+func (m membership) members() []int {
+	dir := m.dir
+	if resolved, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = resolved // as the kernel names open files
+	}
 	var pids []int
 	for _, pid := range processes() {
-		if pid == os.Getpid() {
-			continue
-		}
-		env, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "environ"))
-		if err != nil {
-			continue // gone, or somebody else's
-		}
-		if slices.ContainsFunc(bytes.Split(env, []byte{0}), func(v []byte) bool { return bytes.Equal(v, mark) }) && alive(pid) {
+		if pid != os.Getpid() && (hasVariable(pid, m.variable) || writesIn(pid, dir)) && alive(pid) {
 			pids = append(pids, pid)
 		}
 	}
 	return pids
 }
 
-// sweepEnv kills every process that has the variable in its environment, until there is none.
-func sweepEnv(ctx context.Context, variable string) error {
+// hasVariable reports whether the process was started with the variable; a process that is gone or somebody else's was not.
+func hasVariable(pid int, variable string) bool {
+	env, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "environ"))
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(bytes.Split(env, []byte{0}), func(v []byte) bool { return string(v) == variable })
+}
+
+// writesIn reports whether the process has a file in the directory open for writing, be it removed or not.
+func writesIn(pid int, dir string) bool {
+	fds := filepath.Join("/proc", strconv.Itoa(pid), "fd")
+	entries, err := os.ReadDir(fds)
+	if err != nil {
+		return false
+	}
+	for _, e := range entries {
+		link := filepath.Join(fds, e.Name())
+		if target, err := os.Readlink(link); err != nil || !strings.HasPrefix(target, dir+"/") {
+			continue
+		}
+		// The link's own mode tells how the file was opened (proc(5)).
+		if st, err := os.Lstat(link); err == nil && st.Mode().Perm()&0o200 != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// sweep kills every process that belongs, until there is none.
+func (m membership) sweep(ctx context.Context) error {
 	for {
-		pids := marked(variable)
+		pids := m.members()
 		if len(pids) == 0 {
 			return nil
 		}

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -188,12 +187,11 @@ func (r *rack) clearRun(h HostSpec) error {
 	return nil
 }
 
-// killOrphans kills what a host's first process left behind, recognised by the host's own power socket in its environment.
+// killOrphans kills what a host's first process left behind.
 func (r *rack) killOrphans(ctx context.Context, h HostSpec) {
 	ctx, cancel := context.WithTimeout(ctx, ctlDeadline)
 	defer cancel()
-	socket := filepath.Join(r.p.run(h.ID, r.opts.Mode), powerSocketName)
-	if err := sweepEnv(ctx, powerEnv(socket)); err != nil {
+	if err := r.p.hostMembers(h.ID).sweep(ctx); err != nil {
 		r.opts.Log.Error("cannot kill all of a host", "host", h.ID, "err", err)
 	}
 }

@@ -31,8 +31,8 @@ func TestLaneKeepsTheRateAndDropsWhatWouldWait(t *testing.T) {
 	l := &lane{rate: drover.MiB}
 	now := time.Now()
 	due := send(l, now, 1000, 16<<10)
-	// The bound is a backlog of 200 ms: 200 KiB and the frame that goes beyond, of 16 KiB each.
-	if len(due) != 14 {
+	// The bound is a backlog of 200 ms: twelve frames of 16 KiB at 1 MiB/s, and the one that goes beyond.
+	if len(due) != 13 {
 		t.Errorf("%d frames were taken", len(due))
 	}
 	if last := due[len(due)-1]; last <= maxBacklog || last > maxBacklog+20*time.Millisecond {

@@ -20,7 +20,8 @@ type Timing struct {
 	Ready time.Duration
 	// Unreachable is how long a host may be silent before it counts as unreachable.
 	Unreachable time.Duration
-	// Offer, Resolve and Apply bound those orders. Make bounds all that comes before a machine's record is written.
+	// Offer is how long hosts may take to make an offer while others have made theirs. Resolve and Apply bound those orders on a host that says
+	// that it is at work; one that is silent is given up after seconds. Make bounds all that it takes to make a machine.
 	Offer, Resolve, Apply, Make time.Duration
 	// LeaseTTL is how long a silent holder keeps the lease, LeaseRenew how often it renews it.
 	LeaseTTL, LeaseRenew time.Duration
@@ -36,7 +37,7 @@ type Timing struct {
 func DefaultTiming() Timing {
 	return Timing{
 		Ready: 5 * time.Second, Unreachable: 10 * time.Second,
-		Offer: 1500 * time.Millisecond, Resolve: 60 * time.Second, Apply: 5 * time.Second, Make: 90 * time.Second,
+		Offer: 1500 * time.Millisecond, Resolve: 60 * time.Second, Apply: 20 * time.Second, Make: 2 * time.Minute,
 		LeaseTTL: 6 * time.Second, LeaseRenew: 2 * time.Second,
 		Repair: 10 * time.Second, Stale: 5 * time.Minute,
 		KeepDestroyed: 24 * time.Hour, KeepMigrations: 30 * 24 * time.Hour,

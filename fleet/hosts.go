@@ -3,7 +3,6 @@ package fleet
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -169,15 +168,24 @@ func (f *Fleet) choose(ctx context.Context, req plan.Request, only drover.HostID
 			ask = append(ask, h.ID)
 		}
 	}
-	offers := f.offers(ctx, ask, offer, opts.Silent)
-	return plan.Choose(req, offers, opts)
+	got, slow := f.offers(ctx, ask, offer, f.timing.Offer, opts.Silent)
+	host, err := plan.Choose(req, got, opts)
+	if err == nil || len(slow) == 0 {
+		return host, err
+	}
+	// Nobody who was quick can take it, so those who were slow are given the time they need.
+	for _, id := range slow {
+		delete(opts.Silent, id)
+	}
+	more, _ := f.offers(ctx, slow, offer, f.timing.Apply, opts.Silent)
+	return plan.Choose(req, append(got, more...), opts)
 }
 
-// offers asks hosts at once; those that do not answer are noted in silent.
-func (f *Fleet) offers(ctx context.Context, hosts []drover.HostID, req drover.OfferRequest, silent map[drover.HostID]string) []drover.Offer {
+// offers asks hosts at once. Those that made no offer are noted in silent; slow are those of them that may still make one.
+func (f *Fleet) offers(ctx context.Context, hosts []drover.HostID, req drover.OfferRequest, bound time.Duration,
+	silent map[drover.HostID]string) (got []drover.Offer, slow []drover.HostID) {
 	var (
 		mu    sync.Mutex
-		got   []drover.Offer
 		group sync.WaitGroup
 		slots = make(chan struct{}, maxAsked)
 	)
@@ -186,12 +194,13 @@ func (f *Fleet) offers(ctx context.Context, hosts []drover.HostID, req drover.Of
 			slots <- struct{}{}
 			defer func() { <-slots }()
 			var offer drover.Offer
-			err := f.order(ctx, f.timing.Offer, host, drover.OrderOffer, req, &offer)
+			err := f.order(ctx, bound, host, drover.OrderOffer, req, &offer)
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
-			case drover.Is(err, drover.Unavailable), drover.Is(err, drover.Canceled):
-				silent[host] = fmt.Sprintf("did not answer within %v", f.timing.Offer)
+			case drover.Is(err, drover.Unavailable):
+				silent[host] = "does not answer"
+				slow = append(slow, host)
 			case err != nil:
 				silent[host] = err.Error()
 			default:
@@ -200,5 +209,5 @@ func (f *Fleet) offers(ctx context.Context, hosts []drover.HostID, req drover.Of
 		})
 	}
 	group.Wait()
-	return got
+	return got, slow
 }

@@ -138,7 +138,7 @@ func (f *Fleet) renew(ctx context.Context, rev uint64) uint64 {
 }
 
 // lastWordTimeout bounds what is still written after a request was given up.
-const lastWordTimeout = 5 * time.Second
+const lastWordTimeout = 10 * time.Second
 
 // lastWord is a context for cleaning up after ctx ended.
 func lastWord(ctx context.Context) (context.Context, context.CancelFunc) {

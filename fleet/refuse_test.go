@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -115,32 +116,34 @@ func TestWhatCannotBeMadeIsRefusedAndLeavesNothing(t *testing.T) {
 			wantError(t, err, tt.code, tt.field, tt.text)
 		})
 	}
-	for name, order := range map[string]drover.Order{"refused by its host": drover.OrderApply} {
-		t.Run(name, func(t *testing.T) {
-			for _, h := range w.hosts {
-				h.failing(drover.Exhausted, false, order)
+	t.Run("refused by its host", func(t *testing.T) {
+		var refused atomic.Bool
+		w.hosts["h2"].set(func() {
+			w.hosts["h2"].fail = func(o drover.Order) (error, bool) {
+				if o == drover.OrderApply && refused.CompareAndSwap(false, true) {
+					return drover.Errorf(drover.Exhausted, "no room after all"), false
+				}
+				return nil, false
 			}
-			_, err := n.CreateMachine(ctx, CreateMachine{App: "shop", Name: "late", Host: "h2", Config: plain})
-			wantError(t, err, drover.Exhausted, "", "")
-			for _, h := range w.hosts {
-				h.failing("", false)
-			}
-			w.eventually("it is cleared away", func() bool {
-				n.state.mu.RLock()
-				defer n.state.mu.RUnlock()
-				return len(n.state.placements.items) == 1
-			})
 		})
+		_, err := n.CreateMachine(ctx, CreateMachine{App: "shop", Name: "late", Host: "h2", Config: plain})
+		wantError(t, err, drover.Exhausted, "", "")
+	})
+	w.checkOnly(n, holder.Machine.ID)
+}
+
+// checkOnly makes sure that the app has this machine only, and nothing is left of any other.
+func (w *world) checkOnly(n *node, id drover.MachineID) {
+	w.t.Helper()
+	list, err := n.Machines(w.t.Context(), "shop")
+	if err != nil || len(list) != 1 || list[0].Machine.ID != id {
+		w.t.Fatalf("machines: %+v, %v", list, err)
 	}
-	list, err := n.Machines(ctx, "shop")
-	if err != nil || len(list) != 1 || list[0].Machine.ID != holder.Machine.ID {
-		t.Fatalf("machines: %+v, %v", list, err)
-	}
-	n.state.mu.RLock()
-	defer n.state.mu.RUnlock()
-	if len(n.state.placements.items) != 1 || len(n.state.claims.items) != 1 {
-		t.Fatalf("left: %v, %v", n.state.placements.items, n.state.claims.items)
-	}
+	w.eventually("what was refused is cleared away", func() bool {
+		n.state.mu.RLock()
+		defer n.state.mu.RUnlock()
+		return len(n.state.placements.items) == 1 && len(n.state.claims.items) == 1
+	})
 }
 
 func TestVolumesThatCannotBeMade(t *testing.T) {
@@ -308,4 +311,29 @@ func TestRequestsOfOthersAndOfNobody(t *testing.T) {
 	_, err = n.Authenticate(ctx, "wrong")
 	wantError(t, err, drover.Denied, "", "")
 	wantError(t, n.PutToken(ctx, "short", Principal{Name: "x", Operator: true}), drover.Invalid, "", "")
+}
+
+func TestASlowHostIsWaitedForWhenNoOtherCanTakeIt(t *testing.T) {
+	w, n := newWorld(t)
+	n.kill()
+	w.tune = func(timing *Timing, _ *migrate.Rules) { timing.Offer = 50 * time.Millisecond }
+	n = w.control("c1", nil)
+	for _, h := range w.hosts {
+		var asked atomic.Int32
+		again := make(chan struct{})
+		h.set(func() {
+			h.fail = func(o drover.Order) (error, bool) {
+				if o != drover.OrderOffer {
+					return nil, false
+				}
+				if asked.Add(1) == 1 {
+					<-again // it answers the first request when the second comes
+				} else {
+					close(again)
+				}
+				return nil, false
+			}
+		})
+	}
+	w.machine(n, CreateMachine{})
 }

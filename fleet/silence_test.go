@@ -51,6 +51,7 @@ func TestAHostThatVanishesBeforeTheSwitchLeavesTheMachineOnTheSource(t *testing.
 		{drover.OrderMoveFreeze, "h1", true},
 	} {
 		t.Run(string(tt.order), func(t *testing.T) {
+			t.Parallel() // it waits for the silence of a host
 			w, n := newWorld(t)
 			id := w.machine(n, CreateMachine{Host: "h1"}).Machine.ID
 			gone := w.haltAt(tt.host, tt.order, tt.done)
@@ -104,6 +105,7 @@ func TestAHostThatVanishesAfterTheSwitchIsWaitedFor(t *testing.T) {
 		{drover.OrderMoveRelease, "h1", false},
 	} {
 		t.Run(string(tt.order), func(t *testing.T) {
+			t.Parallel() // it waits for the silence of a host
 			w, n := newWorld(t)
 			id := w.machine(n, CreateMachine{Host: "h1"}).Machine.ID
 			gone := w.haltAt(tt.host, tt.order, tt.done)

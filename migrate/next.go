@@ -163,15 +163,19 @@ func settled(s drover.MachineStatus, m drover.Migration) bool {
 		return false
 	}
 	switch s.State {
-	case drover.StateStarted, drover.StateFailed, drover.StateDestroying, drover.StateDestroyed:
+	case drover.StateFailed, drover.StateDestroying, drover.StateDestroyed:
 		return true
 	}
 	return ranAgain(s, m)
 }
 
-// ranAgain reports whether the main process was started since the machine was stopped on the source, even if it has ended again.
+// ranAgain reports whether the main process was started on the target, even if it has ended again. The status must be the target's. One that
+// has ended is told by the times of two hosts' clocks; if they differ too much, the end of the hydration ends the phase.
 func ranAgain(s drover.MachineStatus, m drover.Migration) bool {
-	return !s.StartedAt.IsZero() && s.StartedAt.After(m.StoppedAt) && !m.StoppedAt.IsZero()
+	if s.StartedAt.IsZero() {
+		return false
+	}
+	return s.State == drover.StateStarted || (s.StartedAt.After(m.StoppedAt) && !m.StoppedAt.IsZero())
 }
 
 // hydrate waits for the last block, then lets the source go.

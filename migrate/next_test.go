@@ -213,6 +213,7 @@ func TestStartLastsUntilTheMachineRunsOrRests(t *testing.T) {
 		{"as it arrived", status(drover.StateStopped, 9, start.Add(-time.Hour)), true, Ask},
 		{"boots", status(drover.StateStarting, 9, time.Time{}), true, Ask},
 		{"runs", status(drover.StateStarted, 9, start.Add(time.Second)), true, Enter},
+		{"runs, and the clocks differ", status(drover.StateStarted, 9, start.Add(-time.Second)), true, Enter},
 		{"the source's status", status(drover.StateStarted, 7, start.Add(-time.Hour)), true, Ask},
 		{"ran and ended", status(drover.StateStopped, 9, start.Add(time.Second)), true, Enter},
 		{"cannot be started", status(drover.StateFailed, 9, time.Time{}), true, Enter},

@@ -92,7 +92,10 @@ func Waiting(m drover.Migration, problem *drover.Error, since, now time.Time) dr
 		m.Problem = problem
 	}
 	return withStep(m, func(s *drover.Step) {
-		s.Waited = fmt.Sprintf("for %v: %s", now.Sub(since).Round(time.Second), problem.Text)
+		s.Waited = problem.Text
+		if d := now.Sub(since).Round(time.Second); d > 0 {
+			s.Waited = fmt.Sprintf("for %v: %s", d, problem.Text)
+		}
 	})
 }
 

@@ -162,7 +162,7 @@ func (w *world) ask(d Decision) {
 	case drover.OrderMoveAbort:
 		w.m.Undone = append(slices.Clone(w.m.Undone), d.Host)
 	case drover.OrderMoveProgress:
-		p := drover.MoveProgress{Status: drover.MachineStatus{State: drover.StateStarted, Epoch: w.m.ToEpoch}, Done: w.calm || w.lot("hydrated", 3) == 0}
+		p := drover.MoveProgress{Status: drover.MachineStatus{State: drover.StateStarted, StartedAt: w.now, Epoch: w.m.ToEpoch}, Done: w.calm || w.lot("hydrated", 3) == 0}
 		w.facts.Progress = &p
 		w.m = Progressed(w.m, p, w.now)
 	}

@@ -91,9 +91,9 @@ func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 	return c, nil
 }
 
-// reconnectDelay grows with each round over all servers, to 2 s, and is never the same for two clients.
+// reconnectDelay grows with each round over all servers, to 1 s, and is never the same for two clients.
 func reconnectDelay(attempts int) time.Duration {
-	const most = 2 * time.Second
+	const most = time.Second
 	delay := min(100*time.Millisecond<<min(attempts, 5), most)
 	return delay/2 + rand.N(delay/2)
 }

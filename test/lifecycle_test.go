@@ -1,6 +1,8 @@
 package test
 
 import (
+	"errors"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -23,9 +25,12 @@ func TestMachineRunsWhatTheImageAndTheConfigSay(t *testing.T) {
 	if got := inside(t, m.ID, "ip", "-6", "addr", "show", "dev", "eth0"); !strings.Contains(got, m.PrivateIP) {
 		t.Errorf("the machine's address %s is not on its link:\n%s", m.PrivateIP, got)
 	}
-	r := ask[apiv1.ExecResult](t, "machine", "exec", string(m.ID), "--", "/bin/sh", "-c", "echo out; echo err >&2; exit 7")
-	if r.ExitCode != 7 || r.Stdout != "out\n" || r.Stderr != "err\n" {
-		t.Errorf("exec gave %+v", r)
+	cmd := fleet.cli.Command(t.Context(), "machine", "exec", string(m.ID), "--", "/bin/sh", "-c", "echo out; echo err >&2; exit 7")
+	var out, said strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &said
+	var exit *exec.ExitError
+	if err := cmd.Run(); !errors.As(err, &exit) || exit.ExitCode() != 7 || out.String() != "out\n" || said.String() != "err\n" {
+		t.Errorf("exec gave %v, %q and %q", err, out.String(), said.String())
 	}
 }
 

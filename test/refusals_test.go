@@ -51,7 +51,7 @@ func TestRefusalsSayWhatIsWrongAndLeaveNothing(t *testing.T) {
 		{"relative mount path", create(image, "--volume", string(v.ID)+":data"), 2, []string{"path"}},
 		{"unknown restart policy", create(image, "--restart", "perhaps"), 2, []string{"perhaps", "on-failure"}},
 		{"bad volume name", []string{"volume", "create", "Not OK", "--app", app}, 2, []string{"name"}},
-		{"volume larger than any disk", []string{"volume", "create", "huge", "--app", app, "--size", "90000000GiB"}, 0, []string{"huge"}},
+		{"volume larger than any disk", []string{"volume", "create", "huge", "--app", app, "--size", "90000000GiB"}, 2, []string{"size"}},
 		{"attached volume", []string{"volume", "destroy", string(v.ID), "--yes"}, 5, []string{string(m.ID)}},
 		{"running machine", []string{"machine", "destroy", string(m.ID), "--yes"}, 5, []string{string(m.ID), "--force"}},
 		{"app in use", []string{"app", "delete", app, "--yes"}, 5, []string{app}},

@@ -261,7 +261,7 @@ func (p *pool) discardLayer(ctx context.Context, id drover.LayerID) (trash strin
 		l.stopHydration()
 	}
 	trash = filepath.Join(p.pool, "trash", string(id)+"."+newIncarnation())
-	if err := durable.Rename(p.layerDir(id), trash); err != nil {
+	if err := p.reserve.with(func() error { return durable.Rename(p.layerDir(id), trash) }); err != nil {
 		return "", ioError(id, "delete", err)
 	}
 	p.cfg.Faults.Hit("volume.delete.renamed")

@@ -45,7 +45,8 @@ func parseFence(b []byte) (fenceRecord, error) {
 
 // fences keeps the highest epoch that was ever told of each disk.
 type fences struct {
-	dir string
+	dir     string
+	reserve *reserve
 
 	mu    sync.Mutex
 	known map[drover.DiskID]drover.Epoch
@@ -85,7 +86,7 @@ func (f *fences) raise(disk drover.DiskID, epoch drover.Epoch) error {
 	}
 	r := fenceRecord{Version: fenceVersion, Disk: disk, Epoch: epoch}
 	r.Checksum = r.sum()
-	if err := durable.WriteJSON(f.path(disk), r, 0o600); err != nil {
+	if err := f.reserve.with(func() error { return durable.WriteJSON(f.path(disk), r, 0o600) }); err != nil {
 		return drover.Errorf(drover.Internal, "cannot raise the fence of disk %s to %d: %w", disk, epoch, err)
 	}
 	f.remember(disk, epoch)

@@ -25,10 +25,11 @@ const (
 
 // layer is one layer of the pool: its durable record, its content, and who is connected to it.
 type layer struct {
-	id   drover.LayerID
-	dir  string
-	live string // path of the live map
-	log  *slog.Logger
+	id      drover.LayerID
+	dir     string
+	live    string // path of the live map
+	log     *slog.Logger
+	reserve *reserve
 
 	metaMu sync.Mutex // held by the one who writes meta.json
 	record atomic.Pointer[meta]
@@ -72,7 +73,7 @@ func (l *layer) update(change func(*meta)) error {
 	defer l.metaMu.Unlock()
 	m := l.meta().clone()
 	change(m)
-	if err := writeMeta(filepath.Join(l.dir, metaFile), m); err != nil {
+	if err := l.reserve.with(func() error { return writeMeta(filepath.Join(l.dir, metaFile), m) }); err != nil {
 		return ioError(l.id, "write the record of", err)
 	}
 	l.record.Store(m)
@@ -85,6 +86,7 @@ type env struct {
 	boot      string
 	cfg       Config
 	budget    *budget
+	reserve   *reserve
 	dial      dialFunc
 }
 
@@ -96,7 +98,7 @@ func (e *env) livePath(id drover.LayerID) string {
 // loadLayer opens a layer's files. baseOf finds the content of an image layer.
 func (e *env) loadLayer(id drover.LayerID, baseOf func(drover.LayerID) (*content, error)) (_ *layer, err error) {
 	l := &layer{id: id, dir: e.layerDir(id), live: e.livePath(id), log: e.cfg.Log.With("layer", string(id)),
-		sessions: map[*session]struct{}{}}
+		reserve: e.reserve, sessions: map[*session]struct{}{}}
 	l.frozenData.Store(-1)
 	m, err := readMeta(filepath.Join(l.dir, metaFile), id)
 	if err != nil {

@@ -156,6 +156,9 @@ func (p *parent) attempt(ctx context.Context, l *link, conn remote, request func
 // connect returns the link's connection, making one if there is none. It waits for the next try after a failure.
 func (p *parent) connect(ctx context.Context, l *link) (remote, error) {
 	for {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		l.mu.Lock()
 		if l.closed {
 			l.mu.Unlock()

@@ -54,8 +54,12 @@ func openPool(cfg Config, dial dialFunc) (*pool, error) {
 	if err := p.sweep(); err != nil {
 		return nil, drover.Errorf(drover.Internal, "cannot clean up the pool %s: %w", cfg.Dir, err)
 	}
+	if p.reserve, err = openReserve(cfg.Dir); err != nil {
+		return nil, drover.Errorf(drover.Internal, "cannot reserve space in the pool %s: %w", cfg.Dir, err)
+	}
+	p.fences.reserve = p.reserve
 	if err := p.loadAll(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, p.close())
 	}
 	return p, nil
 }
@@ -247,7 +251,7 @@ func (p *pool) close() error {
 			errs = append(errs, l.close(true))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, p.reserve.close())...)
 }
 
 // lockFile takes a lock that ends with the process.

@@ -16,6 +16,10 @@ import (
 // defaultDeadline bounds the boot while the config is not read, and when it does not say.
 const defaultDeadline = time.Minute
 
+// traceVariable makes the boot say on the console when it does what. A word of the kernel's command line that the kernel does not
+// know, such as drover_trace=1, becomes a variable of PID 1.
+const traceVariable = "drover_trace"
+
 func main() {
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "drover-init is PID 1 of a Drover guest; it does nothing on any other system")
@@ -51,6 +55,7 @@ type boot struct {
 
 // run boots, and returns when the main process has ended, or with what went wrong.
 func (b *boot) run(watchdog *time.Timer) error {
+	trace := os.Getenv(traceVariable) != ""
 	for _, step := range []struct {
 		name string
 		do   func() error
@@ -70,6 +75,9 @@ func (b *boot) run(watchdog *time.Timer) error {
 		{"write /etc/hosts and /etc/resolv.conf", func() error { return writeNames(b.cfg) }},
 	} {
 		b.stage.Store(step.name)
+		if trace {
+			console("%.3f %s", uptime(), step.name)
+		}
 		if err := step.do(); err != nil {
 			return err
 		}

@@ -81,8 +81,10 @@ type agentParts struct {
 }
 
 func newAgent(ctx context.Context, p process, parts agentParts) (*host.Agent, error) {
-	network, reason := netdev.Choose(ctx)
-	p.log.Info("network of machines chosen", "reason", reason)
+	network, err := chooseNetwork(ctx, p)
+	if err != nil {
+		return nil, err
+	}
 	accel, accelReason := parts.driver.Accel()
 	p.log.Info("accelerator chosen", "accel", accel, "reason", accelReason)
 	memory, err := machineMemory(p.conf)
@@ -119,6 +121,20 @@ func newAgent(ctx context.Context, p process, parts agentParts) (*host.Agent, er
 		Log:            p.log,
 		Faults:         p.faults,
 	})
+}
+
+// chooseNetwork returns what links machines: as configured, or what works.
+func chooseNetwork(ctx context.Context, p process) (host.Network, error) {
+	if p.conf.Network == hostconf.NetworkUser {
+		p.log.Info("network of machines chosen", "reason", "user networking, as configured")
+		return netdev.User{}, nil
+	}
+	network, reason := netdev.Choose(ctx)
+	if _, ok := network.(netdev.User); ok && p.conf.Network == hostconf.NetworkTaps {
+		return nil, drover.Errorf(drover.Precondition, "network is configured as taps, but it would be %s", reason)
+	}
+	p.log.Info("network of machines chosen", "reason", reason)
+	return network, nil
 }
 
 // vmm makes the driver's VMs those of the agent's interface.

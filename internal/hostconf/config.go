@@ -27,6 +27,12 @@ const (
 	StoragePort = 4290
 )
 
+// The values of Config.Network.
+const (
+	NetworkTaps = "taps"
+	NetworkUser = "user"
+)
+
 // maxRunDir bounds the length of RunDir: unix socket addresses have 108 bytes (sun_path of unix(7)), and the sockets in it
 // have names of up to 50.
 const maxRunDir = 56
@@ -59,6 +65,8 @@ type Config struct {
 	ParentTimeout drover.Duration `json:"parent_timeout,omitempty"`
 	// BootTimeout is how long a machine's boot may take. Default: the agent's.
 	BootTimeout drover.Duration `json:"boot_timeout,omitempty"`
+	// Network is how machines are linked: "taps", "user" (the VMM's user networking), or empty for taps where they can be made.
+	Network string `json:"network,omitempty"`
 	// ImageProxy is the HTTP proxy through which registries are reached. Default: as the environment says.
 	ImageProxy string `json:"image_proxy,omitempty"`
 }
@@ -149,6 +157,7 @@ func (c *Config) check() []string {
 	for name, d := range map[string]drover.Duration{"grace": c.Grace, "parent_timeout": c.ParentTimeout, "boot_timeout": c.BootTimeout} {
 		wrong(d >= 0, "%s: %s is negative", name, time.Duration(d))
 	}
+	wrong(slices.Contains([]string{"", NetworkTaps, NetworkUser}, c.Network), "network: %q is not %s or %s", c.Network, NetworkTaps, NetworkUser)
 	if c.ImageProxy != "" {
 		parsed, err := url.Parse(c.ImageProxy)
 		wrong(err == nil && parsed.Scheme == "http" && parsed.Host != "", "image_proxy: %q is not an address such as http://10.0.0.1:3128", c.ImageProxy)

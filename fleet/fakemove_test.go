@@ -1,0 +1,183 @@
+package fleet
+
+import (
+	"slices"
+	"time"
+
+	"drover"
+)
+
+// move returns this host's part in a migration; one that ended is refused.
+func (h *fakeHost) move(r drover.MoveRequest, source bool) (*fakeMove, error) {
+	mv := h.moves[r.Migration]
+	if mv == nil {
+		mv = &fakeMove{source: source, machine: r.Machine, left: h.polls}
+		h.moves[r.Migration] = mv
+	}
+	if mv.ended {
+		return nil, drover.Errorf(drover.Precondition, "migration %q has ended on %s", r.Migration, h.id)
+	}
+	return mv, nil
+}
+
+func (h *fakeHost) reserve(b []byte) (any, error) {
+	_, err := h.move(decode[drover.MoveReserveRequest](b).MoveRequest, false)
+	return drover.Empty{}, err
+}
+
+func (h *fakeHost) export(b []byte) (any, error) {
+	req := decode[drover.MoveExportRequest](b)
+	if _, err := h.move(req.MoveRequest, true); err != nil {
+		return nil, err
+	}
+	var out drover.MoveExports
+	wanted := []drover.DiskID{drover.RootDisk(req.Machine)}
+	for _, v := range h.machines[req.Machine].spec.Volumes {
+		wanted = append(wanted, v.ID.Disk())
+	}
+	for _, l := range h.layers {
+		if slices.Contains(wanted, l.Disk) {
+			e := drover.Export{Disk: l.Disk, Layer: l.ID, Size: l.Size, Host: h.id, Name: string(l.ID), Allocated: l.Allocated}
+			if l.Disk != drover.RootDisk(req.Machine) {
+				e.Volume = drover.VolumeID(l.Disk)
+			}
+			out.Exports = append(out.Exports, e)
+		}
+	}
+	return out, nil
+}
+
+func (h *fakeHost) clone(b []byte) (any, error) {
+	req := decode[drover.MoveCloneRequest](b)
+	mv, err := h.move(req.MoveRequest, false)
+	if err != nil {
+		return nil, err
+	}
+	h.adoptLayers(mv, req.Migration, req.Exports)
+	return drover.Empty{}, nil
+}
+
+func (h *fakeHost) adoptLayers(mv *fakeMove, mig drover.MigrationID, exports []drover.Export) {
+	for _, e := range exports {
+		h.layer(e.Disk, mig)
+		mv.clones = append(mv.clones, drover.LayerFor(e.Disk, mig))
+	}
+}
+
+func (h *fakeHost) quiesce(b []byte) (any, error) {
+	req := decode[drover.MoveRequest](b)
+	mv, err := h.move(req, true)
+	if err != nil {
+		return nil, err
+	}
+	m := h.machines[req.Machine]
+	if !mv.held {
+		mv.held, mv.wasRunning = true, m.running
+	}
+	m.running = false
+	m.status.State, m.status.StoppedAt = drover.StateStopped, time.Now()
+	if !mv.wasRunning {
+		return drover.MoveQuiesced{}, nil
+	}
+	return drover.MoveQuiesced{StoppedAt: m.status.StoppedAt}, nil
+}
+
+func (h *fakeHost) freeze(b []byte) (any, error) {
+	req := decode[drover.MoveRequest](b)
+	mv, err := h.move(req, true)
+	if err != nil {
+		return nil, err
+	}
+	if !mv.held {
+		return nil, drover.Errorf(drover.Precondition, "freeze before quiesce")
+	}
+	mv.frozen = true
+	return drover.MoveFrozen{Allocated: map[drover.DiskID]drover.Bytes{drover.RootDisk(req.Machine): 42}}, nil
+}
+
+func (h *fakeHost) activate(b []byte) (any, error) {
+	req := decode[drover.MoveActivateRequest](b)
+	mv, err := h.move(req.MoveRequest, false)
+	if err != nil {
+		return nil, err
+	}
+	if mv.adopted {
+		return h.machines[req.Machine].status, nil
+	}
+	if len(mv.clones) == 0 {
+		h.adoptLayers(mv, req.Migration, req.Exports)
+	}
+	mv.adopted = true
+	m := &fakeMachine{spec: req.Apply}
+	h.machines[req.Machine] = m
+	h.settle(m)
+	return m.status, nil
+}
+
+func (h *fakeHost) progress(b []byte) (any, error) {
+	req := decode[drover.MoveRequest](b)
+	mv, err := h.move(req, false)
+	if err != nil {
+		return nil, err
+	}
+	mv.left--
+	p := drover.MoveProgress{Done: mv.left <= 0, Hydration: map[drover.DiskID]drover.Hydration{
+		drover.RootDisk(req.Machine): {Total: 100, TotalKnown: true, Copied: drover.Bytes(100 - min(99, max(mv.left, 0))), Done: mv.left <= 0}}}
+	if m := h.machines[req.Machine]; m != nil {
+		p.Status = m.status
+	}
+	return p, nil
+}
+
+func (h *fakeHost) release(b []byte) (any, error) {
+	req := decode[drover.MoveRequest](b)
+	if mv := h.moves[req.Migration]; mv != nil && !mv.ended {
+		mv.ended = true
+		h.forget(req.Machine)
+	}
+	return drover.Empty{}, nil
+}
+
+// forget drops a machine that went elsewhere, with its layers.
+func (h *fakeHost) forget(id drover.MachineID) {
+	m := h.machines[id]
+	if m == nil {
+		return
+	}
+	if m.running {
+		h.t.Errorf("%s is told to let go of machine %s, which runs there", h.id, id)
+	}
+	h.dropLayers(drover.RootDisk(id))
+	for _, v := range m.spec.Volumes {
+		h.dropLayers(v.ID.Disk())
+	}
+	delete(h.machines, id)
+}
+
+func (h *fakeHost) abort(b []byte) (any, error) {
+	req := decode[drover.MoveRequest](b)
+	mv := h.moves[req.Migration]
+	if mv == nil {
+		h.moves[req.Migration] = &fakeMove{machine: req.Machine, ended: true}
+		return drover.Empty{}, nil
+	}
+	if mv.adopted {
+		return nil, drover.Errorf(drover.Precondition, "machine %q is mine", req.Machine)
+	}
+	if mv.ended {
+		return drover.Empty{}, nil
+	}
+	mv.ended = true
+	if mv.source && mv.held {
+		m := h.machines[req.Machine]
+		h.settle(m)
+		if !mv.wasRunning {
+			m.running = false
+			m.status.State = drover.StateStopped
+		}
+	}
+	for _, id := range mv.clones {
+		delete(h.layers, id)
+	}
+	return drover.Empty{}, nil
+}
