@@ -132,7 +132,7 @@ func (d *daemon) offer(ctx context.Context, raw string, size drover.Bytes, to dr
 		return nil, err
 	}
 	uri := "nbd+unix:///" + at.Export + "?socket=" + at.Socket
-	if out, err := exec.CommandContext(ctx, "nbdcopy", "--flush", "--destination-is-zero", raw, uri).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "nbdcopy", "--connections=1", "--flush", "--destination-is-zero", raw, uri).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("nbdcopy to the layer: %w: %s", err, out)
 	}
 	status, err := d.Freeze(ctx, layer)

@@ -103,7 +103,7 @@ func (f *Fleet) WaitMachine(ctx context.Context, app drover.AppName, id drover.M
 		if err != nil {
 			return MachineView{}, err
 		}
-		if v.Status.State == state && (instance == "" || state == drover.StateDestroyed || cmp.Or(v.Status.Instance, v.Machine.Instance) == instance) {
+		if v.reached(state, instance) {
 			return v, nil
 		}
 		select {
@@ -121,6 +121,20 @@ func (f *Fleet) WaitMachine(ctx context.Context, app drover.AppName, id drover.M
 			return v, e
 		}
 	}
+}
+
+// reached reports whether the machine is in the state, of the instance if one is given. Started means by the run that was asked for
+// last: what is left of the run before a restart does not count.
+func (v MachineView) reached(state drover.MachineState, instance drover.InstanceID) bool {
+	switch {
+	case v.Status.State != state:
+		return false
+	case state == drover.StateDestroyed:
+		return true
+	case state == drover.StateStarted && v.Status.Run < v.Machine.Run:
+		return false
+	}
+	return instance == "" || cmp.Or(v.Status.Instance, v.Machine.Instance) == instance
 }
 
 // hostOf returns where a machine's orders go.

@@ -49,11 +49,16 @@
 //	                        no tracing by kprobes, no keys for module signatures (ours have none), no self-test of key derivation
 //	mitigations=off         there is no speculation to guard against in an emulated CPU
 //
+// To see where the time of a boot goes:
+//
+//	drover_trace=1          drover-init says on the console when it does what
+//
 // # Order of reports
 //
 // A boot reports "booted" once (disks and network are ready), "started" once (the main process was executed), "checks" when a
-// result changes, then "exited", then "poweroff" as the last thing before the VM ends. A boot that cannot get to its
-// main process reports "failed" with the stage instead of "started" and "exited". A main process that cannot be executed is
-// "exited" with code 127 (not found) or 126 (not executable) and an error, without "started". After SIGKILL of the VM any
-// of these is missing at the end. Every report carries Config.Run, so that reports of an earlier boot in the same file are told apart.
+// result changes, then "exited", then "poweroff" as the last thing before the VM ends. A boot that cannot get to its main process
+// reports "failed" with the stage instead of "started" and "exited"; one that ran into its deadline ends without "poweroff". A
+// main process that cannot be executed is "exited" with code 127 (not found) or 126 (not executable) and an error, without
+// "started". After SIGKILL of the VM any of these is missing at the end. Every report carries Config.Run, so that reports of an
+// earlier boot in the same file are told apart.
 package guest

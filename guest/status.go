@@ -1,8 +1,10 @@
 package guest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"os"
 	"time"
 
 	"drover"
@@ -28,8 +30,11 @@ const (
 
 // StatusEvent is one report of drover-init. Which fields are set depends on Event.
 type StatusEvent struct {
-	// T is the guest's clock in nanoseconds since 1970.
+	// T is the guest's clock in nanoseconds since 1970. It may be off by a second: a guest without a paravirtual clock reads a
+	// clock that counts seconds when it boots.
 	T int64 `json:"t"`
+	// At is when the host's file got the report, by the host's clock; TailStatus fills it in.
+	At time.Time `json:"-"`
 	// Run is Config.Run; empty when the boot failed before the config was read.
 	Run   string `json:"run"`
 	Event string `json:"event"`
@@ -54,9 +59,6 @@ type StatusEvent struct {
 	Checks []drover.CheckStatus `json:"checks,omitempty"`
 }
 
-// Time returns when the guest reported, by the guest's clock.
-func (e StatusEvent) Time() time.Time { return time.Unix(0, e.T) }
-
 // TailStatus calls fn for each report in the status file at path, beginning at offset from (0: all), and goes on as the file
 // grows, until ctx ends or fn returns an error, which it returns. next is the offset after the event: to begin there later means
 // to see no event twice. A report arrives within a few milliseconds of its being written. An empty file is made when there is
@@ -72,8 +74,12 @@ func TailStatus(ctx context.Context, path string, from int64, fn func(ev StatusE
 		if err != nil {
 			return err
 		}
-		for _, line := range chunk.lines {
-			if err := fn(parseStatus(line.text), line.next); err != nil {
+		events, err := parseChunk(path, chunk)
+		if err != nil {
+			return err
+		}
+		for i, ev := range events {
+			if err := fn(ev, chunk.lines[i].next); err != nil {
 				return err
 			}
 		}
@@ -85,6 +91,28 @@ func TailStatus(ctx context.Context, path string, from int64, fn func(ev StatusE
 			return err
 		}
 	}
+}
+
+// parseChunk reads the reports of a chunk and gives them the host's time: the file was last written when its last report came, and
+// the guest's clock tells how long before that the others did.
+func parseChunk(path string, c chunk) ([]StatusEvent, error) {
+	if len(c.lines) == 0 {
+		return nil, nil
+	}
+	file, err := os.Stat(path)
+	if err != nil {
+		return nil, drover.Errorf(drover.Internal, "cannot look at %s: %w", path, err)
+	}
+	events := make([]StatusEvent, len(c.lines))
+	var last int64
+	for i, line := range c.lines {
+		events[i] = parseStatus(line.text)
+		last = cmp.Or(events[i].T, last)
+	}
+	for i, ev := range events {
+		events[i].At = file.ModTime().Add(-time.Duration(last - cmp.Or(ev.T, last)))
+	}
+	return events, nil
 }
 
 func parseStatus(line []byte) StatusEvent {

@@ -57,7 +57,7 @@ func (w *fileWatch) Wait(ctx context.Context) error {
 		return drover.Errorf(drover.Internal, "cannot wait for a file: %w", err)
 	}
 	// A deadline in the past ends the read below.
-	stop := context.AfterFunc(limit, func() { w.notify.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(limit, func() { _ = w.notify.SetReadDeadline(time.Unix(1, 0)) }) // it fails when the watch is closed
 	defer stop()
 	var events [4096]byte
 	_, err := w.notify.Read(events[:])

@@ -53,7 +53,7 @@ func (realFiles) Reports(ctx context.Context, path string, offset int64) ([]repo
 
 // reportOf translates a guest's report.
 func reportOf(ev guest.StatusEvent) report {
-	r := report{Run: ev.Run, At: ev.Time(), Code: ev.Code, OOM: ev.OOM, Text: ev.Error, Checks: ev.Checks}
+	r := report{Run: ev.Run, At: ev.At.UTC(), Code: ev.Code, OOM: ev.OOM, Text: ev.Error, Checks: ev.Checks}
 	switch ev.Event {
 	case guest.EventStarted:
 		r.Kind = reportStarted

@@ -12,7 +12,7 @@ import (
 func BenchmarkHydration(b *testing.B) {
 	ca := newCA(b)
 	h1, h2 := newHost(b, ca, "h1"), newHost(b, ca, "h2")
-	const size = 512 * mib
+	const size = 256 * mib
 	h1.create("vol_a", drover.Bytes(size))
 	c := h1.open("vol_a", 1)
 	for off := int64(0); off < size; off += mib {

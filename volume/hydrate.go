@@ -64,19 +64,15 @@ func (c *content) hydrate(ctx context.Context, limit *rate.Limiter, checkpoint f
 	}
 	h := &hydration{c: c, o: o, src: src, limit: limit, checkpoint: checkpoint, full: make(chan struct{}, 1)}
 	h.fetchSize.Store(fetchStart)
-	t0 := time.Now()
 	if err := h.learnAll(ctx); err != nil {
 		return err
 	}
-	t1 := time.Now()
 	if err := h.copyAll(ctx); err != nil {
 		return err
 	}
-	t2 := time.Now()
 	if err := c.Flush(ctx); err != nil {
 		return err
 	}
-	println("learn", t1.Sub(t0).String(), "copy", t2.Sub(t1).String(), "flush", time.Since(t2).String(), "size", h.fetchSize.Load())
 	src.forget()
 	return nil
 }

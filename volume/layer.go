@@ -124,7 +124,24 @@ func (e *env) loadLayer(id drover.LayerID, baseOf func(drover.LayerID) (*content
 	if err := e.openOverlay(l, base); err != nil {
 		return nil, errors.Join(err, data.Close())
 	}
-	return l, nil
+	return l, l.simplify()
+}
+
+// simplify makes a layer a plain one whose guest has written every block of it.
+func (l *layer) simplify() error {
+	o := l.content.enter()
+	defer o.leave()
+	if l.parent != nil || !o.present.all(0, o.present.n) {
+		return nil
+	}
+	if err := l.content.Flush(context.Background()); err != nil {
+		return err
+	}
+	if err := l.update(func(m *meta) { m.Mapped = false }); err != nil {
+		return err
+	}
+	l.content.dropOverlay()
+	return nil
 }
 
 // openOverlay gives the content its map, from the live map if this boot made it, else from the one on disk.

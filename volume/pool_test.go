@@ -263,3 +263,23 @@ func TestLeftoversOfACrashAreRemoved(t *testing.T) {
 		}
 	}
 }
+
+// A layer over an image of which every block was written costs nothing beyond its file.
+func TestFullyWrittenLayerBecomesPlain(t *testing.T) {
+	h := newHost(t, newCA(t), "h1")
+	raw := filepath.Join(filepath.Dir(h.cfg.Dir), "image.raw")
+	noErr(t, os.WriteFile(raw, pattern(3, mib), 0o600))
+	must[drover.LayerStatus](t)(h.ImportImage(t.Context(), "img", raw))
+	must[drover.LayerStatus](t)(h.CreateLayer(t.Context(), drover.LayerSpec{ID: "root_1", Disk: "root_1", Size: drover.MiB, Base: "img"}))
+	noErr(t, h.open("root_1", 1).WriteAt(t.Context(), pattern(4, mib), 0, false))
+	h.halt()
+	h.start()
+	got := make([]byte, mib)
+	noErr(t, h.dial("root_1@1").ReadAt(t.Context(), got, 0))
+	if string(got) != string(pattern(4, mib)) {
+		t.Error("the layer reads something else than was written")
+	}
+	if _, err := os.Stat(filepath.Join(h.layerDir("root_1"), mapName)); !os.IsNotExist(err) {
+		t.Errorf("the layer still has a map: %v", err)
+	}
+}

@@ -176,7 +176,7 @@ func growFilesystem(device, path string) error {
 	if err != nil {
 		return fmt.Errorf("cannot grow the file system on %s: %w", path, err)
 	}
-	defer unix.Close(dir)
+	defer closeFD(dir)
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(dir), ext4IocResizeFS, uintptr(unsafe.Pointer(&want)))
 	if errno != 0 {
 		return fmt.Errorf("cannot grow the file system on %s from %d to %d blocks of %d: %w", path, has, want, block, errno)

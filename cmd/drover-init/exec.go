@@ -91,13 +91,13 @@ func newInput(data []byte) (*input, error) {
 
 // start begins to write, after the command has its end of the pipe.
 func (in *input) start() {
-	unix.Close(in.fd) // the command has its own; closing a descriptor that was only passed on cannot lose anything
+	closeFD(in.fd)
 	in.fd = -1
 	go func() {
 		defer close(in.done)
 		if in.pipe != nil {
 			// A command that does not read all of its input is no error: then this ends with EPIPE.
-			in.pipe.Write(in.data)
+			_, _ = in.pipe.Write(in.data)
 			in.pipe.Close()
 		}
 	}()
@@ -109,7 +109,7 @@ func (in *input) close() error {
 		return unix.Close(in.fd) // never started
 	}
 	if in.pipe != nil {
-		in.pipe.SetWriteDeadline(time.Now()) // it fails when the writing has ended already, which is what it is for
+		_ = in.pipe.SetWriteDeadline(time.Now()) // it fails when the writing has ended already, which is what it is for
 	}
 	<-in.done
 	return nil
@@ -136,7 +136,7 @@ func newOutput() (*output, error) {
 
 // start begins to read, after the command has its end of the pipe.
 func (o *output) start() {
-	unix.Close(o.fd) // the command has its own; closing a descriptor that was only passed on cannot lose anything
+	closeFD(o.fd)
 	o.fd = -1
 	go func() {
 		defer close(o.done)

@@ -100,7 +100,7 @@ func (m *machine) start(user identity) (outputs <-chan struct{}, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("%q: cannot open /dev/null: %w", m.cfg.Argv[0], err)
 	}
-	defer unix.Close(null) // the main process has its own
+	defer closeFD(null)
 	files := [3]int{null, -1, -1}
 	ended := make(chan struct{})
 	var copies sync.WaitGroup
@@ -109,7 +109,7 @@ func (m *machine) start(user identity) (outputs <-chan struct{}, err error) {
 		if err != nil {
 			return nil, err
 		}
-		defer unix.Close(w) // the main process has its own
+		defer closeFD(w)
 		// So that a main process that is not root can open /dev/stdout.
 		if err := unix.Fchown(w, int(user.uid), int(user.gid)); err != nil {
 			return nil, fmt.Errorf("cannot give the log to the machine's user: %w", err)

@@ -125,7 +125,7 @@ func (p *port) read(data func([]byte), gone func()) error {
 	if err != nil {
 		return fmt.Errorf("cannot wait for port %q: %w", p.name, err)
 	}
-	defer unix.Close(ep)
+	defer closeFD(ep)
 	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLHUP | unix.EPOLLET, Fd: int32(p.fd)}
 	if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, p.fd, &event); err != nil {
 		return fmt.Errorf("cannot wait for port %q: %w", p.name, err)
@@ -164,6 +164,6 @@ func poll(limit time.Duration, done func() (bool, error)) error {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("not there after %s", limit)
 		}
-		time.Sleep(2 * time.Millisecond)
+		<-time.After(2 * time.Millisecond)
 	}
 }

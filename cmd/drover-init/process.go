@@ -131,6 +131,9 @@ func exitCode(status unix.WaitStatus) (code, sig int) {
 	return status.ExitStatus(), 0
 }
 
+// closeFD closes a descriptor that was only passed on or read from, so that nothing can be lost by it.
+func closeFD(fd int) { _ = unix.Close(fd) }
+
 // outputPipe returns a pipe whose reading end works with deadlines and whose writing end is a plain file descriptor for a process.
 func outputPipe() (r *os.File, w int, err error) {
 	var fds [2]int

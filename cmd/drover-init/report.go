@@ -65,7 +65,7 @@ func (r *reporter) setRun(run string) {
 
 // console writes to the VM's serial console: for what the host cannot be told in a better way.
 func console(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, "drover-init: "+format+"\n", args...) // the last resort: an error here has no reader
+	_, _ = fmt.Fprintf(os.Stderr, "drover-init: "+format+"\n", args...) // the last resort: an error here has no reader
 }
 
 // uptime is the time since the kernel started, in seconds.

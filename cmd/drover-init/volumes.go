@@ -75,7 +75,7 @@ func makeFilesystem(device string, procs *processes) error {
 	if err != nil {
 		return fmt.Errorf("cannot make a file system on %s: %w", device, err)
 	}
-	defer unix.Close(null)
+	defer closeFD(null)
 	output, w, err := outputPipe()
 	if err != nil {
 		return err

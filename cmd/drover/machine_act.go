@@ -139,10 +139,13 @@ func newMachineDestroyCommand(c *cli) *cobra.Command {
 				return c.printID(m.ID, m)
 			}
 			m, err = c.followMachine(cmd.Context(), client, m, follow.timeout, func(now apiv1.Machine) (bool, error) {
-				return now.State == drover.StateDestroyed, nil
+				return now.State == drover.StateDestroyed || now.HostStatus == drover.HostUnreachable, nil
 			})
 			if err != nil {
 				return err
+			}
+			if m.State != drover.StateDestroyed {
+				return c.printMachine(m, "machine %s will be destroyed when host %s is back: it is unreachable now", m.ID, m.Host)
 			}
 			return c.printMachine(m, "machine %s is destroyed", m.ID)
 		},
