@@ -97,8 +97,7 @@ func startDaemon(ctx context.Context, s setup, id string) (*daemon, error) {
 	if err := errors.Join(os.MkdirAll(conf.DataDir, 0o700), os.MkdirAll(conf.RunDir, 0o700), hostconf.Save(path, conf)); err != nil {
 		return nil, err
 	}
-	run := filepath.Join(conf.RunDir, "storage")
-	d := &daemon{Client: volume.NewClient(filepath.Join(run, "storage.sock")), address: address, socket: filepath.Join(run, "nbd.sock"),
+	d := &daemon{Client: volume.NewClient(filepath.Join(conf.RunDir, "storage.sock")), address: address, socket: filepath.Join(conf.RunDir, "nbd.sock"),
 		cmd: exec.Command(s.drover, "serve", "storage", "--config", path)}
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
@@ -108,10 +107,16 @@ func startDaemon(ctx context.Context, s setup, id string) (*daemon, error) {
 	if err := d.cmd.Start(); err != nil {
 		return nil, err
 	}
-	return d, testkit.Eventually(ctx, 10*time.Second, "the start of the storage daemon", func() (bool, error) {
-		_, err := d.Layers(ctx)
-		return err == nil, nil
+	var last error
+	err = testkit.Eventually(ctx, 10*time.Second, "the start of the storage daemon", func() (bool, error) {
+		_, last = d.Layers(ctx)
+		return last == nil, nil
 	})
+	if err != nil {
+		said, _ := os.ReadFile(log.Name())
+		return nil, errors.Join(fmt.Errorf("%w: %w: %s", err, last, said), d.stop(), log.Close())
+	}
+	return d, log.Close()
 }
 
 func (d *daemon) stop() error {

@@ -115,6 +115,9 @@ func (e *env) loadLayer(id drover.LayerID, baseOf func(drover.LayerID) (*content
 	if err != nil {
 		return nil, err
 	}
+	if m.parent() != nil {
+		data = data.filling(filepath.Join(l.dir, dataFile))
+	}
 	l.content = newContent(id, int64(m.Spec.Size), data)
 	l.content.faults = e.cfg.Faults
 	l.writable = m.Writer
@@ -241,6 +244,9 @@ func (l *layer) hydrated(now func() hydrationRecord) error {
 	l.content.faults.Hit("volume.hydrate.complete")
 	if o != nil {
 		o.src.Store(nil)
+	}
+	if f, ok := l.content.data.(osFile); ok {
+		f.filled()
 	}
 	if plain {
 		l.content.dropOverlay()

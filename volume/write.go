@@ -152,7 +152,7 @@ func (c *content) keepRun(o *overlay, first int64, data []byte) error {
 			stop++
 		}
 		if !zero {
-			err := c.data.WriteAt(data[b*blockSize:stop*blockSize], (first+b)*blockSize)
+			err := c.data.Fill(data[b*blockSize:stop*blockSize], (first+b)*blockSize)
 			c.dirty.Store(true)
 			if err != nil {
 				return errors.Join(ioError(c.name, "fill", err), c.emptyAbsent(o, first+b, first+stop))
