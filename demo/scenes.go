@@ -206,7 +206,7 @@ func (s *stage) moveUnderKill(ctx context.Context) error {
 	before := s.watch.Now()
 	s.watch.ResetGap()
 	// The fault strikes at the worst moment: the source has frozen its copy, nobody knows whether the placement has changed.
-	if err := s.typed(ctx, "dev", "fault", here, "host.move.freeze.after"); err != nil {
+	if err := s.typed(ctx, "dev", "fault", here, "host.freeze.after"); err != nil {
 		return err
 	}
 	if err := s.typed(ctx, "machine", "move", s.machine, "--to", target); err != nil {

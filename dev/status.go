@@ -124,7 +124,7 @@ func (f *Fleet) Fault(id drover.HostID, point, kind string) error {
 		return err
 	}
 	if point == "" || point != filepath.Base(point) {
-		return drover.Errorf(drover.Invalid, "%q is not a fault point such as host.move.freeze.after", point)
+		return drover.Errorf(drover.Invalid, "%q is not a fault point such as host.freeze.after", point)
 	}
 	if err := fault.Arm(f.p.faults(id), point, kind); err != nil {
 		return drover.Errorf(drover.Invalid, "cannot arm the fault %q on host %q: %w", point, id, err)

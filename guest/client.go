@@ -15,6 +15,9 @@ import (
 // defaultAnswer bounds the wait for an answer when the caller's context has no deadline.
 const defaultAnswer = 30 * time.Second
 
+// helloEvery is how often a client says hello until it is answered.
+const helloEvery = 150 * time.Millisecond
+
 // execGrace is how much longer than a command's timeout its answer is waited for.
 const execGrace = 10 * time.Second
 
@@ -50,18 +53,32 @@ func Dial(ctx context.Context, socket string) (*Client, error) {
 	c.lastID = hello.ID
 	greeted := make(chan Answer, 1)
 	go c.read(hello.Nonce, greeted)
-	if err := c.send(ctx, hello, Magic); err == nil {
-		select {
-		case <-greeted:
-			return c, nil
-		case <-c.ended:
-			err = errors.New("the connection ended")
-		case <-ctx.Done():
-			err = context.Cause(ctx)
-		}
+	if err := c.greet(ctx, hello, greeted); err != nil {
 		return nil, errors.Join(drover.Errorf(drover.Unavailable, "the guest at %s does not answer: %w", socket, err), c.Close())
 	}
-	return nil, errors.Join(drover.Errorf(drover.Unavailable, "cannot write to the guest at %s: %w", socket, err), c.Close())
+	return c, nil
+}
+
+// greet says hello until the guest answers. A guest may learn that a client came only after it has read the client's first bytes, and
+// drops them then, or its own answer to them: so hello is repeated. A repeated one that is read late only begins the session anew,
+// before anything that is sent in it.
+func (c *Client) greet(ctx context.Context, hello Request, greeted <-chan Answer) error {
+	again := time.NewTicker(helloEvery)
+	defer again.Stop()
+	for {
+		if err := c.send(ctx, hello, Magic); err != nil {
+			return err
+		}
+		select {
+		case <-greeted:
+			return nil
+		case <-c.ended:
+			return errors.New("the connection ended")
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-again.C:
+		}
+	}
 }
 
 // bounded gives ctx a deadline when it has none.

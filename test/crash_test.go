@@ -1,51 +1,72 @@
 package test
 
 import (
+	"flag"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
+	"time"
 
 	"drover"
 	fleetpkg "drover/fleet"
 	"drover/host"
+	"drover/volume"
 )
 
-// TestMoveSurvivesTheDeathOfAnyProcessAtAnyStep kills, in one move after another, whichever process gets to a fault point, and
-// asks after each: did the migration end, does the machine run on exactly the host that it names, is every record there?
-func TestMoveSurvivesTheDeathOfAnyProcessAtAnyStep(t *testing.T) {
-	crashWalk(t, "process", movePoints())
+// soak is how long TestSoak goes on; 0 leaves it out.
+var soak = flag.Duration("soak", 0, "how long to go on with random faults")
+
+// commitPoints are the steps around the switch, where a crash is worst. The walks of the packages cut at every step, in simulated
+// worlds; the soak does so with real processes and hosts.
+var commitPoints = []string{
+	"fleet.move.freeze.after", "fleet.move.commit.before", "fleet.move.commit.after", "fleet.move.switch.before", "fleet.move.switch.after",
+	"fleet.move.start.before", "fleet.move.start.after",
+	"host.clone.after", "host.quiesce.after-mark", "host.freeze.before-mark", "host.freeze.after-mark", "host.freeze.after",
+	"host.activate.before", "host.activate.after", "host.start.after-launch", "host.hydrate.after", "host.release.after-unexport",
+	"volume.hydrate.complete",
 }
 
-// TestMoveSurvivesPowerCuts cuts the power of the whole host at the steps around the switch, where it matters most. The soak does
-// it at every step.
+// TestMoveSurvivesTheDeathOfAnyProcess kills, in one move after another, whichever process gets to a fault point, and asks after
+// each: did the migration end, does the machine run on exactly the host that it names, is every record there?
+func TestMoveSurvivesTheDeathOfAnyProcess(t *testing.T) {
+	known := allPoints()
+	for _, p := range commitPoints {
+		if !slices.Contains(known, p) {
+			t.Errorf("there is no fault point %s", p)
+		}
+	}
+	crashWalk(t, "process", commitPoints)
+}
+
+// TestMoveSurvivesPowerCuts cuts the power of the whole host where the machine changes hands.
 func TestMoveSurvivesPowerCuts(t *testing.T) {
-	var points []string
-	for _, p := range movePoints() {
-		for _, near := range []string{"quiesce.after", "freeze.", "activate."} {
-			if strings.Contains(p, near) {
-				points = append(points, p)
-			}
-		}
-	}
-	crashWalk(t, "host", points)
+	crashWalk(t, "host", []string{"host.freeze.after-mark", "host.activate.after", "fleet.move.switch.before"})
 }
 
-// movePoints lists the fault points that a move can come by.
-func movePoints() (points []string) {
-	for _, p := range slices.Concat(host.FaultPoints(), fleetpkg.FaultPoints()) {
-		if strings.Contains(p, "move") && !strings.Contains(p, "abort") {
-			points = append(points, p)
-		}
+// TestSoak walks over every point, with both kinds of fault, in an order made from a seed, until its time is over.
+func TestSoak(t *testing.T) {
+	if *soak == 0 {
+		t.Skip("takes long: 'make soak' runs it")
 	}
-	return points
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	for end := time.Now().Add(*soak); time.Now().Before(end); {
+		points := allPoints()
+		random.Shuffle(len(points), func(i, j int) { points[i], points[j] = points[j], points[i] })
+		kind := []string{"process", "host"}[random.IntN(2)]
+		t.Run(kind, func(t *testing.T) { crashWalk(t, kind, points[:8]) })
+	}
+}
+
+// allPoints lists every fault point.
+func allPoints() []string {
+	return slices.Concat(host.FaultPoints(), fleetpkg.FaultPoints(), volume.FaultPoints())
 }
 
 func crashWalk(t *testing.T, kind string, points []string) {
-	if len(points) < 4 {
-		t.Fatalf("only %d fault points: %v", len(points), points)
-	}
 	app := newApp(t)
 	w := newWriter(t, app, "h1")
 	struck := 0
@@ -56,22 +77,14 @@ func crashWalk(t *testing.T, kind string, points []string) {
 			run(t, "dev", "fault", h, point, "--kind", kind)
 		}
 		boot := w.Now().Boot
-		// The command itself may lose its connection; the migration is what counts.
-		var out strings.Builder
-		err := fleet.cli.Run(t.Context(), &out, "machine", "move", string(w.id), "--to", string(to))
-		hit := false
-		for _, h := range []string{"h1", "h2", "c1"} {
-			armed := filepath.Join(fleet.cli.Dir, "hosts", h, "faults", point)
-			if os.Remove(armed) != nil {
-				hit = true
-				if kind == "host" {
-					run(t, "dev", "start", h)
-				}
-			}
+		id := ask[drover.Migration](t, "machine", "move", string(w.id), "--to", string(to), "--detach").ID
+		hit := struckOne(t, id, point)
+		if hit != "" && kind == "host" {
+			run(t, "dev", "start", hit)
 		}
 		m := lastMigration(t, w.id)
-		t.Logf("%s (struck %v): the command said %v, migration %s ended as %s", point, hit, err, m.ID, m.Outcome)
-		if hit {
+		t.Logf("%s (struck %q): migration %s ended as %s", point, hit, m.ID, m.Outcome)
+		if hit != "" {
 			struck++
 		}
 		after := machine(t, w.id)
@@ -90,6 +103,28 @@ func crashWalk(t *testing.T, kind string, points []string) {
 		t.Fatal("no fault struck: the walk tested nothing")
 	}
 	w.intact(t)
+}
+
+// struckOne waits until the fault has struck somewhere, or the migration has ended without it, disarms it elsewhere, and returns the
+// host that it struck.
+func struckOne(t *testing.T, id drover.MigrationID, point string) (hit string) {
+	t.Helper()
+	hosts := []string{"h1", "h2", "c1"}
+	armed := func(host string) string { return filepath.Join(fleet.cli.Dir, "hosts", host, "faults", point) }
+	eventually(t, boundMove, point, func() bool {
+		for _, h := range hosts {
+			if _, err := os.Stat(armed(h)); err != nil {
+				hit = h
+				return true
+			}
+		}
+		var m drover.Migration
+		return fleet.cli.Ask(t.Context(), &m, "migration", "show", string(id)) == nil && m.Ended()
+	})
+	for _, h := range hosts {
+		os.Remove(armed(h)) // not there where it struck
+	}
+	return hit
 }
 
 // lastMigration waits until the machine's newest migration has ended, and returns it.

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"encoding/json"
 	"testing"
 	"time"
 
@@ -32,11 +33,15 @@ func TestMoveChangesNothingThatAUserCanName(t *testing.T) {
 		Instance drover.InstanceID
 		Address  string
 		Image    drover.ImageRef
-		Config   drover.MachineConfig
+		Config   string
 		Created  time.Time
 	}
 	names := func(m apiv1.Machine) named {
-		return named{m.ID, m.Name, m.InstanceID, m.PrivateIP, m.ImageRef, m.Config, m.CreatedAt}
+		config, err := json.Marshal(m.Config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return named{m.ID, m.Name, m.InstanceID, m.PrivateIP, m.ImageRef, string(config), m.CreatedAt}
 	}
 	if diff := cmp.Diff(names(before), names(after)); diff != "" {
 		t.Errorf("the move changed the machine (-before +after):\n%s", diff)

@@ -58,6 +58,10 @@ func (w *writer) intact(t *testing.T) {
 		Blocks     uint64 `json:"blocks"`
 		BadBlocks  uint64 `json:"bad_blocks"`
 	}
+	// After the death of a control host it takes a moment until it has heard of every host again.
+	eventually(t, boundBoot, "exec", func() bool {
+		return fleet.cli.Ask(t.Context(), nil, "machine", "exec", string(w.id), "--", "true") == nil
+	})
 	printed := inside(t, w.id, "/writer", "verify")
 	if err := json.Unmarshal([]byte(strings.TrimSpace(printed)), &r); err != nil {
 		t.Fatalf("verify printed %q: %v", printed, err)

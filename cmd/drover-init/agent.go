@@ -14,6 +14,9 @@ import (
 // answerPatience is how long an answer waits for the host to take it. It is lost then; the host asks again.
 const answerPatience = 10 * time.Second
 
+// silence is how long after its client seems to have left a session goes on.
+const silence = 2 * time.Second
+
 // errSessionEnded is why the commands of a client that left are killed.
 var errSessionEnded = errors.New("the host's connection ended")
 
@@ -45,6 +48,8 @@ type session struct {
 	end context.CancelCauseFunc
 	// greeted: it has said hello.
 	greeted bool
+	// heard counts its requests.
+	heard uint64
 	// execs are the commands that run, by request ID.
 	execs map[uint64]context.CancelCauseFunc
 }
@@ -52,8 +57,28 @@ type session struct {
 // serve answers requests; it returns only when the port is broken.
 func (a *agent) serve() error { return a.port.read(a.received, a.disconnected) }
 
-// disconnected ends the session: what the client left half sent is dropped, its commands are killed.
+// disconnected ends the session when nothing is heard in it for a while. The kernel may tell that a client left after the next one has
+// begun its session, so this says little of the session that is there now; a client that comes begins its own.
 func (a *agent) disconnected() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.session
+	if s == nil {
+		return
+	}
+	heard := s.heard
+	time.AfterFunc(silence, func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.session == s && s.heard == heard {
+			s.end(errSessionEnded)
+			a.session = nil
+		}
+	})
+}
+
+// broken ends the session at once: what follows cannot be believed.
+func (a *agent) broken() {
 	a.decoder.Reset()
 	a.replace(nil)
 }
@@ -77,11 +102,14 @@ func (a *agent) received(data []byte) {
 	for frame := a.decoder.Next(); frame != nil; frame = a.decoder.Next() {
 		var req guest.Request
 		if err := json.Unmarshal(frame, &req); err != nil {
-			a.disconnected() // nothing that follows can be believed
+			a.broken()
 			return
 		}
 		a.mu.Lock()
 		s := a.session
+		if s != nil {
+			s.heard++
+		}
 		a.mu.Unlock()
 		if s != nil {
 			a.handle(s, req)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -9,6 +10,9 @@ import (
 
 	"drover"
 	"drover/dev"
+	"drover/fleet"
+	"drover/host"
+	"drover/volume"
 )
 
 // devAction makes a command that does something to one host and says what it did.
@@ -128,14 +132,31 @@ takes twice as long). It replaces what was done to the link before; 'drover dev 
 
 func newDevFaultCommand(c *cli) *cobra.Command {
 	var kind string
+	var list bool
 	cmd := &cobra.Command{
-		Use:   "fault HOST POINT",
+		Use:   "fault [HOST POINT]",
 		Short: "Make a host crash the next time it comes by a named point",
 		Long: `The next time one of the host's processes comes by the point, it is killed (--kind process), or the host's power is cut (--kind
-host). A fault strikes once.`,
-		Example: "  drover dev fault h1 host.move.freeze.after\n  drover dev fault c1 fleet.move.switch.before --kind host",
-		Args:    exactly("HOST", "POINT"),
+host). A fault strikes once. The points are those of the agent (host.), of the storage daemon (volume.) and of the control side (fleet.):
+--list shows them.`,
+		Example: "  drover dev fault h1 host.freeze.after\n  drover dev fault c1 fleet.move.switch.before --kind host",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if list && len(args) == 0 {
+				return nil
+			}
+			return exactly("HOST", "POINT")(cmd, args)
+		},
 		RunE: func(_ *cobra.Command, args []string) error {
+			points := faultPoints()
+			if list {
+				if c.json {
+					return c.printJSON(points)
+				}
+				return c.print("%s\n", strings.Join(points, "\n"))
+			}
+			if !slices.Contains(points, args[1]) {
+				return drover.Errorf(drover.Invalid, "no process comes by a point %q", args[1]).WithHint("'drover dev fault --list' shows the points")
+			}
 			f, err := dev.Open(c.devDir())
 			if err != nil {
 				return err
@@ -150,5 +171,11 @@ host). A fault strikes once.`,
 		},
 	}
 	cmd.Flags().StringVar(&kind, "kind", "process", "process or host")
+	cmd.Flags().BoolVar(&list, "list", false, "list the points")
 	return cmd
+}
+
+// faultPoints lists the points of all processes.
+func faultPoints() []string {
+	return slices.Concat(fleet.FaultPoints(), fleet.AbortFaultPoints(), host.FaultPoints(), volume.FaultPoints())
 }
