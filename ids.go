@@ -3,7 +3,6 @@ package drover
 import (
 	"crypto/rand"
 	"encoding/hex"
-	"regexp"
 	"strings"
 )
 
@@ -81,13 +80,22 @@ func LayerFor(d DiskID, m MigrationID) LayerID {
 	return LayerID(string(d) + "." + strings.TrimPrefix(string(m), "mig_"))
 }
 
-var nameRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-
 // ValidName reports whether s can name an app, a machine, a host or a region: a DNS label of
 // lower-case letters, digits and hyphens, 63 characters at most (RFC 1123, section 2.1).
-func ValidName(s string) bool { return nameRE.MatchString(s) }
-
-var volumeNameRE = regexp.MustCompile(`^[a-z0-9_]{1,30}$`)
+func ValidName(s string) bool {
+	return len(s) <= 63 && made(s, "-") && !strings.HasPrefix(s, "-") && !strings.HasSuffix(s, "-")
+}
 
 // ValidVolumeName reports whether s can name a volume: lower-case letters, digits and underscores, 30 at most.
-func ValidVolumeName(s string) bool { return volumeNameRE.MatchString(s) }
+func ValidVolumeName(s string) bool { return len(s) <= 30 && made(s, "_") }
+
+// made reports whether s is made of lower-case letters, digits and the other characters, one at least. (A regular expression would be
+// compiled at each start of drover-init, which is part of every interruption.)
+func made(s, others string) bool {
+	for _, c := range s {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && !strings.ContainsRune(others, c) {
+			return false
+		}
+	}
+	return s != ""
+}
