@@ -79,7 +79,7 @@ const (
 	// stopSlack is what a guest gets beyond its stop timeout, to unmount and power off.
 	stopSlack = 10 * time.Second
 	// hydrateAfter is how long hydration waits for the boot, whose reads come first.
-	hydrateAfter = 30 * time.Second
+	hydrateAfter = 20 * time.Second
 )
 
 // Reasons for which a VM is ended.

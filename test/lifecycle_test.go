@@ -3,6 +3,7 @@ package test
 import (
 	"errors"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -31,6 +32,17 @@ func TestMachineRunsWhatTheImageAndTheConfigSay(t *testing.T) {
 	var exit *exec.ExitError
 	if err := cmd.Run(); !errors.As(err, &exit) || exit.ExitCode() != 7 || out.String() != "out\n" || said.String() != "err\n" {
 		t.Errorf("exec gave %v, %q and %q", err, out.String(), said.String())
+	}
+}
+
+// TestExecOneAfterTheOther: a client may come before the guest's kernel has told that the last one left.
+func TestExecOneAfterTheOther(t *testing.T) {
+	app := newApp(t)
+	m := shell(t, app, "exec sleep 100000")
+	for n := range 20 {
+		if got := inside(t, m.ID, "echo", strconv.Itoa(n)); got != strconv.Itoa(n) {
+			t.Fatalf("command %d printed %q", n, got)
+		}
 	}
 }
 
