@@ -80,6 +80,7 @@ func crashWalk(t *testing.T, kind string, points []string) {
 		id := ask[drover.Migration](t, "machine", "move", string(w.id), "--to", string(to), "--detach").ID
 		hit := struckOne(t, id, point)
 		if hit != "" && kind == "host" {
+			eventually(t, boundBoot, "the power cut of "+hit, func() bool { return !hasPower(t, hit) })
 			run(t, "dev", "start", hit)
 		}
 		m := lastMigration(t, w.id)
@@ -103,6 +104,24 @@ func crashWalk(t *testing.T, kind string, points []string) {
 		t.Fatal("no fault struck: the walk tested nothing")
 	}
 	w.intact(t)
+}
+
+// hasPower reports whether a host's processes run.
+func hasPower(t *testing.T, host string) bool {
+	t.Helper()
+	status := ask[struct {
+		Hosts []struct {
+			ID    string `json:"id"`
+			State string `json:"state"`
+		} `json:"hosts"`
+	}](t, "dev", "status")
+	for _, h := range status.Hosts {
+		if h.ID == host {
+			return h.State == "up"
+		}
+	}
+	t.Fatalf("no host %s in %+v", host, status)
+	return false
 }
 
 // struckOne waits until the fault has struck somewhere, or the migration has ended without it, disarms it elsewhere, and returns the
