@@ -109,10 +109,12 @@ func TestMoveThereAndBack(t *testing.T) {
 func TestMoveIsAbortedBeforeTheSwitch(t *testing.T) {
 	app := newApp(t)
 	w := newWriter(t, app, "h1")
-	run(t, "dev", "cut", "h2") // the target cannot answer: the move cannot get to the switch
+	// The target loses its power before the switch: the move cannot get there.
+	run(t, "dev", "fault", "h2", "host.clone.after", "--kind", "host")
 	m := ask[drover.Migration](t, "machine", "move", string(w.id), "--to", "h2", "--detach")
+	eventually(t, boundBoot, "the power cut of h2", func() bool { return !hasPower(t, "h2") })
 	run(t, "migration", "abort", string(m.ID))
-	run(t, "dev", "heal", "h2")
+	run(t, "dev", "start", "h2")
 	eventually(t, boundMove, "the abort", func() bool {
 		return ask[drover.Migration](t, "migration", "show", string(m.ID)).Outcome == drover.Aborted
 	})
@@ -121,6 +123,14 @@ func TestMoveIsAbortedBeforeTheSwitch(t *testing.T) {
 	}
 	w.goesOn(t)
 	w.intact(t)
+	eventually(t, boundBoot, "h2", func() bool {
+		for _, h := range ask[[]drover.HostInfo](t, "host", "list") {
+			if h.ID == "h2" {
+				return h.Status == drover.HostOK
+			}
+		}
+		return false
+	})
 	boot := w.Now().Boot
 	run(t, "machine", "move", string(w.id), "--to", "h2") // and the next one works
 	w.comesBack(t, boot)
