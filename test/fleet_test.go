@@ -155,6 +155,10 @@ func newApp(t *testing.T) string {
 	t.Helper()
 	name := strings.ToLower(strings.NewReplacer("/", "-", "_", "-", ".", "-").Replace(t.Name()))
 	name = strings.Trim(name[:min(len(name), 60)], "-")
+	// The test before may have cut a host's power; its agent takes a moment to come back.
+	for _, h := range []string{"h1", "h2", "h3"} {
+		eventually(t, boundBoot, "an answer of "+h, func() bool { return fleet.cli.Ask(t.Context(), nil, "host", "layers", h) == nil })
+	}
 	run(t, "app", "create", name)
 	t.Cleanup(func() { removeApp(t, name) })
 	return name
