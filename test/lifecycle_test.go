@@ -49,7 +49,7 @@ func TestExecOneAfterTheOther(t *testing.T) {
 func TestMachineStopStartRestartDestroy(t *testing.T) {
 	app := newApp(t)
 	// The shell writes a file when it is asked to stop: the signal came, and the root disk outlives the run.
-	m := shell(t, app, "trap 'echo asked > /root/asked; sync; exit 0' INT; echo ready; while true; do sleep 0.1; done")
+	m := shell(t, app, "trap 'echo asked > /root/asked; sync; exit 0' INT; echo ready; while true; do sleep 0.1; done", "--stop-timeout", "60s")
 	run(t, "machine", "stop", string(m.ID))
 	if now := machine(t, m.ID); now.State != drover.StateStopped {
 		t.Fatalf("after stop: %s", now.State)
