@@ -24,26 +24,8 @@ type layerRequest struct {
 	Path  string         `json:"path,omitempty"`
 }
 
-// httpStatus is the HTTP status of each error code.
-func httpStatus(code drover.Code) int {
-	switch code {
-	case drover.Invalid:
-		return http.StatusBadRequest
-	case drover.NotFound:
-		return http.StatusNotFound
-	case drover.Exists, drover.Conflict:
-		return http.StatusConflict
-	case drover.Precondition:
-		return http.StatusPreconditionFailed
-	case drover.Exhausted:
-		return http.StatusInsufficientStorage
-	case drover.Unavailable, drover.Canceled:
-		return http.StatusServiceUnavailable
-	case drover.Denied:
-		return http.StatusForbidden
-	}
-	return http.StatusInternalServerError
-}
+// statusRefused is the HTTP status of every error: the client reads the error's code, which says more than a status could.
+const statusRefused = http.StatusUnprocessableEntity
 
 // handler answers on the control socket.
 func (p *pool) handler() http.Handler {
@@ -92,7 +74,7 @@ func handle[R any](p *pool, mux *http.ServeMux, method string, do func(context.C
 		status := http.StatusOK
 		if err != nil {
 			e := drover.AsError(err)
-			status, answer = httpStatus(e.Code), e
+			status, answer = statusRefused, e
 			p.cfg.Log.Debug("order refused", "order", method, "err", err)
 		} else if answer == nil {
 			answer = drover.Empty{}
