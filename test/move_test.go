@@ -74,7 +74,13 @@ func TestMoveTheDataFollowsAndTheSourceIsLeftAlone(t *testing.T) {
 	}
 	// The machine needs its old host no more: not even when that loses its power.
 	run(t, "dev", "kill", "h1")
-	defer run(t, "dev", "start", "h1")
+	w.goesOn(t)
+	// And the old host, when it is back, finds out by itself that it must not run it.
+	run(t, "dev", "start", "h1")
+	eventually(t, boundBoot, "the agent of h1", func() bool { return fleet.cli.Ask(t.Context(), nil, "host", "layers", "h1") == nil })
+	if there := ask[[]apiv1.Machine](t, "host", "machines", "h1"); len(there) != 0 {
+		t.Errorf("h1 has %+v", there)
+	}
 	w.goesOn(t)
 	w.intact(t)
 }
