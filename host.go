@@ -43,6 +43,10 @@ type HostInfo struct {
 	DiskUsed    Bytes     `json:"disk_used"`
 	Machines    int       `json:"machines"`
 	StartedAt   time.Time `json:"started_at"`
+	// DiskProvisioned is what the volumes of the host may grow to together; thin provisioning lets it be more than Disk.
+	DiskProvisioned Bytes `json:"disk_provisioned"`
+	// Conditions is what is not as it should be on the host now.
+	Conditions []Condition `json:"conditions,omitempty"`
 	// SeenAt is filled in by the control side: when it last heard of the host.
 	SeenAt time.Time `json:"seen_at,omitzero"`
 	// Status is filled in by the control side.

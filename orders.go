@@ -177,6 +177,8 @@ type Export struct {
 	Name string `json:"name"`
 	// Allocated is what the layer holds, as far as it is known now.
 	Allocated Bytes `json:"allocated"`
+	// Cipher is how the content is encrypted: what travels is what the source's disk holds.
+	Cipher *Cipher `json:"cipher,omitempty"`
 }
 
 // MoveCloneRequest tells the target what to clone.

@@ -10,10 +10,23 @@ type LayerSpec struct {
 	ID   LayerID `json:"id"`
 	Disk DiskID  `json:"disk"`
 	Size Bytes   `json:"size"`
-	// Base is a local image layer that absent blocks come from; empty for none.
+	// Base is a layer of the same host that absent blocks come from and that does not change: an image, or a frozen layer; empty for none.
 	Base LayerID `json:"base,omitempty"`
-	// Parent is a layer of another host that absent blocks come from first; nil for none.
+	// Parent is a layer that absent blocks come from first, and that hydration makes dispensable: of another host, or a frozen one of
+	// this host (Export.Host names it); nil for none. The layer may be larger than its parent.
 	Parent *Export `json:"parent,omitempty"`
+	// Snapshot is the same for a snapshot in the object store. At most one of Parent and Snapshot is set.
+	Snapshot *SnapshotSource `json:"snapshot,omitempty"`
+	// Cipher is how the content is encrypted; nil for not at all. It is that of the parent or snapshot.
+	Cipher *Cipher `json:"cipher,omitempty"`
+	// Limits bounds what its writer may do per second.
+	Limits Limits `json:"limits,omitzero"`
+}
+
+// Limits bounds what a guest may ask of a volume per second; 0 is no limit.
+type Limits struct {
+	IOPS           int   `json:"iops,omitempty"`
+	BytesPerSecond Bytes `json:"bytes_per_second,omitempty"`
 }
 
 // Attachment is where a VM finds an open layer: an NBD export on a unix socket.

@@ -13,6 +13,8 @@ const (
 	VolumeCreated VolumeState = "created"
 	// VolumeHydrating: usable, while blocks are still fetched from another host.
 	VolumeHydrating VolumeState = "hydrating"
+	// VolumeDestroyed: it was destroyed by a user, and can be brought back until Volume.WipeAt.
+	VolumeDestroyed VolumeState = "destroyed"
 	// VolumeDestroying: its layers are being removed.
 	VolumeDestroying VolumeState = "pending_destroy"
 )
@@ -30,8 +32,39 @@ type Volume struct {
 	// Machine has the volume; empty when none has.
 	Machine MachineID `json:"machine,omitempty"`
 	// Epoch is the newest one at which the volume was opened or placed, so that the next machine's is larger.
-	Epoch     Epoch     `json:"epoch"`
-	CreatedAt time.Time `json:"created_at"`
+	Epoch Epoch `json:"epoch"`
+	// Cipher is how it is encrypted; nil for not at all.
+	Cipher *Cipher `json:"cipher,omitempty"`
+	Limits Limits  `json:"limits,omitzero"`
+	// From is what it was made of; nil for a blank one.
+	From *VolumeOrigin `json:"from,omitempty"`
+	// AutoBackup: snapshots are taken by the schedule, one every SnapshotInterval. They are kept for RetentionDays.
+	AutoBackup       bool     `json:"auto_backup"`
+	SnapshotInterval Duration `json:"snapshot_interval,omitempty"`
+	RetentionDays    int      `json:"retention_days,omitempty"`
+	// DestroyedAt is when a user destroyed it, WipeAt when that becomes final.
+	DestroyedAt time.Time `json:"destroyed_at,omitzero"`
+	WipeAt      time.Time `json:"wipe_at,omitzero"`
+	CreatedAt   time.Time `json:"created_at"`
+}
+
+// Defaults and bounds of a volume's schedule.
+const (
+	DefaultRetentionDays    = 5
+	MaxRetentionDays        = 60
+	DefaultSnapshotInterval = Duration(24 * time.Hour)
+)
+
+// VolumeOrigin is what a volume was made of.
+type VolumeOrigin struct {
+	// Snapshot is set for a restored volume, Volume for a fork.
+	Snapshot *SnapshotSource `json:"snapshot,omitempty"`
+	Volume   VolumeID        `json:"volume,omitempty"`
+	// Host is where a fork's source was at that moment, and Layer the frozen layer there that the fork is filled from.
+	Host  HostID  `json:"host,omitempty"`
+	Layer LayerID `json:"layer,omitempty"`
+	// Released: nothing of the source is needed any more, and its frozen layer is given up.
+	Released bool `json:"released,omitempty"`
 }
 
 // LayerState is what a layer of a host's pool is now.
@@ -57,12 +90,20 @@ type LayerStatus struct {
 	Allocated Bytes `json:"allocated"`
 	// Writer is the epoch at which the layer is open for writing; 0 when it is not.
 	Writer Epoch `json:"writer,omitempty"`
-	// Clients counts NBD connections.
+	// Base is the layer below, on the same host; empty for none.
+	Base LayerID `json:"base,omitempty"`
+	// Clients counts connections.
 	Clients int `json:"clients"`
 	// Exports lists the hosts that may read the layer.
 	Exports []HostID `json:"exports,omitempty"`
 	// Hydration is there while the layer has a parent on another host, and stays with Done set when it has none any more.
 	Hydration *Hydration `json:"hydration,omitempty"`
+	// Upload is there while, and after, a frozen layer's content is copied into the object store as a snapshot.
+	Upload *Upload `json:"upload,omitempty"`
+	// Verification is the newest comparison of the layer with what it should be; nil when there was none.
+	Verification *Verification `json:"verification,omitempty"`
+	Cipher       *Cipher       `json:"cipher,omitempty"`
+	Limits       Limits        `json:"limits,omitzero"`
 	// Trouble says why the layer cannot be used (its files are damaged) or written (the disk failed); empty when it can.
 	Trouble string `json:"trouble,omitempty"`
 }
@@ -81,7 +122,64 @@ type Hydration struct {
 	// Done: every block is here, durably, and the parent is needed no more.
 	Done bool `json:"done"`
 	// Waiting says why nothing moves ("parent h1 at 10.0.0.1:4290: connection refused"); empty while it does.
-	Waiting   string    `json:"waiting,omitempty"`
+	Waiting string `json:"waiting,omitempty"`
+	// Paused: an operator stopped the background copy; reads of the guest are still served from the parent.
+	Paused bool `json:"paused,omitempty"`
+	// Stalled: nothing was copied for the time that counts as no progress (see StorageSettings), though it should be.
+	Stalled bool `json:"stalled,omitempty"`
+	// Limit is the limit of this copy in bytes per second; 0 for none.
+	Limit     Bytes     `json:"limit,omitempty"`
 	StartedAt time.Time `json:"started_at,omitzero"`
 	DoneAt    time.Time `json:"done_at,omitzero"`
+}
+
+// Upload is the progress of a snapshot's way into the object store.
+type Upload struct {
+	Snapshot SnapshotID `json:"snapshot"`
+	// Total is the data to be looked at, Read how much of it was, Stored what was new to the store.
+	Total  Bytes `json:"total"`
+	Read   Bytes `json:"read"`
+	Stored Bytes `json:"stored"`
+	// Done: the manifest is in the store. Manifest is its SHA-256.
+	Done     bool   `json:"done"`
+	Manifest string `json:"manifest,omitempty"`
+	// Waiting says why nothing moves; empty while it does.
+	Waiting string `json:"waiting,omitempty"`
+}
+
+// Verification is a comparison of what a layer holds with the checksums of what it should hold.
+type Verification struct {
+	// Against says with what: "parent" (after a hydration), "checksums" (those kept with the layer), or a snapshot's ID.
+	Against string `json:"against"`
+	// Total is what is to be compared, Checked how much was, Unknown what could not be compared because nothing is known of it
+	// (the guest wrote it since).
+	Total   Bytes `json:"total"`
+	Checked Bytes `json:"checked"`
+	Unknown Bytes `json:"unknown"`
+	// Repaired counts bytes that were different and fetched again.
+	Repaired Bytes `json:"repaired"`
+	// Damaged lists what is different and could not be repaired, the first MaxDamaged of it.
+	Damaged []ByteRange `json:"damaged,omitempty"`
+	Done    bool        `json:"done"`
+	// Problem says why it could not be finished.
+	Problem   string    `json:"problem,omitempty"`
+	StartedAt time.Time `json:"started_at,omitzero"`
+	DoneAt    time.Time `json:"done_at,omitzero"`
+}
+
+// MaxDamaged bounds Verification.Damaged.
+const MaxDamaged = 100
+
+// ByteRange is a part of a disk.
+type ByteRange struct {
+	Offset Bytes `json:"offset"`
+	Length Bytes `json:"length"`
+}
+
+// StorageSettings are what an operator sets for a host's storage as a whole, while it runs. Zero values mean the defaults.
+type StorageSettings struct {
+	// HydrationLimit bounds all hydrations of the host together, in bytes per second; 0 for no limit.
+	HydrationLimit Bytes `json:"hydration_limit,omitempty"`
+	// StallAfter is how long a hydration may make no progress before that is a condition. Default 60 s.
+	StallAfter Duration `json:"stall_after,omitempty"`
 }

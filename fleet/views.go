@@ -20,6 +20,8 @@ type VolumeView struct {
 	HostStatus drover.HostStatus
 	// Hydration is there while blocks are fetched.
 	Hydration *drover.Hydration
+	// Layer is what the volume's host says of it; nil where it was not asked or did not answer.
+	Layer *drover.LayerStatus
 }
 
 // CreateMachine asks for a new machine.
@@ -48,7 +50,63 @@ type CreateVolume struct {
 	Name   string
 	Region drover.Region
 	Host   drover.HostID // empty lets the fleet choose
+	Size   drover.Bytes  // 0 with Snapshot or Source: as large as that
+	// Snapshot makes the volume one that is restored from it, Source one that is forked from that volume; usable at once.
+	Snapshot drover.SnapshotID
+	Source   drover.VolumeID
+	// Unencrypted leaves the encryption out. A fork and a restored volume are encrypted as what they come from.
+	Unencrypted bool
+	Limits      drover.Limits
+	// NoAutoBackup leaves the schedule out. 0 means the defaults.
+	NoAutoBackup     bool
+	SnapshotInterval drover.Duration
+	RetentionDays    int
+}
+
+// UpdateVolume changes what is not nil.
+type UpdateVolume struct {
+	App              drover.AppName
+	Volume           drover.VolumeID
+	AutoBackup       *bool
+	SnapshotInterval *drover.Duration
+	RetentionDays    *int
+	Limits           *drover.Limits
+}
+
+// ExtendVolume makes a volume larger.
+type ExtendVolume struct {
+	App    drover.AppName
+	Volume drover.VolumeID
 	Size   drover.Bytes
+}
+
+// Extended is what became of it. NeedsRestart: the guest sees the new size only after the machine was started again.
+type Extended struct {
+	Volume       VolumeView
+	NeedsRestart bool
+}
+
+// CreateSnapshot asks for a snapshot. Quiesce freezes the guest's file systems for the moment. RetentionDays 0 means the volume's.
+type CreateSnapshot struct {
+	App           drover.AppName
+	Volume        drover.VolumeID
+	Quiesce       bool
+	RetentionDays int
+}
+
+// VerifyVolume compares a volume with its checksums, or with a snapshot.
+type VerifyVolume struct {
+	App      drover.AppName
+	Volume   drover.VolumeID
+	Snapshot drover.SnapshotID
+}
+
+// SetHydration changes the background copy of a volume that hydrates; nil leaves a field.
+type SetHydration struct {
+	App    drover.AppName
+	Volume drover.VolumeID
+	Limit  *drover.Bytes
+	Paused *bool
 }
 
 // Move asks for a migration. Target empty lets the fleet choose.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 
 	"drover"
@@ -150,7 +151,7 @@ func (f *Fleet) changeVolume(ctx context.Context, id drover.VolumeID, change fun
 		if err := change(&v); err != nil {
 			return v, err
 		}
-		if v == old {
+		if reflect.DeepEqual(v, old) {
 			return v, nil
 		}
 		if _, err = f.state.volumes.update(ctx, string(id), v, rev); !drover.Is(err, drover.Conflict) {

@@ -91,7 +91,7 @@ func (l *layer) runHydration(ctx context.Context) {
 	begun := time.Now()
 	l.log.Info("hydration runs", "parent", l.parent.name())
 	for failures := 0; ; failures++ {
-		err := l.content.hydrate(ctx, l.hydrator.limit, l.checkpoint)
+		err := l.content().hydrate(ctx, l.hydrator.limit, l.checkpoint)
 		if err == nil {
 			err = l.hydrated(l.finalRecord)
 		}
@@ -118,7 +118,7 @@ func (l *layer) runHydration(ctx context.Context) {
 
 // checkpoint records how much was fetched.
 func (l *layer) checkpoint() error {
-	o := l.content.enter()
+	o := l.content().enter()
 	if o == nil {
 		return nil
 	}
@@ -139,7 +139,7 @@ func (l *layer) checkpoint() error {
 func (l *layer) finalRecord() hydrationRecord {
 	rec := *l.meta().Hydration
 	rec.DoneAt = time.Now().UTC()
-	o := l.content.enter()
+	o := l.content().enter()
 	if o == nil {
 		return rec
 	}

@@ -142,6 +142,58 @@ func (c *Client) Delete(ctx context.Context, id drover.LayerID) error {
 	return c.call(ctx, "delete", layerRequest{Layer: id}, nil)
 }
 
+// Split freezes what the layer holds at this moment as the new layer into, and makes the layer one over it. The writer goes on, and sees
+// a pause of some milliseconds. The moment lies between the call and the answer; every write that was acknowledged before it is in, none
+// that was sent after it. Delete of the frozen layer makes the layer take its blocks in again.
+func (c *Client) Split(ctx context.Context, id, into drover.LayerID) (s drover.LayerStatus, err error) {
+	err = c.call(ctx, "split", layerRequest{Layer: id, Into: into}, &s)
+	return s, err
+}
+
+// Resize makes a layer larger, at once and for its writer too. Invalid for a smaller size; Precondition for a frozen layer and an image.
+func (c *Client) Resize(ctx context.Context, id drover.LayerID, size drover.Bytes) error {
+	return c.call(ctx, "resize", layerRequest{Layer: id, Size: size}, nil)
+}
+
+// Limit bounds what the layer's writer may do per second, from now on.
+func (c *Client) Limit(ctx context.Context, id drover.LayerID, limits drover.Limits) error {
+	return c.call(ctx, "limit", layerRequest{Layer: id, Limits: limits}, nil)
+}
+
+// PauseHydration stops the background copy, or lets it go on. Reads of absent blocks are served in any case.
+func (c *Client) PauseHydration(ctx context.Context, id drover.LayerID, paused bool) error {
+	return c.call(ctx, "pause-hydration", layerRequest{Layer: id, Paused: paused}, nil)
+}
+
+// Settings sets what holds for the host's storage as a whole.
+func (c *Client) Settings(ctx context.Context, settings drover.StorageSettings) error {
+	return c.call(ctx, "settings", layerRequest{Settings: &settings}, nil)
+}
+
+// Upload starts or goes on with copying a frozen layer into the object store as a snapshot; LayerStatus.Upload tells how far it is. Of the
+// source only Snapshot and Volume are needed.
+func (c *Client) Upload(ctx context.Context, id drover.LayerID, snapshot drover.SnapshotSource) (s drover.LayerStatus, err error) {
+	err = c.call(ctx, "upload", layerRequest{Layer: id, Snapshot: &snapshot}, &s)
+	return s, err
+}
+
+// Verify begins to compare the layer with its checksums, or with a snapshot when one is given, and answers how far a comparison is that
+// runs already, or how the last one ended when it was begun after since.
+func (c *Client) Verify(ctx context.Context, id drover.LayerID, against *drover.SnapshotSource) (s drover.LayerStatus, err error) {
+	err = c.call(ctx, "verify", layerRequest{Layer: id, Snapshot: against}, &s)
+	return s, err
+}
+
+// SetKey hands the daemon a key. It is kept in the run directory, so that it outlives the daemon and not the host.
+func (c *Client) SetKey(ctx context.Context, id drover.KeyID, key []byte) error {
+	return c.call(ctx, "set-key", keyRequest{Key: id, Secret: key}, nil)
+}
+
+// Wipe is Delete that makes the data unreadable first: it is overwritten, in the background, before its space is given back.
+func (c *Client) Wipe(ctx context.Context, id drover.LayerID) error {
+	return c.call(ctx, "delete", layerRequest{Layer: id, Wipe: true}, nil)
+}
+
 // Layer describes a layer.
 func (c *Client) Layer(ctx context.Context, id drover.LayerID) (s drover.LayerStatus, err error) {
 	err = c.call(ctx, "layer", layerRequest{Layer: id}, &s)

@@ -22,6 +22,20 @@ type layerRequest struct {
 	Peer  drover.HostID  `json:"peer,omitempty"`
 	Limit drover.Bytes   `json:"limit,omitempty"`
 	Path  string         `json:"path,omitempty"`
+	// Into is the layer that a split makes, Size what a layer grows to.
+	Into     drover.LayerID          `json:"into,omitempty"`
+	Size     drover.Bytes            `json:"size,omitempty"`
+	Paused   bool                    `json:"paused,omitempty"`
+	Wipe     bool                    `json:"wipe,omitempty"`
+	Limits   drover.Limits           `json:"limits,omitzero"`
+	Snapshot *drover.SnapshotSource  `json:"snapshot,omitempty"`
+	Settings *drover.StorageSettings `json:"settings,omitempty"`
+}
+
+// keyRequest hands over a key.
+type keyRequest struct {
+	Key    drover.KeyID `json:"key"`
+	Secret []byte       `json:"secret"`
 }
 
 // statusRefused is the HTTP status of every error: the client reads the error's code, which says more than a status could.

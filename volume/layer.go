@@ -34,8 +34,8 @@ type layer struct {
 	metaMu sync.Mutex // held by the one who writes meta.json
 	record atomic.Pointer[meta]
 
-	content *content
-	parent  *parent // nil without one; closed when it is needed no more
+	body   atomic.Pointer[content] // see content
+	parent *parent                 // nil without one; closed when it is needed no more
 
 	mu sync.Mutex
 	// writable is the epoch at which connections may write, 0 for none.
@@ -63,6 +63,10 @@ type hydrator struct {
 	// trouble is why the copy stands still for a reason of this host; nil when it does not.
 	trouble atomic.Pointer[string]
 }
+
+// content returns what the layer holds now. It changes when the layer is split or takes its base in, so whoever needs one and the
+// same content for several steps keeps what content returned.
+func (l *layer) content() *content { return l.body.Load() }
 
 // meta returns the record, which must not be changed.
 func (l *layer) meta() *meta { return l.record.Load() }
@@ -118,8 +122,9 @@ func (e *env) loadLayer(id drover.LayerID, baseOf func(drover.LayerID) (*content
 	if m.parent() != nil {
 		data = data.filling(filepath.Join(l.dir, dataFile))
 	}
-	l.content = newContent(id, int64(m.Spec.Size), data)
-	l.content.faults = e.cfg.Faults
+	c := newContent(id, int64(m.Spec.Size), data)
+	c.faults = e.cfg.Faults
+	l.body.Store(c)
 	l.writable = m.Writer
 	if !m.Mapped {
 		return l, l.removeMap()
@@ -132,18 +137,18 @@ func (e *env) loadLayer(id drover.LayerID, baseOf func(drover.LayerID) (*content
 
 // simplify makes a layer a plain one whose guest has written every block of it.
 func (l *layer) simplify() error {
-	o := l.content.enter()
+	o := l.content().enter()
 	defer o.leave()
 	if l.parent != nil || !o.present.all(0, o.present.n) {
 		return nil
 	}
-	if err := l.content.Flush(context.Background()); err != nil {
+	if err := l.content().Flush(context.Background()); err != nil {
 		return err
 	}
 	if err := l.update(func(m *meta) { m.Mapped = false }); err != nil {
 		return err
 	}
-	l.content.dropOverlay()
+	l.content().dropOverlay()
 	return nil
 }
 
@@ -167,9 +172,9 @@ func (e *env) openOverlay(l *layer, base *content) error {
 	adopt(live.bitmap, stored, table)
 	o := &overlay{present: live.bitmap, table: table, base: base, spoil: live.spoil}
 	o.release = func() { l.releaseOverlay(f, live) }
-	l.content.setOverlay(o)
-	if err := l.content.sanitize(o); err != nil {
-		l.content.dropOverlay()
+	l.content().setOverlay(o)
+	if err := l.content().sanitize(o); err != nil {
+		l.content().dropOverlay()
 		return err
 	}
 	if !found {
@@ -225,12 +230,12 @@ func (l *layer) removeMap() error {
 
 // hydrated is called when every block of the parent is here, durably. The parent is dropped, and with it the map when no block is absent.
 func (l *layer) hydrated(now func() hydrationRecord) error {
-	o := l.content.enter()
+	o := l.content().enter()
 	defer o.leave()
 	plain := o != nil && o.present.all(0, o.present.n)
 	if plain {
 		// Marks that were made since the last flush must be durable before the map is not needed any more.
-		if err := l.content.Flush(context.Background()); err != nil {
+		if err := l.content().Flush(context.Background()); err != nil {
 			return err
 		}
 	}
@@ -241,15 +246,15 @@ func (l *layer) hydrated(now func() hydrationRecord) error {
 	if err := l.update(func(m *meta) { m.ParentDone, m.Mapped, m.Hydration = true, !plain, &done }); err != nil {
 		return err
 	}
-	l.content.faults.Hit("volume.hydrate.complete")
+	l.content().faults.Hit("volume.hydrate.complete")
 	if o != nil {
 		o.src.Store(nil)
 	}
-	if f, ok := l.content.data.(osFile); ok {
+	if f, ok := l.content().data.(osFile); ok {
 		f.filled()
 	}
 	if plain {
-		l.content.dropOverlay()
+		l.content().dropOverlay()
 	}
 	if err := l.parent.close(); err != nil {
 		l.log.Debug("the parent's connection ended with an error", "err", err)
@@ -261,13 +266,13 @@ func (l *layer) hydrated(now func() hydrationRecord) error {
 func (l *layer) close(flush bool) error {
 	l.cut(drover.Errorf(drover.Unavailable, "layer %s is withdrawn", l.id), func(*session) bool { return true }, true)
 	var errs []error
-	if flush && l.content.failure() == nil {
-		errs = append(errs, l.content.Flush(context.Background()))
+	if flush && l.content().failure() == nil {
+		errs = append(errs, l.content().Flush(context.Background()))
 	}
 	if l.parent != nil {
 		if err := l.parent.close(); err != nil {
 			l.log.Debug("the parent's connection ended with an error", "err", err)
 		}
 	}
-	return errors.Join(append(errs, l.content.close())...)
+	return errors.Join(append(errs, l.content().close())...)
 }

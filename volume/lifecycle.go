@@ -51,7 +51,7 @@ func (p *pool) mayOpen(l *layer, epoch drover.Epoch) error {
 	if epoch < fence {
 		return staleEpoch(epoch, m.Spec.Disk, fence)
 	}
-	if err := l.content.failure(); err != nil {
+	if err := l.content().failure(); err != nil {
 		return err
 	}
 	for _, other := range p.ofDisk(m.Spec.Disk) {
@@ -115,10 +115,10 @@ func (l *layer) endWriting(ctx context.Context, change func(*meta)) error {
 	if l.meta().State == drover.LayerImage {
 		return nil
 	}
-	if err := l.content.Flush(ctx); err != nil {
+	if err := l.content().Flush(ctx); err != nil {
 		return err
 	}
-	l.content.faults.Hit("volume.close.flushed")
+	l.content().faults.Hit("volume.close.flushed")
 	state := l.meta().State
 	if err := l.update(func(m *meta) { m.Writer = 0; change(m) }); err != nil {
 		return err

@@ -159,7 +159,7 @@ func (p *pool) baseContent(id drover.LayerID) (*content, error) {
 	if l.meta().State != drover.LayerImage {
 		return nil, drover.Errorf(drover.Precondition, "its base %s is no image layer", id)
 	}
-	return l.content, nil
+	return l.content(), nil
 }
 
 // find returns a layer: NotFound for an unknown one, and the reason for one that is refused.

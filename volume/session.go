@@ -192,7 +192,7 @@ func (s *session) takeOver() error {
 
 // slow returns a context that ends with the request or with the session, for requests that may wait for the network.
 func (s *session) slow(ctx context.Context, off, n int64) (context.Context, func()) {
-	if s.layer.content.local(off, n) {
+	if s.layer.content().local(off, n) {
 		return ctx, func() {}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -217,7 +217,7 @@ func (s *session) ReadAt(ctx context.Context, p []byte, off int64) error {
 	defer s.gate.leave()
 	ctx, done := s.slow(ctx, off, int64(len(p)))
 	defer done()
-	return forClient(s.layer.content.ReadAt(ctx, p, off))
+	return forClient(s.layer.content().ReadAt(ctx, p, off))
 }
 
 // WriteAt is nbd.Backend's.
@@ -242,7 +242,7 @@ func (s *session) change(ctx context.Context, off, n int64, do func(context.Cont
 	defer s.gate.leave()
 	ctx, done := s.slow(ctx, off, n)
 	defer done()
-	return forClient(do(ctx, s.layer.content))
+	return forClient(do(ctx, s.layer.content()))
 }
 
 // Flush is nbd.Backend's. A flush of a connection that cannot write has nothing to make durable.
@@ -254,7 +254,7 @@ func (s *session) Flush(ctx context.Context) error {
 	if s.epoch == 0 {
 		return nil
 	}
-	return s.layer.content.Flush(ctx)
+	return s.layer.content().Flush(ctx)
 }
 
 // Extents is nbd.Backend's.
@@ -265,7 +265,7 @@ func (s *session) Extents(ctx context.Context, metaContext string, off, n int64)
 	defer s.gate.leave()
 	ctx, done := s.slow(ctx, off, n)
 	defer done()
-	out, err := s.layer.content.extents(ctx, metaContext, off, n)
+	out, err := s.layer.content().extents(ctx, metaContext, off, n)
 	return out, forClient(err)
 }
 
@@ -275,7 +275,7 @@ func (s *session) TryReadAt(p []byte, off int64) (bool, error) {
 		return false, nil
 	}
 	defer s.gate.leave()
-	return s.layer.content.tryReadAt(p, off), nil
+	return s.layer.content().tryReadAt(p, off), nil
 }
 
 // TryWriteAt is nbd.TryWriter's: it writes to present blocks, into the page cache.
@@ -284,7 +284,7 @@ func (s *session) TryWriteAt(p []byte, off int64) (bool, error) {
 		return false, nil
 	}
 	defer s.gate.leave()
-	return s.layer.content.tryWriteAt(p, off)
+	return s.layer.content().tryWriteAt(p, off)
 }
 
 // tryReadAt reads from a complete or present range what needs no disk. Whatever is in the way is left to ReadAt.

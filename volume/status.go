@@ -20,7 +20,7 @@ func (l *layer) status() (drover.LayerStatus, error) {
 	if s.Allocated, err = l.allocatedNow(m); err != nil {
 		return s, err
 	}
-	if err := l.content.failure(); err != nil {
+	if err := l.content().failure(); err != nil {
 		s.Trouble = err.Error()
 	}
 	s.Hydration = l.hydration(m)
@@ -31,12 +31,12 @@ func (l *layer) status() (drover.LayerStatus, error) {
 // transfer. Of another it is what the file takes now, which costs less to find out.
 func (l *layer) allocatedNow(m *meta) (drover.Bytes, error) {
 	if m.State == drover.LayerReady || m.parent() != nil {
-		return l.content.taken()
+		return l.content().taken()
 	}
 	if n := l.frozenData.Load(); n >= 0 {
 		return drover.Bytes(n), nil
 	}
-	n, err := l.content.allocated()
+	n, err := l.content().allocated()
 	if err == nil {
 		l.frozenData.Store(int64(n))
 	}
@@ -73,7 +73,7 @@ func (l *layer) hydration(m *meta) *drover.Hydration {
 		h.TotalKnown = true
 		return h
 	}
-	o := l.content.enter()
+	o := l.content().enter()
 	if o == nil {
 		return h
 	}

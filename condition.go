@@ -1,0 +1,45 @@
+package drover
+
+import "time"
+
+// Severity is how bad a condition is.
+type Severity string
+
+// The severities.
+const (
+	// SeverityWarning: somebody should look at it in working hours.
+	SeverityWarning Severity = "warning"
+	// SeverityCritical: somebody should look at it now.
+	SeverityCritical Severity = "critical"
+)
+
+// ConditionCode names a kind of condition. docs/CONDITIONS.md has a part for each that says what to do.
+type ConditionCode string
+
+// The conditions of storage.
+const (
+	// PoolFilling: the pool of a host is 80 % full (warning) or 90 % (critical).
+	PoolFilling ConditionCode = "pool-filling"
+	// PoolFull: writes of volumes are refused because the pool has no room.
+	PoolFull ConditionCode = "pool-full"
+	// HydrationStalled: a layer has made no progress for the time that the operator set.
+	HydrationStalled ConditionCode = "hydration-stalled"
+	// LayerDamaged: blocks of a layer do not have the checksum that they were written with.
+	LayerDamaged ConditionCode = "layer-damaged"
+	// LayerRefused: a layer cannot be used, or not be written.
+	LayerRefused ConditionCode = "layer-refused"
+	// KeyMissing: the key of an encrypted layer cannot be had.
+	KeyMissing ConditionCode = "key-missing"
+	// SnapshotFailing: a snapshot cannot be finished now.
+	SnapshotFailing ConditionCode = "snapshot-failing"
+)
+
+// Condition is something that is not as it should be, for as long as it is so.
+type Condition struct {
+	Code     ConditionCode `json:"code"`
+	Severity Severity      `json:"severity"`
+	// Subject is what it is about: a layer, volume or snapshot ID; empty for the host as a whole.
+	Subject string    `json:"subject,omitempty"`
+	Text    string    `json:"text"`
+	Since   time.Time `json:"since"`
+}
