@@ -128,17 +128,9 @@ func (d *daemon) stop() error {
 
 // offer makes a frozen layer with the raw file's content and exports it to a host.
 func (d *daemon) offer(ctx context.Context, raw string, size drover.Bytes, to drover.HostID) (*drover.Export, error) {
-	const layer = "vol_bench"
-	if _, err := d.CreateLayer(ctx, drover.LayerSpec{ID: layer, Disk: layer, Size: size}); err != nil {
+	const layer = benchLayer
+	if _, err := d.fillVolume(ctx, raw, size); err != nil {
 		return nil, err
-	}
-	at, err := d.Open(ctx, layer, 1)
-	if err != nil {
-		return nil, err
-	}
-	uri := "nbd+unix:///" + at.Export + "?socket=" + at.Socket
-	if out, err := exec.CommandContext(ctx, "nbdcopy", "--connections=1", "--flush", "--destination-is-zero", raw, uri).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("nbdcopy to the layer: %w: %s", err, out)
 	}
 	status, err := d.Freeze(ctx, layer)
 	if err != nil {
@@ -194,7 +186,7 @@ func nbdcopy(ctx context.Context, dir, raw string) (time.Duration, error) {
 	return time.Since(began), nil
 }
 
-// writeRandom makes a sparse file with random data in every other MiB, until there is enough of it.
+// writeRandom makes a file with random data spread evenly over it, a MiB at a time. data divides size.
 func writeRandom(path string, size, data drover.Bytes) (err error) {
 	f, err := os.Create(path)
 	if err != nil {
@@ -205,7 +197,7 @@ func writeRandom(path string, size, data drover.Bytes) (err error) {
 		return err
 	}
 	random, buf := rand.NewChaCha8([32]byte{1}), make([]byte, drover.MiB)
-	for at := int64(0); at < int64(2*data); at += 2 * int64(drover.MiB) {
+	for at, step := int64(0), int64(size/data*drover.MiB); at < int64(size); at += step {
 		if _, err := random.Read(buf); err != nil {
 			return err
 		}

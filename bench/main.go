@@ -45,6 +45,7 @@ type bench struct {
 // benches lists everything, in the order in which it runs.
 func benches() []bench {
 	return []bench{
+		{"nbd", measureNBD},
 		{"hydrate", measureHydration},
 		{"move", measureMoves},
 		{"memory", measureMemory},
