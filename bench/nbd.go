@@ -108,7 +108,7 @@ func startNBDServers(ctx context.Context, s setup, raw string) (servers []nbdSer
 		return nil, err
 	}
 	servers = append(servers, nbdServer{name: serverDrover, stop: d.stop})
-	if servers[0].uri, err = d.fillVolume(ctx, raw, nbdSize); err != nil {
+	if servers[0].uri, err = d.fillVolume(ctx, "vol_bench", raw, nbdSize); err != nil {
 		return servers, err
 	}
 	socket := filepath.Join(s.dir, "qemu.sock")
@@ -125,57 +125,38 @@ func startNBDServers(ctx context.Context, s setup, raw string) (servers []nbdSer
 	return append(servers, server), warm(raw)
 }
 
-// benchLayer is the layer that holds the raw file's content.
-const benchLayer = "vol_bench"
-
-// fillVolume makes a layer, opens it, and copies the raw file into it, so that all of it is in the page cache and on the disk. It
-// returns the URI of the export.
-func (d *daemon) fillVolume(ctx context.Context, raw string, size drover.Bytes) (string, error) {
-	const layer = benchLayer
-	if _, err := d.CreateLayer(ctx, drover.LayerSpec{ID: layer, Disk: layer, Size: size}); err != nil {
-		return "", err
-	}
-	at, err := d.Open(ctx, layer, 1)
-	if err != nil {
-		return "", err
-	}
-	uri := nbdUnixURI(at.Socket, at.Export)
-	if out, err := exec.CommandContext(ctx, "nbdcopy", "--connections=1", "--flush", "--destination-is-zero", raw, uri).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("nbdcopy to the layer: %w: %s", err, out)
-	}
-	return uri, nil
-}
-
 func nbdUnixURI(socket, export string) string {
 	return "nbd+unix:///" + export + "?socket=" + url.QueryEscape(socket)
 }
 
-// startPeer starts a server of other people and waits until it listens on the unix socket.
+// startPeer starts a server of other people that listens on a unix socket.
 func startPeer(ctx context.Context, name, socket string, args ...string) (nbdServer, error) {
+	stop, err := startProcess(ctx, name, "unix", socket, args...)
+	return nbdServer{name: name, uri: nbdUnixURI(socket, ""), stop: stop}, err
+}
+
+// startProcess starts a server of other people and waits until it listens.
+func startProcess(ctx context.Context, name, network, address string, args ...string) (stop func() error, err error) {
 	cmd := exec.Command(args[0], args[1:]...)
 	if err := cmd.Start(); err != nil {
-		return nbdServer{}, err
+		return nil, err
 	}
-	stop := func() error {
+	stop = func() error {
 		err := cmd.Process.Kill()
 		cmd.Wait() //nolint:errcheck // it says that it was killed
 		return err
 	}
-	if err := awaitListener(ctx, "unix", socket, name); err != nil {
-		return nbdServer{}, errors.Join(err, stop())
-	}
-	return nbdServer{name: name, uri: nbdUnixURI(socket, ""), stop: stop}, nil
-}
-
-// awaitListener returns when somebody accepts connections at the address.
-func awaitListener(ctx context.Context, network, address, who string) error {
-	return testkit.Eventually(ctx, 10*time.Second, "the start of "+who, func() (bool, error) {
+	err = testkit.Eventually(ctx, 10*time.Second, "the start of "+name, func() (bool, error) {
 		c, err := net.Dial(network, address)
 		if err != nil {
 			return false, nil
 		}
 		return true, c.Close()
 	})
+	if err != nil {
+		return nil, errors.Join(err, stop())
+	}
+	return stop, nil
 }
 
 // warm reads a file, so that it is in the page cache.
