@@ -24,7 +24,7 @@ type Backend interface {
 
 // Trier is an optional interface of a Backend, for speed: what a ring's own goroutine does without a worker.
 type Trier interface {
-	// TryReadVec is ReadVec for what can be had at once, without waiting for the network, another request, or (where the system can
+	// TryReadVec is ReadVec for what can be had at once, at most 64 KiB, without waiting for the network, another request, or (where the system can
 	// tell) the disk. It returns false with a nil error to leave the request to ReadVec.
 	TryReadVec(iov [][]byte, off int64) (done bool, err error)
 	// TryWriteVec is the same for WriteVec.

@@ -1,9 +1,11 @@
 package vhostuser
 
-// The disk's limits. Requests above them are done all the same, as long as their memory makes sense.
+// The disk's limits.
 const (
 	sectorSize    = 512
-	segMax        = 126 // with header and status a ring of 128, which is QEMU's default
+	segMax        = 126     // with header and status a ring of 128, which is QEMU's default
+	sizeMax       = 1 << 20 // of one buffer
+	maxData       = segMax * sizeMax
 	maxClear      = 1 << 21
 	maxClearSegs  = 16
 	clearSegment  = 16 // sector 8, num_sectors 4, flags 4
@@ -16,6 +18,7 @@ const (
 func blkConfig(size int64, readOnly bool) []byte {
 	b := make([]byte, maxConfig)
 	order.PutUint64(b[0:], uint64(size)/sectorSize)
+	order.PutUint32(b[8:], sizeMax)
 	order.PutUint32(b[12:], segMax)
 	order.PutUint32(b[20:], sectorSize)
 	b[24] = physicalExp
@@ -35,7 +38,7 @@ func blkConfig(size int64, readOnly bool) []byte {
 
 // features are what the device offers.
 func features(readOnly bool) uint64 {
-	f := uint64(featSegMax | featBlkSize | featTopology | featMQ | featFlush | featLogAll | featIndirect | featEventIdx | featProtocol | featVersion1)
+	f := uint64(featSizeMax | featSegMax | featBlkSize | featTopology | featMQ | featFlush | featLogAll | featIndirect | featEventIdx | featProtocol | featVersion1)
 	if readOnly {
 		return f | featRO
 	}

@@ -196,14 +196,7 @@ func (d *Device) leaving() bool {
 	}
 }
 
-// hit is a place where a test may end the process.
-func (d *Device) hit(place string) {
-	if d.cfg.Faults != nil {
-		d.cfg.Faults.Hit(place)
-	}
-}
-
-// FaultPoints lists the places at which a fault can be armed.
+// FaultPoints lists the places at which a fault can be armed, before a ring begins.
 func FaultPoints() []string {
 	return []string{
 		"vhostuser.complete.begun",

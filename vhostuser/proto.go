@@ -37,6 +37,7 @@ const backendConfigChange = 2
 
 // Feature bits: virtio's, the disk's, and those of vhost.
 const (
+	featSizeMax     = 1 << 1
 	featRO          = 1 << 5
 	featSegMax      = 1 << 2
 	featBlkSize     = 1 << 6

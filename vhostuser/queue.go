@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"drover/internal/fault"
 )
 
 // queue is one ring of the device. Two locks: mu is held by whoever takes requests, or changes the ring; usedMu, inside mu, by whoever
@@ -24,7 +26,8 @@ type queue struct {
 	indirect bool
 	kick     *os.File
 	requests []request
-	again    []uint16 // in flight when the process before this one ended; to be done first
+	faults   *fault.Points // nil unless one is armed: requests are too many to look each time
+	again    []uint16      // in flight when the process before this one ended; to be done first
 
 	usedMu   sync.Mutex
 	ring     ring
@@ -61,6 +64,10 @@ func (q *queue) start(kick *os.File) error {
 	}
 	if err := q.ring.place(q.d.mem, q.at); err != nil {
 		return err
+	}
+	q.faults = nil
+	if q.d.cfg.Faults.Armed("vhostuser.") {
+		q.faults = q.d.cfg.Faults
 	}
 	q.indirect = q.d.features&featIndirect != 0
 	q.inflight, q.again = tracked, nil
@@ -213,9 +220,9 @@ func (q *queue) begin(head uint16, fresh bool) error {
 	q.under++
 	if fresh {
 		if q.inflight != nil {
-			q.d.hit("vhostuser.take.begun")
+			q.faults.Hit("vhostuser.take.begun")
 			q.inflight.take(head)
-			q.d.hit("vhostuser.take.recorded")
+			q.faults.Hit("vhostuser.take.recorded")
 		}
 		q.ring.lastAvail++
 	}
@@ -264,7 +271,7 @@ func (q *queue) complete(r *request, status byte) {
 	head := r.head
 	if q.inflight != nil {
 		q.inflight.completing(head)
-		q.d.hit("vhostuser.complete.begun")
+		q.faults.Hit("vhostuser.complete.begun")
 	}
 	off := q.ring.put(head, uint32(r.written)+statusBytes)
 	q.markUsed(off, 8)
@@ -272,9 +279,9 @@ func (q *queue) complete(r *request, status byte) {
 	q.ring.publish()
 	q.markUsed(0, 4)
 	if q.inflight != nil {
-		q.d.hit("vhostuser.complete.published")
+		q.faults.Hit("vhostuser.complete.published")
 		q.inflight.completed(head, q.ring.usedIdx)
-		q.d.hit("vhostuser.complete.recorded")
+		q.faults.Hit("vhostuser.complete.recorded")
 	}
 	if q.ring.wantsInterrupt() {
 		q.signal()

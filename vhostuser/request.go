@@ -27,6 +27,9 @@ const (
 	statusBytes = 1
 )
 
+// maxInline is how much data a ring's goroutine reads or writes by itself: more would hold up the requests behind it.
+const maxInline = 64 << 10
+
 // request is one request of the guest. There is one for each descriptor of a ring, so that none is ever made.
 type request struct {
 	q    *queue
@@ -65,10 +68,10 @@ func (r *request) parse() error {
 func (r *request) extent(data [][]byte) (off, n int64, ok bool) {
 	n = vecSize(data)
 	off, ok = r.q.d.extent(r.sector, n)
-	return off, n, ok
+	return off, n, ok && n <= maxData
 }
 
-// extent checks a range of the disk.
+// extent checks a range of the disk. Nothing is done that takes very long: to stop a ring means to wait for it.
 func (d *Device) extent(sector uint64, n int64) (off int64, ok bool) {
 	size := d.size.Load()
 	if n%sectorSize != 0 || sector > uint64(size)/sectorSize || int64(sector)*sectorSize > size-n {
@@ -86,7 +89,7 @@ func (r *request) try() (status byte, done bool) {
 		if !ok || n == 0 {
 			return r.refuse("read", n), true
 		}
-		if d.trier == nil {
+		if d.trier == nil || n > maxInline {
 			return 0, false
 		}
 		done, err := d.trier.TryReadVec(r.in, off)
@@ -99,7 +102,7 @@ func (r *request) try() (status byte, done bool) {
 		if !ok || n == 0 || d.cfg.ReadOnly {
 			return r.refuse("write", n), true
 		}
-		if d.trier == nil {
+		if d.trier == nil || n > maxInline {
 			return 0, false
 		}
 		done, err := d.trier.TryWriteVec(r.out, off)

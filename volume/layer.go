@@ -43,7 +43,9 @@ type layer struct {
 	// withdrawn: the layer is being deleted or the daemon ends; no connection is taken any more.
 	withdrawn bool
 	sessions  map[*session]struct{}
-	sequence  uint64
+	// vhost serves the layer over vhost-user-blk while it is open; nil while it is not.
+	vhost    *vhostExport
+	sequence uint64
 	// writer is the session that wrote last; only it may write on.
 	writer     atomic.Pointer[session]
 	takeoverMu sync.Mutex
@@ -259,7 +261,9 @@ func (l *layer) hydrated(now func() hydrationRecord) error {
 
 // close ends all connections and the use of the files.
 func (l *layer) close(flush bool) error {
+	wait := l.endVhost()
 	l.cut(drover.Errorf(drover.Unavailable, "layer %s is withdrawn", l.id), func(*session) bool { return true }, true)
+	wait()
 	var errs []error
 	if flush && l.content.failure() == nil {
 		errs = append(errs, l.content.Flush(context.Background()))

@@ -11,6 +11,7 @@ import (
 
 	"drover"
 	"drover/nbd"
+	"drover/vhostuser"
 )
 
 // session is one connection to a layer. It implements nbd.Backend. Once cut has returned, no request of it runs and none can begin.
@@ -25,6 +26,8 @@ type session struct {
 	gone   chan struct{}
 	once   sync.Once
 	gate   gate
+	// device is what serves a connection over vhost-user-blk; nil for NBD.
+	device atomic.Pointer[vhostuser.Device]
 }
 
 var (
@@ -118,7 +121,9 @@ func (l *layer) endWriter(cause error) {
 	l.mu.Lock()
 	l.writable = 0
 	l.mu.Unlock()
+	wait := l.endVhost()
 	l.cut(cause, func(s *session) bool { return s.epoch != 0 }, false)
+	wait()
 }
 
 // setWritable lets connections write at the epoch.
@@ -134,6 +139,9 @@ func (s *session) end(cause error) {
 		close(s.gone) // first, so that the client sees a lost connection and no error
 		s.cancel(cause)
 		s.gate.shut()
+		if d := s.device.Load(); d != nil {
+			d.Stop() // its rings, too: they may be the next connection's
+		}
 		s.layer.mu.Lock()
 		delete(s.layer.sessions, s)
 		s.layer.mu.Unlock()
