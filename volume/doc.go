@@ -28,5 +28,8 @@
 // that is open it gives each block as it is at that moment, which is no point in time as a whole. Over TLS: LAYER, read-only,
 // for the hosts it is exported to (their certificate's common name is the host ID). What is served is always the composed view.
 //
+// A layer that is open is served over vhost-user-blk as well (package vhostuser), on a socket of its own that Open names
+// (Attachment.VhostSocket): the same rules of writers hold for both, and between them.
+//
 // The package never decides who may own a disk; it enforces the epochs it is told. It talks to no control side.
 package volume

@@ -1,8 +1,10 @@
 package volume
 
+import "drover/vhostuser"
+
 // FaultPoints lists every place at which a fault can be armed in the storage daemon (see package fault).
 func FaultPoints() []string {
-	return []string{
+	return append(vhostuser.FaultPoints(),
 		"volume.close.flushed",
 		"volume.create.filled",
 		"volume.create.installed",
@@ -15,5 +17,5 @@ func FaultPoints() []string {
 		"volume.split.committed",
 		"volume.split.prepared",
 		"volume.split.ready",
-	}
+	)
 }

@@ -35,6 +35,8 @@ type layer struct {
 	// valve holds back requests while the content changes hands.
 	valve    valve
 	sessions map[*session]struct{}
+	// vhost serves the layer over vhost-user-blk while it is open; nil while it is not.
+	vhost    *vhostExport
 	sequence uint64
 	// writer is the session that wrote last; only it may write on.
 	writer     atomic.Pointer[session]
@@ -138,7 +140,9 @@ func (l *layer) hydrated(now func() hydrationRecord) error {
 
 // close ends all connections and gives the content up.
 func (l *layer) close(flush bool) error {
+	wait := l.endVhost()
 	l.cut(drover.Errorf(drover.Unavailable, "layer %s is withdrawn", l.id), func(*session) bool { return true }, true)
+	wait()
 	c := l.content()
 	var errs []error
 	if flush && c.failure() == nil {

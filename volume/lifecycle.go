@@ -30,8 +30,12 @@ func (p *pool) open(ctx context.Context, id drover.LayerID, epoch drover.Epoch) 
 		}
 	}
 	l.setWritable(epoch)
+	vhost, err := p.serveVhost(l, epoch)
+	if err != nil {
+		return drover.Attachment{}, err
+	}
 	l.log.Info("layer opened", "epoch", uint64(epoch))
-	return drover.Attachment{Socket: filepath.Join(p.run, nbdSocket), Export: exportName(id, epoch)}, nil
+	return drover.Attachment{Transport: drover.TransportNBD, Socket: filepath.Join(p.run, nbdSocket), Export: exportName(id, epoch), VhostSocket: vhost}, nil
 }
 
 // mayOpen checks everything that is against opening the layer at the epoch.

@@ -11,6 +11,7 @@ import (
 
 	"drover"
 	"drover/nbd"
+	"drover/vhostuser"
 )
 
 // session is one connection to a layer. It implements nbd.Backend. Once cut has returned, no request of it runs and none can begin.
@@ -28,6 +29,8 @@ type session struct {
 	gate, writes gate
 	// resized is called when the layer has grown; nil for a connection whose client cannot be told.
 	resized atomic.Pointer[func(size int64)]
+	// device is what serves a connection over vhost-user-blk; nil for NBD.
+	device atomic.Pointer[vhostuser.Device]
 }
 
 var (
@@ -91,7 +94,9 @@ func (l *layer) endWriter(cause error) {
 	l.mu.Lock()
 	l.writable = 0
 	l.mu.Unlock()
+	wait := l.endVhost()
 	l.cut(cause, func(s *session) bool { return s.epoch != 0 }, false)
+	wait()
 }
 
 // setWritable lets connections write at the epoch.
@@ -108,6 +113,9 @@ func (s *session) end(cause error) {
 		s.cancel(cause)
 		s.writes.shut()
 		s.gate.shut()
+		if d := s.device.Load(); d != nil {
+			d.Stop() // its rings, too: they may be the next connection's
+		}
 		s.layer.mu.Lock()
 		delete(s.layer.sessions, s)
 		s.layer.mu.Unlock()
