@@ -122,7 +122,11 @@ func (e *env) loadLayer(id drover.LayerID, baseOf func(drover.LayerID) (*content
 	if m.parent() != nil {
 		data = data.filling(filepath.Join(l.dir, dataFile))
 	}
+	if m.State != drover.LayerImage {
+		data.sums = e.openSums(l, m)
+	}
 	c := newContent(id, int64(m.Spec.Size), data)
+	c.disk, c.sums = m.Spec.Disk, data.sums
 	c.faults = e.cfg.Faults
 	l.body.Store(c)
 	l.writable = m.Writer
@@ -267,7 +271,7 @@ func (l *layer) close(flush bool) error {
 	l.cut(drover.Errorf(drover.Unavailable, "layer %s is withdrawn", l.id), func(*session) bool { return true }, true)
 	var errs []error
 	if flush && l.content().failure() == nil {
-		errs = append(errs, l.content().Flush(context.Background()))
+		errs = append(errs, l.content().settle(context.Background()))
 	}
 	if l.parent != nil {
 		if err := l.parent.close(); err != nil {

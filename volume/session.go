@@ -217,6 +217,9 @@ func (s *session) ReadAt(ctx context.Context, p []byte, off int64) error {
 	defer s.gate.leave()
 	ctx, done := s.slow(ctx, off, int64(len(p)))
 	defer done()
+	if s.host != "" {
+		return forClient(s.layer.content().ReadChecked(ctx, p, off))
+	}
 	return forClient(s.layer.content().ReadAt(ctx, p, off))
 }
 
@@ -275,7 +278,11 @@ func (s *session) TryReadAt(p []byte, off int64) (bool, error) {
 		return false, nil
 	}
 	defer s.gate.leave()
-	return s.layer.content().tryReadAt(p, off), nil
+	c := s.layer.content()
+	if s.host != "" && c.sums != nil { // what leaves the host is checked, block by block, and by ReadAt if anything is wrong
+		return off%blockSize == 0 && len(p)%blockSize == 0 && c.tryReadAt(p, off) && c.check(p, off/blockSize) == nil, nil
+	}
+	return c.tryReadAt(p, off), nil
 }
 
 // TryWriteAt is nbd.TryWriter's: it writes to present blocks, into the page cache.
