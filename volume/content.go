@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 
 	"drover"
@@ -26,6 +27,10 @@ type content struct {
 	parent upstream
 	// refs counts those who use the content, plus one while a layer has it. At zero the files are closed.
 	refs atomic.Int64
+	disk drover.DiskID
+	// sums are those of data, which keeps them; nil without.
+	sums   *sums
+	damage damage
 	// over is nil for a layer that has every block itself.
 	over atomic.Pointer[overlay]
 
@@ -147,12 +152,12 @@ func (c *content) local(off, n int64) bool {
 func (c *content) ReadAt(ctx context.Context, p []byte, off int64) error {
 	o := c.enterGuest()
 	if o == nil {
-		return ioError(c.name, "read", c.data.ReadAt(p, off))
+		return c.readData(ctx, p, off)
 	}
 	defer o.leave()
 	first, end := blocksOf(off, int64(len(p)))
 	if o.present.all(first, end) {
-		return ioError(c.name, "read", c.data.ReadAt(p, off))
+		return c.readData(ctx, p, off)
 	}
 	if src := o.src.Load(); src != nil {
 		err := c.materialize(ctx, o, src, first, end, guestClass)
@@ -193,7 +198,7 @@ func (c *content) readComposed(ctx context.Context, o *overlay, src *source, p [
 		var err error
 		switch {
 		case present:
-			err = ioError(c.name, "read", c.data.ReadAt(part, off))
+			err = c.readData(ctx, part, off)
 		case fetch:
 			err = src.read(ctx, guestClass, part, off)
 		default:
@@ -238,6 +243,9 @@ func (c *content) fail(what string, cause error) error {
 				o.spoil()
 			}
 			o.leave()
+		}
+		if serr := c.sums.giveUp(cause); serr != nil {
+			return errors.Join(c.failure(), serr)
 		}
 	}
 	return c.failure()

@@ -36,6 +36,8 @@ type osFile struct {
 	// direct is the same file opened with O_DIRECT; nil where that is not used. To copy a volume through the page cache costs several
 	// times the CPU time, which the guest wants, and drives everything else out of the cache.
 	direct *os.File
+	// sums are kept right by every change that goes through the methods; nil for a file without checksums.
+	sums *sums
 }
 
 var _ file = osFile{}
@@ -104,34 +106,45 @@ func (f osFile) ReadAt(p []byte, off int64) error {
 }
 
 func (f osFile) WriteAt(p []byte, off int64) error {
+	return f.sums.write(p, off, func() error { return f.writeAt(p, off) })
+}
+
+func (f osFile) writeAt(p []byte, off int64) error {
 	_, err := f.File.WriteAt(p, off)
 	return err
 }
 
 func (f osFile) Fill(p []byte, off int64) error {
-	if f.direct == nil || len(p) < directMin {
-		return f.WriteAt(p, off)
-	}
-	_, err := f.direct.WriteAt(p, off)
-	if errors.Is(err, unix.EINVAL) {
-		return f.WriteAt(p, off) // the disk wants another alignment than that of our blocks
-	}
-	return err
+	return f.sums.fill(p, off, func() error {
+		if f.direct == nil || len(p) < directMin {
+			return f.writeAt(p, off)
+		}
+		_, err := f.direct.WriteAt(p, off)
+		if errors.Is(err, unix.EINVAL) {
+			return f.writeAt(p, off) // the disk wants another alignment than that of our blocks
+		}
+		return err
+	})
 }
 
 func (f osFile) Close() error {
+	err := errors.Join(f.File.Close(), f.sums.close())
 	if f.direct == nil {
-		return f.File.Close()
+		return err
 	}
-	return errors.Join(f.direct.Close(), f.File.Close())
+	return errors.Join(f.direct.Close(), err)
 }
 
 func (f osFile) PunchHole(off, n int64) error {
-	return f.fallocate(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	return f.sums.change(off, n, func() error {
+		return f.fallocate(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	})
 }
 
 func (f osFile) ZeroRange(off, n int64) error {
-	return f.fallocate(unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	return f.sums.change(off, n, func() error {
+		return f.fallocate(unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	})
 }
 
 // fallocate falls back to writing zeroes where the file system cannot do what was asked.
@@ -143,7 +156,7 @@ func (f osFile) fallocate(mode uint32, off, n int64) error {
 	zero := make([]byte, min(n, 256<<10))
 	for ; n > 0; off, n = off+int64(len(zero)), n-int64(len(zero)) {
 		zero = zero[:min(n, int64(len(zero)))]
-		if werr := f.WriteAt(zero, off); werr != nil {
+		if werr := f.writeAt(zero, off); werr != nil {
 			return werr
 		}
 	}

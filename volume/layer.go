@@ -146,7 +146,7 @@ func (l *layer) close(flush bool) error {
 	c := l.content()
 	var errs []error
 	if flush && c.failure() == nil {
-		errs = append(errs, c.Flush(context.Background()))
+		errs = append(errs, c.seal(context.Background()))
 	}
 	if c.parent != nil {
 		if err := c.parent.close(); err != nil {

@@ -119,7 +119,7 @@ func (l *layer) endWriting(ctx context.Context, change func(*meta)) error {
 	if l.meta().State == drover.LayerImage {
 		return nil
 	}
-	if err := l.content().Flush(ctx); err != nil {
+	if err := l.content().seal(ctx); err != nil {
 		return err
 	}
 	l.content().faults.Hit("volume.close.flushed")

@@ -21,7 +21,7 @@ const (
 )
 
 // contentNames begin the names of the files that a content consists of, and that change hands with it. It is never written to.
-var contentNames = [...]string{dataFile, mapName}
+var contentNames = [...]string{dataFile, mapName, sumsName}
 
 // fileName is the name of one of the content's files.
 func fileName(name, files string) string {
@@ -134,7 +134,11 @@ func (e *env) openContent(dir string, m *meta, under *content, log *slog.Logger)
 	if m.parent() != nil {
 		data = data.filling(path)
 	}
+	if m.State != drover.LayerImage {
+		data.sums = e.openSums(dir, m, log)
+	}
 	c := newContent(m.Spec.ID, int64(m.Spec.Size), data)
+	c.disk, c.sums = m.Spec.Disk, data.sums
 	c.faults, c.image = e.cfg.Faults, m.State == drover.LayerImage
 	if under != nil && under.retain() {
 		c.under = under

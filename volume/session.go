@@ -212,6 +212,9 @@ func (s *session) ReadAt(ctx context.Context, p []byte, off int64) error {
 	defer s.gate.leave()
 	ctx, done := s.slow(ctx, off, int64(len(p)))
 	defer done()
+	if s.host != "" {
+		return forClient(s.layer.content().ReadChecked(ctx, p, off))
+	}
 	return forClient(s.layer.content().ReadAt(ctx, p, off))
 }
 
@@ -270,7 +273,15 @@ func (s *session) TryReadAt(p []byte, off int64) (bool, error) {
 		return false, nil
 	}
 	defer s.gate.leave()
-	return s.layer.content().tryReadAt(p, off), nil
+	c := s.layer.content().holder(off, int64(len(p)))
+	if c == nil || !c.tryReadAt(p, off) {
+		return false, nil
+	}
+	if s.host == "" {
+		return true, nil
+	}
+	// What leaves the host is checked, block by block, and by ReadAt if anything is wrong.
+	return off%blockSize == 0 && len(p)%blockSize == 0 && c.check(p, off/blockSize) == nil, nil
 }
 
 // TryWriteAt is nbd.TryWriter's: it writes to present blocks, into the page cache.
@@ -282,13 +293,8 @@ func (s *session) TryWriteAt(p []byte, off int64) (bool, error) {
 	return s.layer.content().tryWriteAt(p, off)
 }
 
-// tryReadAt reads what needs no disk of a range that lies in one file, this content's or one's below. Whatever is in the way is left
-// to ReadAt.
+// tryReadAt reads what needs no disk of a range that is present in the data file. Whatever is in the way is left to ReadAt.
 func (c *content) tryReadAt(p []byte, off int64) bool {
-	c = c.holder(off, int64(len(p)))
-	if c == nil {
-		return false
-	}
 	f, ok := c.data.(osFile)
 	if !ok {
 		return false

@@ -18,7 +18,7 @@ func (p *pool) split(ctx context.Context, id, into drover.LayerID) (drover.Layer
 		return drover.LayerStatus{}, err
 	}
 	// The layer's own flushes include this; here it makes the frozen layer one that a power cut cannot change.
-	if err := l.content().Flush(ctx); err != nil {
+	if err := l.content().seal(ctx); err != nil {
 		return drover.LayerStatus{}, err
 	}
 	return l.status()

@@ -80,8 +80,10 @@ func (f osFile) ReadVec(iov [][]byte, off int64) error {
 	return f.vectorAll(unix.SYS_PREADV2, iov, off)
 }
 
+// WriteVec leaves the checksums unknown: a guest may change its memory while it is written (its file systems do), and a checksum of
+// something else than what the disk got would be a false alarm later.
 func (f osFile) WriteVec(iov [][]byte, off int64) error {
-	return f.vectorAll(unix.SYS_PWRITEV2, iov, off)
+	return f.sums.change(off, vecLen(iov), func() error { return f.vectorAll(unix.SYS_PWRITEV2, iov, off) })
 }
 
 func (f osFile) TryReadVec(iov [][]byte, off int64) bool {
