@@ -44,6 +44,13 @@ func (p *pool) createLayer(ctx context.Context, spec drover.LayerSpec) (*layer, 
 			return nil, drover.Errorf(drover.Invalid, "cannot create layer %s of %d bytes: its base %s has %d", spec.ID, spec.Size, spec.Base, base.size).WithField("size")
 		}
 	}
+	if spec.Base != "" {
+		if base, err := p.find(spec.Base); err != nil {
+			return nil, err
+		} else if has := base.meta().Spec.Cipher; !has.Equal(spec.Cipher) {
+			return nil, mixedCiphers(spec, "base "+string(spec.Base), has)
+		}
+	}
 	if err := p.checkRoom(spec); err != nil {
 		return nil, err
 	}
@@ -61,6 +68,11 @@ func (p *pool) createLayer(ctx context.Context, spec drover.LayerSpec) (*layer, 
 	return p.find(spec.ID)
 }
 
+// mixedCiphers says that blocks of a layer would come from where they are encrypted in another way.
+func mixedCiphers(spec drover.LayerSpec, from string, has *drover.Cipher) error {
+	return drover.Errorf(drover.Invalid, "cannot create layer %s, which is %s: its %s is %s", spec.ID, spec.Cipher, from, has).WithField("cipher")
+}
+
 func checkSpec(spec drover.LayerSpec) error {
 	if !validLayerID(spec.ID) {
 		return drover.Errorf(drover.Invalid, "%q is no layer ID: letters, digits, dots, hyphens and underscores are expected", spec.ID).WithField("id")
@@ -71,7 +83,13 @@ func checkSpec(spec drover.LayerSpec) error {
 	if err := checkSize(spec.Size); err != nil {
 		return drover.Errorf(drover.Invalid, "cannot create layer %s: %w", spec.ID, err).WithField("size")
 	}
+	if err := spec.Cipher.Check(); err != nil {
+		return drover.Errorf(drover.Invalid, "cannot create layer %s: %w", spec.ID, err)
+	}
 	if p := spec.Parent; p != nil {
+		if !p.Cipher.Equal(spec.Cipher) {
+			return mixedCiphers(spec, "parent "+string(p.Layer), p.Cipher)
+		}
 		if p.Size != spec.Size {
 			return drover.Errorf(drover.Invalid, "cannot create layer %s of %d bytes over a parent of %d: the sizes must be equal", spec.ID, spec.Size, p.Size).WithField("parent.size")
 		}
@@ -269,6 +287,7 @@ func (p *pool) discardLayer(ctx context.Context, id drover.LayerID) (trash strin
 	delete(p.layers, id)
 	delete(p.broken, id)
 	p.mu.Unlock()
+	p.forgetKeys()
 	if l != nil {
 		if err := l.close(false); err != nil {
 			l.log.Warn("cannot close a deleted layer", "err", err)

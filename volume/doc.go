@@ -26,5 +26,8 @@
 // that is open it gives each block as it is at that moment, which is no point in time as a whole. Over TLS: LAYER, read-only,
 // for the hosts it is exported to (their certificate's common name is the host ID). What is served is always the composed view.
 //
+// Encrypted layers (drover.LayerSpec.Cipher) hold ciphertext, and so does all that leaves the host. Connections on the unix socket see
+// plaintext; without the key, which Client.SetKey hands over, they are refused. A layer has the cipher of its parent and base.
+//
 // The package never decides who may own a disk; it enforces the epochs it is told. It talks to no control side.
 package volume

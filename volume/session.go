@@ -19,6 +19,8 @@ type session struct {
 	epoch drover.Epoch // 0: read-only
 	host  drover.HostID
 	seq   uint64
+	// key is the layer's, nil for one that is not encrypted and for a host that reads an export: it gets ciphertext.
+	key *diskKey
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -63,8 +65,8 @@ func (g *gate) shut() {
 	}
 }
 
-// connect registers a connection. epoch 0 is read-only.
-func (l *layer) connect(epoch drover.Epoch, host drover.HostID) (*session, error) {
+// connect registers a connection. epoch 0 is read-only, host is empty for a local one, and key is what keyFor says.
+func (l *layer) connect(epoch drover.Epoch, host drover.HostID, key *diskKey) (*session, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.withdrawn {
@@ -78,7 +80,7 @@ func (l *layer) connect(epoch drover.Epoch, host drover.HostID) (*session, error
 	}
 	l.sequence++
 	ctx, cancel := context.WithCancelCause(context.Background())
-	s := &session{layer: l, epoch: epoch, host: host, seq: l.sequence, ctx: ctx, cancel: cancel, gone: make(chan struct{})}
+	s := &session{layer: l, epoch: epoch, host: host, seq: l.sequence, key: key, ctx: ctx, cancel: cancel, gone: make(chan struct{})}
 	s.gate.idle = make(chan struct{}, 1)
 	l.sessions[s] = struct{}{}
 	return s, nil
@@ -217,32 +219,32 @@ func (s *session) ReadAt(ctx context.Context, p []byte, off int64) error {
 	defer s.gate.leave()
 	ctx, done := s.slow(ctx, off, int64(len(p)))
 	defer done()
-	return forClient(s.layer.content().ReadAt(ctx, p, off))
+	return forClient(s.plain(s.layer.content()).ReadAt(ctx, p, off))
 }
 
 // WriteAt is nbd.Backend's.
 func (s *session) WriteAt(ctx context.Context, p []byte, off int64, fua bool) error {
-	return s.change(ctx, off, int64(len(p)), func(ctx context.Context, c *content) error { return c.WriteAt(ctx, p, off, fua) })
+	return s.change(ctx, off, int64(len(p)), func(ctx context.Context, c plain) error { return c.WriteAt(ctx, p, off, fua) })
 }
 
 // Discard is nbd.Backend's.
 func (s *session) Discard(ctx context.Context, off, n int64, fua bool) error {
-	return s.change(ctx, off, n, func(ctx context.Context, c *content) error { return c.Discard(ctx, off, n, fua) })
+	return s.change(ctx, off, n, func(ctx context.Context, c plain) error { return c.Discard(ctx, off, n, fua) })
 }
 
 // Zero is nbd.Backend's.
 func (s *session) Zero(ctx context.Context, off, n int64, keep, fua bool) error {
-	return s.change(ctx, off, n, func(ctx context.Context, c *content) error { return c.Zero(ctx, off, n, keep, fua) })
+	return s.change(ctx, off, n, func(ctx context.Context, c plain) error { return c.Zero(ctx, off, n, keep, fua) })
 }
 
-func (s *session) change(ctx context.Context, off, n int64, do func(context.Context, *content) error) error {
+func (s *session) change(ctx context.Context, off, n int64, do func(context.Context, plain) error) error {
 	if err := s.enter(true); err != nil {
 		return err
 	}
 	defer s.gate.leave()
 	ctx, done := s.slow(ctx, off, n)
 	defer done()
-	return forClient(do(ctx, s.layer.content()))
+	return forClient(do(ctx, s.plain(s.layer.content())))
 }
 
 // Flush is nbd.Backend's. A flush of a connection that cannot write has nothing to make durable.
@@ -275,7 +277,7 @@ func (s *session) TryReadAt(p []byte, off int64) (bool, error) {
 		return false, nil
 	}
 	defer s.gate.leave()
-	return s.layer.content().tryReadAt(p, off), nil
+	return s.plain(s.layer.content()).tryReadAt(p, off), nil
 }
 
 // TryWriteAt is nbd.TryWriter's: it writes to present blocks, into the page cache.
@@ -284,7 +286,7 @@ func (s *session) TryWriteAt(p []byte, off int64) (bool, error) {
 		return false, nil
 	}
 	defer s.gate.leave()
-	return s.layer.content().tryWriteAt(p, off)
+	return s.plain(s.layer.content()).tryWriteAt(p, off)
 }
 
 // tryReadAt reads from a complete or present range what needs no disk. Whatever is in the way is left to ReadAt.
