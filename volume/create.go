@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -84,7 +85,7 @@ func checkSpec(spec drover.LayerSpec) error {
 		return drover.Errorf(drover.Invalid, "cannot create layer %s: %w", spec.ID, err).WithField("size")
 	}
 	if err := spec.Cipher.Check(); err != nil {
-		return drover.Errorf(drover.Invalid, "cannot create layer %s: %w", spec.ID, err)
+		return drover.AsError(fmt.Errorf("cannot create layer %s: %w", spec.ID, err))
 	}
 	if p := spec.Parent; p != nil {
 		if !p.Cipher.Equal(spec.Cipher) {
