@@ -50,6 +50,7 @@ func (p *pool) discardLayer(ctx context.Context, id drover.LayerID) (trash strin
 	}
 	p.cfg.Faults.Hit("volume.delete.renamed")
 	p.forget(id)
+	p.forgetKeys()
 	if l != nil {
 		if err := l.close(false); err != nil {
 			l.log.Warn("cannot close a deleted layer", "err", err)

@@ -31,5 +31,8 @@
 // A layer that is open is served over vhost-user-blk as well (package vhostuser), on a socket of its own that Open names
 // (Attachment.VhostSocket): the same rules of writers hold for both, and between them.
 //
+// Encrypted layers (drover.LayerSpec.Cipher) hold ciphertext, and so does all that leaves the host. Connections on the unix socket see
+// plaintext; without the key, which Client.SetKey hands over, they are refused. A layer has the cipher of its parent and base.
+//
 // The package never decides who may own a disk; it enforces the epochs it is told. It talks to no control side.
 package volume

@@ -41,6 +41,8 @@ type layer struct {
 	// writer is the session that wrote last; only it may write on.
 	writer     atomic.Pointer[session]
 	takeoverMu sync.Mutex
+	// edges is held by writes to an encrypted layer, exclusively by those that write a part of a sector: see plain.
+	edges sync.RWMutex
 
 	hydrator hydrator
 	// frozenData is the data of a layer that does not change any more; -1 while nobody has looked.

@@ -21,11 +21,19 @@ func (p *pool) open(ctx context.Context, id drover.LayerID, epoch drover.Epoch) 
 	if err := p.mayOpen(l, epoch); err != nil {
 		return drover.Attachment{}, err
 	}
+	key, err := p.keyFor(l)
+	if err != nil {
+		return drover.Attachment{}, err
+	}
 	if err := p.raise(l.meta().Spec.Disk, epoch); err != nil {
 		return drover.Attachment{}, err
 	}
 	if l.meta().Writer != epoch {
-		if err := l.update(func(m *meta) { m.Writer, m.Activated = epoch, true }); err != nil {
+		check := l.meta().KeyCheck
+		if key != nil {
+			check = key.check
+		}
+		if err := l.update(func(m *meta) { m.Writer, m.Activated, m.KeyCheck = epoch, true, check }); err != nil {
 			return drover.Attachment{}, err
 		}
 	}
@@ -151,6 +159,7 @@ func (p *pool) freeze(ctx context.Context, id drover.LayerID) (drover.LayerStatu
 		if err := l.endWriting(ctx, func(m *meta) { m.State, m.FrozenAt = drover.LayerFrozen, fence }); err != nil {
 			return drover.LayerStatus{}, err
 		}
+		p.forgetKeys()
 	}
 	return l.status()
 }

@@ -53,6 +53,8 @@ type meta struct {
 	FrozenAt  drover.Epoch     `json:"frozen_at,omitempty"`
 	Exports   []drover.HostID  `json:"exports,omitempty"`
 	Hydration *hydrationRecord `json:"hydration,omitempty"`
+	// KeyCheck tells the key that the layer was first opened with from any other.
+	KeyCheck string `json:"key_check,omitempty"`
 }
 
 // hydrationRecord is what is remembered of a hydration.
@@ -195,7 +197,7 @@ func validLayerID(id drover.LayerID) bool { return layerRE.MatchString(string(id
 // sameSpec reports whether a layer may be what a second request asks for. The parent's address and what it holds
 // may have changed since.
 func sameSpec(a, b drover.LayerSpec) bool {
-	if a.ID != b.ID || a.Disk != b.Disk || a.Size != b.Size || a.Base != b.Base || (a.Parent == nil) != (b.Parent == nil) {
+	if a.ID != b.ID || a.Disk != b.Disk || a.Size != b.Size || a.Base != b.Base || !a.Cipher.Equal(b.Cipher) || (a.Parent == nil) != (b.Parent == nil) {
 		return false
 	}
 	return a.Parent == nil || a.Parent.Layer == b.Parent.Layer && a.Parent.Host == b.Parent.Host &&

@@ -17,6 +17,7 @@ import (
 type pool struct {
 	env
 	fences fences
+	keys   *keys
 
 	// Background copies run under ctx, and wg waits for them.
 	ctx    context.Context
@@ -58,9 +59,13 @@ func openPool(cfg Config, dial dialFunc) (*pool, error) {
 		return nil, drover.Errorf(drover.Internal, "cannot reserve space in the pool %s: %w", cfg.Dir, err)
 	}
 	p.fences.reserve = p.reserve
+	if p.keys, err = openKeys(cfg.RunDir); err != nil {
+		return nil, errors.Join(err, p.reserve.close())
+	}
 	if err := p.loadAll(); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
+	p.forgetKeys()
 	return p, nil
 }
 

@@ -20,6 +20,8 @@ type session struct {
 	epoch drover.Epoch // 0: read-only
 	host  drover.HostID
 	seq   uint64
+	// key is the layer's, nil for one that is not encrypted and for a host that reads an export: it gets ciphertext.
+	key *diskKey
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -39,8 +41,8 @@ var (
 	_ nbd.TryWriter = (*session)(nil)
 )
 
-// connect registers a connection. epoch 0 is read-only.
-func (l *layer) connect(epoch drover.Epoch, host drover.HostID) (*session, error) {
+// connect registers a connection. epoch 0 is read-only, host is empty for a local one, and key is what keyFor says.
+func (l *layer) connect(epoch drover.Epoch, host drover.HostID, key *diskKey) (*session, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.withdrawn {
@@ -54,7 +56,7 @@ func (l *layer) connect(epoch drover.Epoch, host drover.HostID) (*session, error
 	}
 	l.sequence++
 	ctx, cancel := context.WithCancelCause(context.Background())
-	s := &session{layer: l, epoch: epoch, host: host, seq: l.sequence, ctx: ctx, cancel: cancel, gone: make(chan struct{})}
+	s := &session{layer: l, epoch: epoch, host: host, seq: l.sequence, key: key, ctx: ctx, cancel: cancel, gone: make(chan struct{})}
 	l.valve.apply(s)
 	l.sessions[s] = struct{}{}
 	return s, nil
@@ -215,32 +217,32 @@ func (s *session) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if s.host != "" {
 		return forClient(s.layer.content().ReadChecked(ctx, p, off))
 	}
-	return forClient(s.layer.content().ReadAt(ctx, p, off))
+	return forClient(s.plain(s.layer.content()).ReadAt(ctx, p, off))
 }
 
 // WriteAt is nbd.Backend's.
 func (s *session) WriteAt(ctx context.Context, p []byte, off int64, fua bool) error {
-	return s.change(ctx, off, int64(len(p)), func(ctx context.Context, c *content) error { return c.WriteAt(ctx, p, off, fua) })
+	return s.change(ctx, off, int64(len(p)), func(ctx context.Context, c plain) error { return c.WriteAt(ctx, p, off, fua) })
 }
 
 // Discard is nbd.Backend's.
 func (s *session) Discard(ctx context.Context, off, n int64, fua bool) error {
-	return s.change(ctx, off, n, func(ctx context.Context, c *content) error { return c.Discard(ctx, off, n, fua) })
+	return s.change(ctx, off, n, func(ctx context.Context, c plain) error { return c.Discard(ctx, off, n, fua) })
 }
 
 // Zero is nbd.Backend's.
 func (s *session) Zero(ctx context.Context, off, n int64, keep, fua bool) error {
-	return s.change(ctx, off, n, func(ctx context.Context, c *content) error { return c.Zero(ctx, off, n, keep, fua) })
+	return s.change(ctx, off, n, func(ctx context.Context, c plain) error { return c.Zero(ctx, off, n, keep, fua) })
 }
 
-func (s *session) change(ctx context.Context, off, n int64, do func(context.Context, *content) error) error {
+func (s *session) change(ctx context.Context, off, n int64, do func(context.Context, plain) error) error {
 	if err := s.enter(true); err != nil {
 		return err
 	}
 	defer s.leave(true)
 	ctx, done := s.slow(ctx, off, n)
 	defer done()
-	return forClient(do(ctx, s.layer.content()))
+	return forClient(do(ctx, s.plain(s.layer.content())))
 }
 
 // Flush is nbd.Backend's. A flush of a connection that cannot write has nothing to make durable.
@@ -273,15 +275,13 @@ func (s *session) TryReadAt(p []byte, off int64) (bool, error) {
 		return false, nil
 	}
 	defer s.gate.leave()
-	c := s.layer.content().holder(off, int64(len(p)))
-	if c == nil || !c.tryReadAt(p, off) {
-		return false, nil
-	}
+	c := s.layer.content()
 	if s.host == "" {
-		return true, nil
+		return s.plain(c).tryReadAt(p, off), nil
 	}
 	// What leaves the host is checked, block by block, and by ReadAt if anything is wrong.
-	return off%blockSize == 0 && len(p)%blockSize == 0 && c.check(p, off/blockSize) == nil, nil
+	c = c.holder(off, int64(len(p)))
+	return c != nil && off%blockSize == 0 && len(p)%blockSize == 0 && c.readNow(p, off) && c.check(p, off/blockSize) == nil, nil
 }
 
 // TryWriteAt is nbd.TryWriter's: it writes to present blocks, into the page cache.
@@ -290,11 +290,18 @@ func (s *session) TryWriteAt(p []byte, off int64) (bool, error) {
 		return false, nil
 	}
 	defer s.writes.leave()
-	return s.layer.content().tryWriteAt(p, off)
+	return s.plain(s.layer.content()).tryWriteAt(p, off)
 }
 
-// tryReadAt reads what needs no disk of a range that is present in the data file. Whatever is in the way is left to ReadAt.
+// tryReadAt reads what needs no disk of a range that lies in one file, this content's or one's below. Whatever is in the way is left
+// to ReadAt.
 func (c *content) tryReadAt(p []byte, off int64) bool {
+	c = c.holder(off, int64(len(p)))
+	return c != nil && c.readNow(p, off)
+}
+
+// readNow reads what is in the page cache of a range that is present in the data file.
+func (c *content) readNow(p []byte, off int64) bool {
 	f, ok := c.data.(osFile)
 	if !ok {
 		return false

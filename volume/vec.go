@@ -116,6 +116,26 @@ func (c *content) directWrite(off, n int64) vecFile {
 	return nil
 }
 
+// tryReadVec reads what is in the page cache.
+func (c *content) tryReadVec(iov [][]byte, off int64) bool {
+	f := c.directRead(off, vecLen(iov))
+	return f != nil && f.TryReadVec(iov, off)
+}
+
+// tryWriteVec writes to present blocks, into the page cache.
+func (c *content) tryWriteVec(iov [][]byte, off int64) (bool, error) {
+	f := c.directWrite(off, vecLen(iov))
+	if f == nil {
+		return false, nil
+	}
+	if err := c.failure(); err != nil {
+		return true, err
+	}
+	err := f.WriteVec(iov, off)
+	c.dirty.Store(true)
+	return true, ioError(c.name, "write", err)
+}
+
 // bounceSize bounds what is copied at once between the guest's memory and a range that has absent blocks.
 const bounceSize = 1 << 20
 
@@ -175,7 +195,7 @@ func (s *session) ReadVec(ctx context.Context, iov [][]byte, off int64) error {
 	defer s.gate.leave()
 	ctx, done := s.slow(ctx, off, vecLen(iov))
 	defer done()
-	return s.layer.content().ReadVec(ctx, iov, off)
+	return forClient(s.plain(s.layer.content()).ReadVec(ctx, iov, off))
 }
 
 // WriteVec is vhostuser.Backend's.
@@ -186,7 +206,7 @@ func (s *session) WriteVec(ctx context.Context, iov [][]byte, off int64) error {
 	defer s.leave(true)
 	ctx, done := s.slow(ctx, off, vecLen(iov))
 	defer done()
-	return s.layer.content().WriteVec(ctx, iov, off)
+	return forClient(s.plain(s.layer.content()).WriteVec(ctx, iov, off))
 }
 
 // TryReadVec is vhostuser.Trier's: it reads what is present and in the page cache.
@@ -195,8 +215,7 @@ func (s *session) TryReadVec(iov [][]byte, off int64) (bool, error) {
 		return false, nil
 	}
 	defer s.gate.leave()
-	f := s.layer.content().directRead(off, vecLen(iov))
-	return f != nil && f.TryReadVec(iov, off), nil
+	return s.plain(s.layer.content()).tryReadVec(iov, off), nil
 }
 
 // TryWriteVec is vhostuser.Trier's: it writes to present blocks, into the page cache.
@@ -205,17 +224,7 @@ func (s *session) TryWriteVec(iov [][]byte, off int64) (bool, error) {
 		return false, nil
 	}
 	defer s.writes.leave()
-	c := s.layer.content()
-	f := c.directWrite(off, vecLen(iov))
-	if f == nil {
-		return false, nil
-	}
-	if err := c.failure(); err != nil {
-		return true, err
-	}
-	err := f.WriteVec(iov, off)
-	c.dirty.Store(true)
-	return true, ioError(c.name, "write", err)
+	return s.plain(s.layer.content()).tryWriteVec(iov, off)
 }
 
 // errVhostEnds is why connections end when their layer is not open at their epoch any more.

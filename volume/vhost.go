@@ -158,7 +158,11 @@ func (e *vhostExport) close(conn net.Conn) {
 
 // serve serves one connection to its end.
 func (e *vhostExport) serve(p *pool, conn *net.UnixConn) {
-	s, err := e.layer.connect(e.epoch, "")
+	key, err := p.keyFor(e.layer)
+	var s *session
+	if err == nil {
+		s, err = e.layer.connect(e.epoch, "", key)
+	}
 	if err != nil {
 		e.log.Info("refused a vhost-user connection", "err", err)
 		e.close(conn)
