@@ -290,7 +290,10 @@ func (c *content) tryReadAt(p []byte, off int64) bool {
 }
 
 func (c *content) tryWriteAt(p []byte, off int64) (bool, error) {
-	if !c.present(off, int64(len(p))) {
+	o := c.enterGuest()
+	defer o.leave()
+	first, end := blocksOf(off, int64(len(p)))
+	if o != nil && !o.present.all(first, end) {
 		return false, nil
 	}
 	if err := c.failure(); err != nil {
@@ -298,6 +301,9 @@ func (c *content) tryWriteAt(p []byte, off int64) (bool, error) {
 	}
 	err := c.data.WriteAt(p, off)
 	c.dirty.Store(true)
+	if o != nil {
+		o.touch(first, end)
+	}
 	return true, ioError(c.name, "write", err)
 }
 
@@ -319,15 +325,4 @@ func (c *content) holder(off, n int64) *content {
 		}
 	}
 	return nil
-}
-
-// present reports whether the range needs neither parent nor base.
-func (c *content) present(off, n int64) bool {
-	o := c.enterGuest()
-	if o == nil {
-		return true
-	}
-	defer o.leave()
-	first, end := blocksOf(off, n)
-	return o.present.all(first, end)
 }
