@@ -50,6 +50,8 @@ type overlay struct {
 	// src is nil when there is no parent, or when nothing is needed of it any more.
 	src   atomic.Pointer[source]
 	guest activity
+	// changed has the blocks that were written since somebody who copies them took them out; nil while nobody copies.
+	changed atomic.Pointer[bitmap]
 	// spoil makes the live map not count after a restart.
 	spoil func()
 
@@ -123,6 +125,15 @@ func (o *overlay) mark(first, end int64) {
 	o.present.set(first, end)
 	if o.table != nil && first < end {
 		o.table.dirty.set(first/sectorBlocks, (end-1)/sectorBlocks+1)
+	}
+	o.touch(first, end)
+}
+
+// touch records that present blocks may hold something else. It is called when that is done: whoever takes the blocks out of the
+// bitmap and reads them after that reads what was written.
+func (o *overlay) touch(first, end int64) {
+	if changed := o.changed.Load(); changed != nil {
+		changed.set(first, end)
 	}
 }
 

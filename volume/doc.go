@@ -19,6 +19,7 @@
 //     or Close return, no write of an earlier writer can land any more.
 //   - A frozen layer that was split off has exactly what was acknowledged at one moment, and keeps it while the layer over it is written.
 //   - Whoever is killed during a split, before it or after: the layer holds the same, and the frozen layer is there as a whole or not at all.
+//   - The same holds when a layer takes a frozen one in, or grows: its record is the only commit, and its guest sees a pause at most.
 //   - Fences, open layers, exports and hydration are durable state: a daemon that starts again goes on where it was, without being told.
 //   - After an fdatasync that failed nothing is reported as durable: the layer refuses writes and flushes until the daemon starts again.
 //

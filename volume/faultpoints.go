@@ -14,8 +14,15 @@ func FaultPoints() []string {
 		"volume.flush.map-synced",
 		"volume.hydrate.checkpoint",
 		"volume.hydrate.complete",
+		"volume.resize.committed",
+		"volume.resize.ready",
 		"volume.split.committed",
 		"volume.split.prepared",
 		"volume.split.ready",
+		"volume.take-in.committed",
+		"volume.take-in.copied",
+		"volume.take-in.marked",
+		"volume.unwanted.marked",
+		"volume.wipe.part",
 	)
 }

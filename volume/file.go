@@ -67,6 +67,15 @@ func (f osFile) filled() {
 
 // openFile opens an existing file and checks that its size is what it must be.
 func openFile(path string, size int64, readOnly bool) (osFile, error) {
+	return openSized(path, size, readOnly, false)
+}
+
+// openData is openFile for a data file, which grows before its record does.
+func openData(path string, size int64, readOnly bool) (osFile, error) {
+	return openSized(path, size, readOnly, true)
+}
+
+func openSized(path string, size int64, readOnly, grows bool) (osFile, error) {
 	flag := os.O_RDWR
 	if readOnly {
 		flag = os.O_RDONLY
@@ -76,6 +85,12 @@ func openFile(path string, size int64, readOnly bool) (osFile, error) {
 		return osFile{}, err
 	}
 	st, err := f.Stat()
+	if err == nil && st.Size() > size && !readOnly && grows {
+		// It was made larger for a record that was never written. Nothing was ever written to what is beyond.
+		if err = f.Truncate(size); err == nil {
+			st, err = f.Stat()
+		}
+	}
 	if err == nil && st.Size() != size {
 		err = fmt.Errorf("%s has %d bytes where %d are expected", path, st.Size(), size)
 	}

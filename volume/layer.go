@@ -157,3 +157,17 @@ func (l *layer) close(flush bool) error {
 	}
 	return errors.Join(append(errs, c.close())...)
 }
+
+// presentUpTo returns the layer's map as that of a larger one, and whether the layer has one.
+func (l *layer) presentUpTo(blocks int64) (present *bitmap, mapped bool) {
+	present = newBitmap(blocks)
+	o := l.content().enter()
+	if o == nil {
+		return present, false
+	}
+	defer o.leave()
+	for w := range o.present.words {
+		present.words[w] = loadWord(o.present, int64(w))
+	}
+	return present, true
+}

@@ -39,6 +39,8 @@ type env struct {
 	budget    *budget
 	reserve   *reserve
 	dial      dialFunc
+	// changed is called when an unwanted layer may have to wait no more.
+	changed func()
 	// find finds a layer of the pool.
 	find func(drover.LayerID) (*layer, error)
 }
@@ -88,6 +90,9 @@ func (e *env) loadLayer(id drover.LayerID) (_ *layer, err error) {
 	if !m.Mapped {
 		return l, l.removeLiveMap()
 	}
+	if err := c.sanitize(c.over.Load()); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
 	return l, l.simplify()
 }
 
@@ -127,7 +132,7 @@ func removeStrayFiles(dir string, m *meta) error {
 // meanwhile.
 func (e *env) openContent(dir string, m *meta, under *content, log *slog.Logger) (_ *content, err error) {
 	path := filepath.Join(dir, fileName(dataFile, m.Files))
-	data, err := openFile(path, int64(m.Spec.Size), m.State == drover.LayerImage)
+	data, err := openData(path, int64(m.Spec.Size), m.State == drover.LayerImage)
 	if err != nil {
 		return nil, err
 	}
@@ -176,9 +181,6 @@ func (e *env) openOverlay(dir string, m *meta, c *content, log *slog.Logger) err
 		}
 	}
 	c.setOverlay(o)
-	if err := c.sanitize(o); err != nil {
-		return err
-	}
 	if !found {
 		live.seal(head)
 	}

@@ -36,8 +36,9 @@ type meta struct {
 	SplitFrom drover.LayerID `json:"split_from,omitempty"`
 	// Unwanted: the layer was deleted, and stays only until the one layer over it has taken it in.
 	Unwanted bool `json:"unwanted,omitempty"`
-	// AbsorbedBy is the layer that takes it in. From then on the data file holds some blocks of that layer.
-	AbsorbedBy drover.LayerID `json:"absorbed_by,omitempty"`
+	// Absorbed: the layer over it is taking it in, so that the data file has some blocks of that layer. Once no layer names it as its base,
+	// the file is that layer's, and must not be touched under this name.
+	Absorbed bool `json:"absorbed,omitempty"`
 	// Wipe: the data is overwritten before it is given up.
 	Wipe  bool              `json:"wipe,omitempty"`
 	State drover.LayerState `json:"state"`

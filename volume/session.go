@@ -311,7 +311,10 @@ func (c *content) readNow(p []byte, off int64) bool {
 }
 
 func (c *content) tryWriteAt(p []byte, off int64) (bool, error) {
-	if !c.present(off, int64(len(p))) {
+	o := c.enterGuest()
+	defer o.leave()
+	first, end := blocksOf(off, int64(len(p)))
+	if o != nil && !o.present.all(first, end) {
 		return false, nil
 	}
 	if err := c.failure(); err != nil {
@@ -319,7 +322,21 @@ func (c *content) tryWriteAt(p []byte, off int64) (bool, error) {
 	}
 	err := c.data.WriteAt(p, off)
 	c.dirty.Store(true)
+	if o != nil {
+		o.touch(first, end)
+	}
 	return true, ioError(c.name, "write", err)
+}
+
+// present reports whether the range is present in the data file.
+func (c *content) present(off, n int64) bool {
+	o := c.enterGuest()
+	if o == nil {
+		return true
+	}
+	defer o.leave()
+	first, end := blocksOf(off, n)
+	return o.present.all(first, end)
 }
 
 // holder returns the content whose data file has the whole range, nil if no single one has.
@@ -340,15 +357,4 @@ func (c *content) holder(off, n int64) *content {
 		}
 	}
 	return nil
-}
-
-// present reports whether the range needs neither parent nor base.
-func (c *content) present(off, n int64) bool {
-	o := c.enterGuest()
-	if o == nil {
-		return true
-	}
-	defer o.leave()
-	first, end := blocksOf(off, n)
-	return o.present.all(first, end)
 }

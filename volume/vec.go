@@ -108,14 +108,6 @@ func (c *content) directRead(off, n int64) vecFile {
 	return f
 }
 
-// directWrite returns the data file if the range is present in it and it takes several buffers at once.
-func (c *content) directWrite(off, n int64) vecFile {
-	if f, ok := c.data.(vecFile); ok && c.present(off, n) {
-		return f
-	}
-	return nil
-}
-
 // tryReadVec reads what is in the page cache.
 func (c *content) tryReadVec(iov [][]byte, off int64) bool {
 	f := c.directRead(off, vecLen(iov))
@@ -124,8 +116,14 @@ func (c *content) tryReadVec(iov [][]byte, off int64) bool {
 
 // tryWriteVec writes to present blocks, into the page cache.
 func (c *content) tryWriteVec(iov [][]byte, off int64) (bool, error) {
-	f := c.directWrite(off, vecLen(iov))
-	if f == nil {
+	f, ok := c.data.(vecFile)
+	if !ok {
+		return false, nil
+	}
+	o := c.enterGuest()
+	defer o.leave()
+	first, end := blocksOf(off, vecLen(iov))
+	if o != nil && !o.present.all(first, end) {
 		return false, nil
 	}
 	if err := c.failure(); err != nil {
@@ -133,6 +131,9 @@ func (c *content) tryWriteVec(iov [][]byte, off int64) (bool, error) {
 	}
 	err := f.WriteVec(iov, off)
 	c.dirty.Store(true)
+	if o != nil {
+		o.touch(first, end)
+	}
 	return true, ioError(c.name, "write", err)
 }
 
@@ -150,11 +151,8 @@ func (c *content) ReadVec(ctx context.Context, iov [][]byte, off int64) error {
 
 // WriteVec writes the buffers.
 func (c *content) WriteVec(ctx context.Context, iov [][]byte, off int64) error {
-	if err := c.failure(); err != nil {
+	if done, err := c.tryWriteVec(iov, off); done {
 		return err
-	}
-	if f := c.directWrite(off, vecLen(iov)); f != nil {
-		return c.written(ctx, false, f.WriteVec(iov, off))
 	}
 	return bounce(iov, nil, func(buf, p []byte) int { return copy(buf, p) }, func(buf []byte, at int64) error { return c.WriteAt(ctx, buf, off+at, false) })
 }
