@@ -10,8 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/time/rate"
-
 	"drover"
 	"drover/internal/durable"
 )
@@ -30,6 +28,8 @@ type layer struct {
 	live    string // path of the live map
 	log     *slog.Logger
 	reserve *reserve
+	// settings are those of the host's storage.
+	settings *settings
 
 	metaMu sync.Mutex // held by the one who writes meta.json
 	record atomic.Pointer[meta]
@@ -56,7 +56,7 @@ type layer struct {
 // hydrator is the background copy of one layer.
 type hydrator struct {
 	mu      sync.Mutex
-	limit   *rate.Limiter
+	pace    *pace
 	running bool
 	cancel  context.CancelFunc
 	done    chan struct{}
@@ -91,6 +91,7 @@ type env struct {
 	cfg       Config
 	budget    *budget
 	reserve   *reserve
+	settings  *settings
 	dial      dialFunc
 }
 
@@ -102,13 +103,18 @@ func (e *env) livePath(id drover.LayerID) string {
 // loadLayer opens a layer's files. baseOf finds the content of an image layer.
 func (e *env) loadLayer(id drover.LayerID, baseOf func(drover.LayerID) (*content, error)) (_ *layer, err error) {
 	l := &layer{id: id, dir: e.layerDir(id), live: e.livePath(id), log: e.cfg.Log.With("layer", string(id)),
-		reserve: e.reserve, sessions: map[*session]struct{}{}}
+		reserve: e.reserve, settings: e.settings, sessions: map[*session]struct{}{}}
 	l.frozenData.Store(-1)
 	m, err := readMeta(filepath.Join(l.dir, metaFile), id)
 	if err != nil {
 		return nil, err
 	}
 	l.record.Store(m)
+	l.hydrator.pace = newPace(0, e.settings.hydration)
+	if m.Hydration != nil {
+		l.hydrator.pace.setLimit(m.Hydration.Limit)
+		l.hydrator.pace.pause(m.Hydration.Paused)
+	}
 	var base *content
 	if m.Spec.Base != "" {
 		if base, err = baseOf(m.Spec.Base); err != nil {

@@ -58,6 +58,7 @@ func openPool(cfg Config, dial dialFunc) (*pool, error) {
 		return nil, drover.Errorf(drover.Internal, "cannot reserve space in the pool %s: %w", cfg.Dir, err)
 	}
 	p.fences.reserve = p.reserve
+	p.loadSettings()
 	if err := p.loadAll(); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
@@ -77,7 +78,7 @@ func (p *pool) sweep() error {
 			}
 		}
 	}
-	return durable.RemoveTemp(p.fences.dir)
+	return errors.Join(durable.RemoveTemp(p.pool), durable.RemoveTemp(p.fences.dir))
 }
 
 // loadAll opens the layers, those without a base first, since the others need them.
