@@ -43,6 +43,33 @@ func (p *pool) hydrate(ctx context.Context, id drover.LayerID, limit drover.Byte
 	return nil
 }
 
+// pauseHydration stops the background copy of a layer, or lets it go on.
+func (p *pool) pauseHydration(ctx context.Context, id drover.LayerID, paused bool) error {
+	l, done, err := p.turnOf(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if l = l.filled(); l == nil {
+		return nil
+	}
+	if m := l.meta(); m.Hydration == nil && !paused || m.Hydration != nil && m.Hydration.Paused == paused {
+		return nil
+	}
+	err = l.update(func(m *meta) {
+		if m.Hydration == nil {
+			m.Hydration = &hydrationRecord{}
+		}
+		m.Hydration.Paused = paused
+	})
+	if err != nil {
+		return err
+	}
+	l.hydrator.pace.pause(paused)
+	l.log.Info("hydration paused or resumed", "paused", paused)
+	return nil
+}
+
 // resume goes on with what was under way when the last process ended.
 func (p *pool) resume() {
 	p.wg.Go(func() { p.absorb(p.ctx) })
@@ -57,13 +84,13 @@ func (p *pool) startHydration(l *layer) {
 	h := &l.hydrator
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	limit := l.meta().Hydration.Limit
+	h.pace.setLimit(l.meta().Hydration.Limit)
+	h.pace.pause(l.meta().Hydration.Paused)
 	if h.running {
-		setLimit(h.limit, limit)
 		return
 	}
 	ctx, cancel := context.WithCancel(p.ctx)
-	h.running, h.cancel, h.done, h.limit = true, cancel, make(chan struct{}), newLimit(limit)
+	h.running, h.cancel, h.done = true, cancel, make(chan struct{})
 	p.wg.Go(func() {
 		defer close(h.done)
 		l.runHydration(ctx)
@@ -91,7 +118,7 @@ func (l *layer) runHydration(ctx context.Context) {
 	begun := time.Now()
 	l.log.Info("hydration runs", "parent", l.content().parent.name())
 	for failures := 0; ; failures++ {
-		err := l.content().hydrate(ctx, l.hydrator.limit, l.checkpoint)
+		err := l.content().hydrate(ctx, l.hydrator.pace, l.checkpoint)
 		if err == nil {
 			err = l.hydrated(l.finalRecord)
 		}

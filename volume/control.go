@@ -65,6 +65,10 @@ func (p *pool) handler() http.Handler {
 	handle(p, mux, "split", func(ctx context.Context, r layerRequest) (any, error) { return p.split(ctx, r.Layer, r.Into) })
 	handle(p, mux, "set-key", func(ctx context.Context, r keyRequest) (any, error) { return nil, p.setKey(ctx, r) })
 	handle(p, mux, "resize", func(ctx context.Context, r layerRequest) (any, error) { return nil, p.resize(ctx, r.Layer, r.Size) })
+	handle(p, mux, "pause-hydration", func(ctx context.Context, r layerRequest) (any, error) {
+		return nil, p.pauseHydration(ctx, r.Layer, r.Paused)
+	})
+	handle(p, mux, "settings", func(ctx context.Context, r layerRequest) (any, error) { return nil, p.set(ctx, r.Settings) })
 	handle(p, mux, "layer", func(_ context.Context, r layerRequest) (any, error) { return p.statusOf(r.Layer) })
 	handle(p, mux, "layers", func(context.Context, layerRequest) (any, error) { return p.statuses() })
 	return mux

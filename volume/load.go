@@ -38,6 +38,7 @@ type env struct {
 	cfg       Config
 	budget    *budget
 	reserve   *reserve
+	settings  *settings
 	dial      dialFunc
 	// changed is called when an unwanted layer may have to wait no more.
 	changed func()
@@ -55,6 +56,11 @@ func (e *env) newLayer(m *meta) *layer {
 	l := &layer{id: id, dir: e.layerDir(id), env: e, log: e.cfg.Log.With("layer", string(id)), sessions: map[*session]struct{}{}}
 	l.frozenData.Store(-1)
 	l.record.Store(m)
+	l.hydrator.pace = newPace(0, e.settings.hydration)
+	if m.Hydration != nil {
+		l.hydrator.pace.setLimit(m.Hydration.Limit)
+		l.hydrator.pace.pause(m.Hydration.Paused)
+	}
 	return l
 }
 

@@ -63,6 +63,7 @@ type hydrationRecord struct {
 	// Started: it was asked for, and goes on after a restart.
 	Started   bool         `json:"started"`
 	Limit     drover.Bytes `json:"limit,omitempty"`
+	Paused    bool         `json:"paused,omitempty"`
 	Copied    drover.Bytes `json:"copied"`
 	Total     drover.Bytes `json:"total,omitempty"`
 	Skipped   drover.Bytes `json:"skipped,omitempty"`

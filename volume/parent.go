@@ -117,9 +117,32 @@ func (p *parent) ask(ctx context.Context, who class, request func(context.Contex
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		if said := p.answer(conn, err); said != nil {
+			return said
+		}
 		p.troubled(err)
 		l.failed(conn)
 	}
+}
+
+// refused is an error of a parent that does answer: it cannot give what was asked for.
+type refused struct{ err *drover.Error }
+
+func (r *refused) Error() string { return r.err.Error() }
+func (r *refused) Unwrap() error { return r.err }
+
+// answer returns the error if it is the parent's word on the request, and nil if it is a matter of the connection.
+func (p *parent) answer(conn remote, err error) error {
+	switch drover.CodeOf(err) {
+	case drover.Precondition: // the parent is older than the question
+		return err
+	case drover.Internal:
+		if conn.Err() == nil {
+			p.well()
+			return &refused{drover.Errorf(drover.Internal, "%s: %w", p.name(), err)}
+		}
+	}
+	return nil
 }
 
 // attempt makes the request once. It gives up when nothing came over the connection for a while, though other requests wait too:

@@ -3,7 +3,9 @@ package volume
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -79,6 +81,7 @@ func (l *layer) hydration(m *meta) *drover.Hydration {
 	h := &drover.Hydration{Total: m.Spec.Parent.Allocated}
 	if rec := m.Hydration; rec != nil {
 		h.Copied, h.StartedAt, h.DoneAt = rec.Copied, rec.StartedAt, rec.DoneAt
+		h.Limit, h.Paused = rec.Limit, rec.Paused && !m.ParentDone
 		if m.ParentDone {
 			h.Total, h.Skipped = rec.Total, rec.Skipped
 		}
@@ -104,11 +107,26 @@ func (l *layer) hydration(m *meta) *drover.Hydration {
 	if known || total > h.Total {
 		h.Total = total
 	}
-	h.Waiting = src.from.trouble()
-	if why := l.hydrator.trouble.Load(); why != nil {
-		h.Waiting = *why
-	}
+	l.describeWaiting(h, src)
 	return h
+}
+
+// describeWaiting says why nothing moves, and whether that is so for too long.
+func (l *layer) describeWaiting(h *drover.Hydration, src *source) {
+	pace := l.hydrator.pace
+	h.Waiting = src.from.trouble()
+	for _, why := range []*string{pace.refusal.Load(), l.hydrator.trouble.Load()} {
+		if why != nil {
+			h.Waiting = *why
+		}
+	}
+	stands := pace.standing()
+	if l.hydrator.trouble.Load() != nil && !h.Paused {
+		stands = max(stands, time.Duration(time.Now().UnixNano()-pace.moved.Load()))
+	}
+	if h.Stalled = stands > l.env.settings.stallAfter(); h.Stalled && h.Waiting == "" {
+		h.Waiting = fmt.Sprintf("%s has not answered for %v", l.content().parent.name(), stands.Round(time.Second))
+	}
 }
 
 // statusOf describes one layer. One that is refused is described by the reason.
