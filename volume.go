@@ -92,6 +92,8 @@ type LayerStatus struct {
 	Writer Epoch `json:"writer,omitempty"`
 	// Base is the layer below, on the same host; empty for none.
 	Base LayerID `json:"base,omitempty"`
+	// Unwanted: it was deleted, and is there only until the layer over it has taken it in.
+	Unwanted bool `json:"unwanted,omitempty"`
 	// Clients counts connections.
 	Clients int `json:"clients"`
 	// Exports lists the hosts that may read the layer.

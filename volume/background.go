@@ -23,7 +23,7 @@ func (p *pool) hydrate(ctx context.Context, id drover.LayerID, limit drover.Byte
 		return err
 	}
 	defer done()
-	if l.meta().parent() == nil {
+	if l = l.filled(); l == nil {
 		return nil
 	}
 	err = l.update(func(m *meta) {
@@ -46,9 +46,7 @@ func (p *pool) hydrate(ctx context.Context, id drover.LayerID, limit drover.Byte
 // resume goes on with the copies that were under way when the last process ended.
 func (p *pool) resume() {
 	for _, l := range p.all() {
-		if m := l.meta(); m.parent() != nil && m.Hydration != nil && m.Hydration.Started {
-			p.startHydration(l)
-		}
+		p.resumeHydration(l)
 	}
 }
 
@@ -89,7 +87,7 @@ func (l *layer) stopHydration() {
 // runHydration copies until all is here. What goes wrong on this host (a full disk) is tried again, with growing pauses.
 func (l *layer) runHydration(ctx context.Context) {
 	begun := time.Now()
-	l.log.Info("hydration runs", "parent", l.parent.name())
+	l.log.Info("hydration runs", "parent", l.content().parent.name())
 	for failures := 0; ; failures++ {
 		err := l.content().hydrate(ctx, l.hydrator.limit, l.checkpoint)
 		if err == nil {

@@ -43,6 +43,8 @@ type Config struct {
 	// TLSDir has ca-cert.pem, server-cert.pem, server-key.pem, client-cert.pem and client-key.pem. A host's certificates have its
 	// host ID as common name.
 	TLSDir string
+	// Threads is nbd.ServerConfig.Threads of the unix socket.
+	Threads int
 	// ParentWait bounds how long a read of an absent block waits for a parent that cannot be reached. 0 means 60 s.
 	ParentWait time.Duration
 	Log        *slog.Logger
@@ -168,7 +170,7 @@ func listenUnix(path string) (net.Listener, error) {
 // serve answers until ctx ends or a listener fails.
 func serve(ctx context.Context, p *pool, l listeners) error {
 	group, ctx := errgroup.WithContext(ctx)
-	local := nbd.NewServer(nbd.ServerConfig{Opener: opener{p}, Log: p.cfg.Log})
+	local := nbd.NewServer(nbd.ServerConfig{Opener: opener{p}, Log: p.cfg.Log, Threads: p.cfg.Threads})
 	group.Go(func() error { return local.Serve(ctx, l.unix) })
 	if l.exports != nil {
 		remote := nbd.NewServer(nbd.ServerConfig{Opener: opener{p}, TLS: l.tls, Log: p.cfg.Log})

@@ -1,8 +1,8 @@
 // Package volume is the layer engine and the storage daemon around it (drover serve storage), with the client that the
 // host agent uses.
 //
-// A layer is a sparse data file, a map of which 4 KiB blocks are present, perhaps a parent (an export of another host) and perhaps
-// a base (an image layer of this host). A present block is read from the data file; an absent one from the parent if the
+// A layer is a sparse data file, a map of which 4 KiB blocks are present, perhaps a parent (an export of another host, or a frozen layer
+// of this one) and perhaps a base (an image layer or a frozen layer of this host). A present block is read from the data file; an absent one from the parent if the
 // parent's own part of the chain has it, else from the base, else it is zeroes. A layer without parent and base has no map, and costs
 // nothing beyond its file.
 //
@@ -17,6 +17,8 @@
 //   - Nothing is fetched from a parent before the layer was first opened or hydrated: until then the parent may still change.
 //   - Of the layers of one disk one at most is open for writing, at an epoch not below the disk's fence. When Open, Fence, Freeze
 //     or Close return, no write of an earlier writer can land any more.
+//   - A frozen layer that was split off has exactly what was acknowledged at one moment, and keeps it while the layer over it is written.
+//   - Whoever is killed during a split, before it or after: the layer holds the same, and the frozen layer is there as a whole or not at all.
 //   - Fences, open layers, exports and hydration are durable state: a daemon that starts again goes on where it was, without being told.
 //   - After an fdatasync that failed nothing is reported as durable: the layer refuses writes and flushes until the daemon starts again.
 //

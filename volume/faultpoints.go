@@ -12,5 +12,8 @@ func FaultPoints() []string {
 		"volume.flush.map-synced",
 		"volume.hydrate.checkpoint",
 		"volume.hydrate.complete",
+		"volume.split.committed",
+		"volume.split.prepared",
+		"volume.split.ready",
 	}
 }

@@ -166,6 +166,9 @@ func (p *pool) thaw(ctx context.Context, id drover.LayerID) error {
 	if m.State == drover.LayerImage {
 		return drover.Errorf(drover.Precondition, "cannot thaw layer %s: it is an image", id)
 	}
+	if err := p.mayThaw(id); err != nil {
+		return err
+	}
 	fence, err := p.fences.epoch(m.Spec.Disk)
 	if err != nil {
 		return err
@@ -181,6 +184,14 @@ func (p *pool) thaw(ctx context.Context, id drover.LayerID) error {
 	return nil
 }
 
+// mayThaw refuses for a layer that others rely on.
+func (p *pool) mayThaw(id drover.LayerID) error {
+	for _, other := range append(p.over(id), p.filledFrom(id)...) {
+		return drover.Errorf(drover.Precondition, "cannot thaw layer %s: layer %s is made of it", id, other.id)
+	}
+	return nil
+}
+
 // export lets a host read the layer over TLS.
 func (p *pool) export(ctx context.Context, id drover.LayerID, peer drover.HostID) error {
 	if !drover.ValidName(string(peer)) {
@@ -193,6 +204,9 @@ func (p *pool) export(ctx context.Context, id drover.LayerID, peer drover.HostID
 	defer done()
 	if slices.Contains(l.meta().Exports, peer) {
 		return nil
+	}
+	if l.meta().Unwanted {
+		return drover.Errorf(drover.Precondition, "cannot export layer %s: it was deleted", id)
 	}
 	return l.update(func(m *meta) { m.Exports = append(m.Exports, peer); slices.Sort(m.Exports) })
 }
@@ -223,9 +237,12 @@ func (p *pool) checkParent(ctx context.Context, id drover.LayerID) error {
 	if err != nil {
 		return err
 	}
-	export := l.meta().parent()
-	if export == nil {
+	if l = l.filled(); l == nil {
 		return nil
+	}
+	export := l.meta().parent()
+	if export.Host == p.cfg.Host {
+		return l.content().parent.read(ctx, guestClass, make([]byte, blockSize), 0)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*dialTimeout)
 	defer cancel()

@@ -3,7 +3,6 @@ package volume
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -42,6 +41,7 @@ func openPool(cfg Config, dial dialFunc) (*pool, error) {
 		fences: fences{dir: filepath.Join(cfg.Dir, "fences"), known: map[drover.DiskID]drover.Epoch{}},
 		layers: map[drover.LayerID]*layer{}, broken: map[drover.LayerID]error{}, turns: map[string]chan struct{}{},
 	}
+	p.find = p.findLayer
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	for _, dir := range []string{"layers", "fences", "new", "trash"} {
 		if err := durable.MkdirAll(filepath.Join(cfg.Dir, dir), 0o700); err != nil {
@@ -80,31 +80,103 @@ func (p *pool) sweep() error {
 	return durable.RemoveTemp(p.fences.dir)
 }
 
-// loadAll opens the layers, those without a base first, since the others need them.
+// loadAll opens the layers, each after what is below it.
 func (p *pool) loadAll() error {
 	entries, err := os.ReadDir(filepath.Join(p.pool, "layers"))
 	if err != nil {
 		return drover.Errorf(drover.Internal, "cannot list the layers of the pool %s: %w", p.pool, err)
 	}
-	known := map[string]bool{}
-	var later []drover.LayerID
+	records := map[drover.LayerID]*meta{}
 	for _, e := range entries {
 		id := drover.LayerID(e.Name())
-		known[e.Name()+".map"] = true
-		if err := durable.RemoveTemp(p.layerDir(id)); err != nil {
+		err := durable.RemoveTemp(p.layerDir(id))
+		var m *meta
+		if err == nil {
+			m, err = readMeta(filepath.Join(p.layerDir(id), metaFile), id)
+		}
+		if err != nil {
 			p.refuse(id, err)
 			continue
 		}
-		if m, err := readMeta(filepath.Join(p.layerDir(id), metaFile), id); err == nil && m.Spec.Base != "" {
-			later = append(later, id)
-			continue
+		records[id] = m
+	}
+	complete := len(records) == len(entries)
+	if err := p.removeLeftLayers(records, complete); err != nil {
+		return err
+	}
+	begun := map[drover.LayerID]bool{}
+	var load func(id drover.LayerID)
+	load = func(id drover.LayerID) {
+		m := records[id]
+		if m == nil || begun[id] {
+			return
 		}
+		begun[id] = true
+		load(m.Spec.Base)
 		p.load(id)
 	}
-	for _, id := range later {
-		p.load(id)
+	for id := range records {
+		load(id)
+	}
+	if !complete {
+		return nil // a live map may be that of a layer whose record cannot be read
+	}
+	known := map[string]bool{}
+	for _, m := range records {
+		known[filepath.Base(p.livePath(m))] = true
 	}
 	return p.removeStrayMaps(known)
+}
+
+// removeLeftLayers removes what a crash left of a split, a take-in or a deletion, and takes it out of the records. Without all of the
+// records nothing is known of what lies over a layer.
+func (p *pool) removeLeftLayers(records map[drover.LayerID]*meta, complete bool) error {
+	for id, m := range records {
+		if m.heldBy(records[m.SplitFrom]) || m.heldBy(records[m.AbsorbedBy]) {
+			p.cfg.Log.Info("what is left of a layer is removed", "layer", string(id))
+			if err := p.removeLayerDir(id, false); err != nil {
+				return err
+			}
+			delete(records, id)
+		}
+	}
+	for complete {
+		id := unneeded(records)
+		if id == "" {
+			break
+		}
+		if err := p.removeLayerDir(id, records[id].Wipe); err != nil {
+			return err
+		}
+		delete(records, id)
+	}
+	return nil
+}
+
+// heldBy reports whether the other layer has the content that this record names: the split had not come to its commit, or the take-in had.
+func (m *meta) heldBy(other *meta) bool { return other != nil && other.Incarnation == m.Incarnation }
+
+// unneeded returns a layer that is unwanted and lies under nothing, empty for none.
+func unneeded(records map[drover.LayerID]*meta) drover.LayerID {
+	bases := map[drover.LayerID]bool{}
+	for _, m := range records {
+		bases[m.Spec.Base] = true
+	}
+	for id, m := range records {
+		if m.Unwanted && !bases[id] {
+			return id
+		}
+	}
+	return ""
+}
+
+// removeLayerDir removes the directory of a layer that was never loaded.
+func (p *pool) removeLayerDir(id drover.LayerID, wipe bool) error {
+	trash, err := p.moveToTrash(id, wipe)
+	if err == nil && !wipe {
+		err = durable.Remove(trash)
+	}
+	return ioError(id, "remove what is left of", err)
 }
 
 // removeStrayMaps removes the live maps of layers that are gone.
@@ -125,7 +197,7 @@ func (p *pool) removeStrayMaps(known map[string]bool) error {
 
 // load opens one layer; the epoch it was open at counts only if the fence has not passed it.
 func (p *pool) load(id drover.LayerID) {
-	l, err := p.loadLayer(id, p.baseContent)
+	l, err := p.loadLayer(id)
 	if err != nil {
 		p.refuse(id, err)
 		return
@@ -150,20 +222,8 @@ func (p *pool) refuse(id drover.LayerID, err error) {
 	p.broken[id] = drover.Errorf(drover.Internal, "layer %s cannot be used: %w", id, err)
 }
 
-// baseContent finds the content of an image layer.
-func (p *pool) baseContent(id drover.LayerID) (*content, error) {
-	l, err := p.find(id)
-	if err != nil {
-		return nil, fmt.Errorf("its base: %w", err)
-	}
-	if l.meta().State != drover.LayerImage {
-		return nil, drover.Errorf(drover.Precondition, "its base %s is no image layer", id)
-	}
-	return l.content(), nil
-}
-
-// find returns a layer: NotFound for an unknown one, and the reason for one that is refused.
-func (p *pool) find(id drover.LayerID) (*layer, error) {
+// findLayer returns a layer: NotFound for an unknown one, and the reason for one that is refused.
+func (p *pool) findLayer(id drover.LayerID) (*layer, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if l := p.layers[id]; l != nil {
@@ -240,16 +300,8 @@ func (p *pool) close() error {
 	p.cancel()
 	p.wg.Wait()
 	var errs []error
-	layers := p.all()
-	for _, l := range layers { // those that lie over others first
-		if l.meta().Spec.Base != "" {
-			errs = append(errs, l.close(true))
-		}
-	}
-	for _, l := range layers {
-		if l.meta().Spec.Base == "" {
-			errs = append(errs, l.close(true))
-		}
+	for _, l := range p.all() { // a content keeps open what lies under it
+		errs = append(errs, l.close(true))
 	}
 	return errors.Join(append(errs, p.reserve.close())...)
 }

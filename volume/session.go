@@ -24,7 +24,10 @@ type session struct {
 	cancel context.CancelCauseFunc
 	gone   chan struct{}
 	once   sync.Once
-	gate   gate
+	// gate lets requests in that change nothing, writes those that do.
+	gate, writes gate
+	// resized is called when the layer has grown; nil for a connection whose client cannot be told.
+	resized atomic.Pointer[func(size int64)]
 }
 
 var (
@@ -32,36 +35,6 @@ var (
 	_ nbd.TryReader = (*session)(nil)
 	_ nbd.TryWriter = (*session)(nil)
 )
-
-// gate counts requests and, once closed, lets none in.
-type gate struct {
-	state atomic.Int64 // twice the number of requests, plus 1 when closed
-	idle  chan struct{}
-}
-
-func (g *gate) enter() bool {
-	if g.state.Add(2)&1 != 0 {
-		g.leave()
-		return false
-	}
-	return true
-}
-
-func (g *gate) leave() {
-	if g.state.Add(-2) == 1 {
-		select {
-		case g.idle <- struct{}{}:
-		default: // shut knows already
-		}
-	}
-}
-
-// shut closes the gate and waits until all are out. It is called once.
-func (g *gate) shut() {
-	if g.state.Add(1) != 1 {
-		<-g.idle
-	}
-}
 
 // connect registers a connection. epoch 0 is read-only.
 func (l *layer) connect(epoch drover.Epoch, host drover.HostID) (*session, error) {
@@ -79,7 +52,7 @@ func (l *layer) connect(epoch drover.Epoch, host drover.HostID) (*session, error
 	l.sequence++
 	ctx, cancel := context.WithCancelCause(context.Background())
 	s := &session{layer: l, epoch: epoch, host: host, seq: l.sequence, ctx: ctx, cancel: cancel, gone: make(chan struct{})}
-	s.gate.idle = make(chan struct{}, 1)
+	l.valve.apply(s)
 	l.sessions[s] = struct{}{}
 	return s, nil
 }
@@ -133,6 +106,7 @@ func (s *session) end(cause error) {
 	s.once.Do(func() {
 		close(s.gone) // first, so that the client sees a lost connection and no error
 		s.cancel(cause)
+		s.writes.shut()
 		s.gate.shut()
 		s.layer.mu.Lock()
 		delete(s.layer.sessions, s)
@@ -145,18 +119,31 @@ func (s *session) Close() {
 	s.end(drover.Errorf(drover.Canceled, "the connection to layer %s has ended", s.layer.id))
 }
 
-// enter lets a request in. leave must be called when it succeeds. A write makes this session the one that writes.
+// enter lets a request in. leave must be called when it succeeds. A write makes this session the one that writes. While the layer's
+// content changes hands a request waits here, for milliseconds.
 func (s *session) enter(write bool) error {
 	if write {
 		if err := s.takeOver(); err != nil {
 			return err
 		}
 	}
-	if !s.gate.enter() {
+	if !s.gateOf(write).enter() {
 		return s.ended()
 	}
 	return nil
 }
+
+func (s *session) leave(write bool) { s.gateOf(write).leave() }
+
+func (s *session) gateOf(write bool) *gate {
+	if write {
+		return &s.writes
+	}
+	return &s.gate
+}
+
+// onResize sets what is called when the layer has grown, from now on.
+func (s *session) onResize(call func(size int64)) { s.resized.Store(&call) }
 
 func (s *session) ended() error {
 	cause := context.Cause(s.ctx)
@@ -239,7 +226,7 @@ func (s *session) change(ctx context.Context, off, n int64, do func(context.Cont
 	if err := s.enter(true); err != nil {
 		return err
 	}
-	defer s.gate.leave()
+	defer s.leave(true)
 	ctx, done := s.slow(ctx, off, n)
 	defer done()
 	return forClient(do(ctx, s.layer.content()))
@@ -271,7 +258,7 @@ func (s *session) Extents(ctx context.Context, metaContext string, off, n int64)
 
 // TryReadAt is nbd.TryReader's: it reads what is present and in the page cache.
 func (s *session) TryReadAt(p []byte, off int64) (bool, error) {
-	if !s.gate.enter() {
+	if !s.gate.tryEnter() {
 		return false, nil
 	}
 	defer s.gate.leave()
@@ -280,17 +267,22 @@ func (s *session) TryReadAt(p []byte, off int64) (bool, error) {
 
 // TryWriteAt is nbd.TryWriter's: it writes to present blocks, into the page cache.
 func (s *session) TryWriteAt(p []byte, off int64) (bool, error) {
-	if s.layer.writer.Load() != s || !s.gate.enter() {
+	if s.layer.writer.Load() != s || !s.writes.tryEnter() {
 		return false, nil
 	}
-	defer s.gate.leave()
+	defer s.writes.leave()
 	return s.layer.content().tryWriteAt(p, off)
 }
 
-// tryReadAt reads from a complete or present range what needs no disk. Whatever is in the way is left to ReadAt.
+// tryReadAt reads what needs no disk of a range that lies in one file, this content's or one's below. Whatever is in the way is left
+// to ReadAt.
 func (c *content) tryReadAt(p []byte, off int64) bool {
+	c = c.holder(off, int64(len(p)))
+	if c == nil {
+		return false
+	}
 	f, ok := c.data.(osFile)
-	if !ok || !c.present(off, int64(len(p))) {
+	if !ok {
 		return false
 	}
 	n, err := unix.Preadv2(int(f.Fd()), [][]byte{p}, off, unix.RWF_NOWAIT)
@@ -307,6 +299,26 @@ func (c *content) tryWriteAt(p []byte, off int64) (bool, error) {
 	err := c.data.WriteAt(p, off)
 	c.dirty.Store(true)
 	return true, ioError(c.name, "write", err)
+}
+
+// holder returns the content whose data file has the whole range, nil if no single one has.
+func (c *content) holder(off, n int64) *content {
+	for ; c != nil && off+n <= c.size; c = c.under {
+		o := c.enterGuest()
+		if o == nil {
+			return c
+		}
+		first, end := blocksOf(off, n)
+		all, below := o.present.all(first, end), o.src.Load() == nil && o.present.none(first, end)
+		o.leave()
+		if all {
+			return c
+		}
+		if !below {
+			return nil
+		}
+	}
+	return nil
 }
 
 // present reports whether the range needs neither parent nor base.

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -12,31 +13,45 @@ import (
 // status describes the layer.
 func (l *layer) status() (drover.LayerStatus, error) {
 	m := l.meta()
-	s := drover.LayerStatus{ID: l.id, Disk: m.Spec.Disk, State: m.State, Size: m.Spec.Size, Exports: slices.Clone(m.Exports)}
+	s := drover.LayerStatus{ID: l.id, Disk: m.Spec.Disk, State: m.State, Size: m.Spec.Size, Base: m.Spec.Base, Unwanted: m.Unwanted,
+		Exports: slices.Clone(m.Exports)}
 	l.mu.Lock()
 	s.Writer, s.Clients = l.writable, len(l.sessions)
 	l.mu.Unlock()
-	var err error
-	if s.Allocated, err = l.allocatedNow(m); err != nil {
+	c, err := l.use()
+	if err != nil {
 		return s, err
 	}
-	if err := l.content().failure(); err != nil {
-		s.Trouble = err.Error()
+	s.Allocated, err = l.allocatedNow(m, c)
+	if failed := c.failure(); failed != nil {
+		s.Trouble = failed.Error()
 	}
-	s.Hydration = l.hydration(m)
-	return s, nil
+	if f := l.filledOnce(); f != nil {
+		s.Hydration = f.hydration(f.meta())
+	}
+	return s, errors.Join(err, c.close())
+}
+
+// filledOnce returns the layer of the chain whose hydration is that of this layer: the first that has, or had, a parent.
+func (l *layer) filledOnce() *layer {
+	for x := l; x != nil; x = x.below.Load() {
+		if m := x.meta(); m.Spec.Disk == l.meta().Spec.Disk && m.Spec.Parent != nil {
+			return x
+		}
+	}
+	return nil
 }
 
 // allocatedNow is what the layer holds. Of a layer that does not change any more it is exact: what a full copy of it would
 // transfer. Of another it is what the file takes now, which costs less to find out.
-func (l *layer) allocatedNow(m *meta) (drover.Bytes, error) {
+func (l *layer) allocatedNow(m *meta, c *content) (drover.Bytes, error) {
 	if m.State == drover.LayerReady || m.parent() != nil {
-		return l.content().taken()
+		return c.taken()
 	}
 	if n := l.frozenData.Load(); n >= 0 {
 		return drover.Bytes(n), nil
 	}
-	n, err := l.content().allocated()
+	n, err := c.allocated()
 	if err == nil {
 		l.frozenData.Store(int64(n))
 	}

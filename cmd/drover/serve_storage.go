@@ -3,19 +3,25 @@ package main
 import (
 	"context"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"drover/volume"
 )
 
+// storageThreads is how many connections of VMs the storage daemon gives a thread of their own.
+const storageThreads = 16
+
 // serveStorage is the storage daemon of a host.
 func serveStorage(ctx context.Context, p process) error {
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + storageThreads) // as nbd.ServerConfig.Threads asks for
 	return volume.Run(ctx, volume.Config{
 		Host:       p.conf.ID,
 		Dir:        filepath.Join(p.conf.DataDir, "storage"),
 		RunDir:     p.conf.RunDir,
 		Listen:     p.conf.StorageListen,
 		TLSDir:     p.conf.TLSDir,
+		Threads:    storageThreads,
 		ParentWait: time.Duration(p.conf.ParentTimeout),
 		Log:        p.log,
 		Faults:     p.faults,
