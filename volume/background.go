@@ -47,6 +47,7 @@ func (p *pool) hydrate(ctx context.Context, id drover.LayerID, limit drover.Byte
 func (p *pool) resume() {
 	for _, l := range p.all() {
 		p.resumeHydration(l)
+		p.resumeUpload(l)
 	}
 }
 

@@ -44,6 +44,7 @@ func (p *pool) discardLayer(ctx context.Context, id drover.LayerID) (trash strin
 	}
 	if l != nil {
 		l.stopHydration()
+		l.stopUpload()
 	}
 	if trash, err = p.moveToTrash(id, false); err != nil {
 		return "", ioError(id, "delete", err)

@@ -15,5 +15,12 @@ func FaultPoints() []string {
 		"volume.split.committed",
 		"volume.split.prepared",
 		"volume.split.ready",
+		"volume.upload.begun",
+		"volume.upload.chunk",
+		"volume.upload.confirmed",
+		"volume.upload.done",
+		"volume.upload.manifest",
+		"volume.upload.page",
+		"volume.upload.page-recorded",
 	}
 }

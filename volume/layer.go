@@ -41,6 +41,7 @@ type layer struct {
 	takeoverMu sync.Mutex
 
 	hydrator hydrator
+	uploader uploader
 	// frozenData is the data of a layer that does not change any more; -1 while nobody has looked.
 	frozenData atomic.Int64
 }

@@ -11,6 +11,7 @@ import (
 
 	"drover"
 	"drover/internal/durable"
+	"drover/manifest"
 )
 
 // The files of a layer's directory. Those of the content have names that end in meta.Files.
@@ -39,6 +40,9 @@ type env struct {
 	budget    *budget
 	reserve   *reserve
 	dial      dialFunc
+	// codec and chunks are for snapshots in the object store.
+	codec  *manifest.Codec
+	chunks *chunkCache
 	// find finds a layer of the pool.
 	find func(drover.LayerID) (*layer, error)
 }
