@@ -76,6 +76,7 @@ func (p *pool) resume() {
 	p.wg.Go(func() { p.wipe(p.ctx) })
 	for _, l := range p.all() {
 		p.resumeHydration(l)
+		p.resumeUpload(l)
 	}
 }
 

@@ -43,10 +43,15 @@ func (p *pool) createLayer(ctx context.Context, spec drover.LayerSpec) (*layer, 
 	if err := p.checkLocalParent(spec); err != nil {
 		return nil, err
 	}
+	if spec.Snapshot != nil && p.cfg.Objects == nil {
+		return nil, noStore(p.cfg.Host)
+	}
 	if err := p.checkRoom(spec); err != nil {
 		return nil, err
 	}
-	m := &meta{Incarnation: newIncarnation(), Spec: spec, State: drover.LayerReady, Mapped: spec.Base != "" || spec.Parent != nil}
+	m := &meta{Incarnation: newIncarnation(), Spec: spec, State: drover.LayerReady}
+	m.Mapped = spec.Base != "" || m.origin() != nil
+	m.Activated = spec.Snapshot != nil // it does not change, unlike the layer of another host before the switch
 	err = p.install(m, func(dir string) error {
 		data, err := createFile(filepath.Join(dir, dataFile), int64(spec.Size))
 		if err != nil {
@@ -121,6 +126,11 @@ func checkSpec(host drover.HostID, spec drover.LayerSpec) error {
 	if err := spec.Cipher.Check(); err != nil {
 		return drover.AsError(fmt.Errorf("cannot create layer %s: %w", spec.ID, err))
 	}
+	if spec.Snapshot != nil {
+		if err := checkSnapshotSource(spec); err != nil {
+			return drover.Errorf(drover.Invalid, "cannot create layer %s: %w", spec.ID, err).WithField("snapshot")
+		}
+	}
 	if p := spec.Parent; p != nil {
 		if err := checkSize(p.Size); err != nil || p.Size > spec.Size {
 			return drover.Errorf(drover.Invalid, "cannot create layer %s of %d bytes over a parent of %d: the layer may be larger than its parent, but not smaller",
@@ -164,16 +174,17 @@ func (p *pool) again(l *layer, spec drover.LayerSpec) error {
 
 // checkRoom refuses a clone whose data could not fit. What is written later is not reserved.
 func (p *pool) checkRoom(spec drover.LayerSpec) error {
-	if spec.Parent == nil {
+	origin := (&meta{Spec: spec}).origin()
+	if origin == nil {
 		return nil
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(p.pool, &st); err != nil {
 		return ioError(spec.ID, "look for room for", err)
 	}
-	if free := drover.Bytes(st.Bavail) * drover.Bytes(st.Bsize); spec.Parent.Allocated > free {
+	if free := drover.Bytes(st.Bavail) * drover.Bytes(st.Bsize); origin.Allocated > free {
 		return drover.Errorf(drover.Exhausted, "cannot create layer %s: its parent holds %d bytes, the pool of host %s has %d free",
-			spec.ID, spec.Parent.Allocated, p.cfg.Host, free)
+			spec.ID, origin.Allocated, p.cfg.Host, free)
 	}
 	return nil
 }

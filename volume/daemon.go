@@ -47,8 +47,12 @@ type Config struct {
 	Threads int
 	// ParentWait bounds how long a read of an absent block waits for a parent that cannot be reached. 0 means 60 s.
 	ParentWait time.Duration
-	Log        *slog.Logger
-	Faults     *fault.Points
+	// Objects is where snapshots are kept; nil for nowhere.
+	Objects drover.ObjectStore
+	// UploadLimit bounds what is read for snapshots, in bytes per second; 0 for no limit. Guests go first in any case.
+	UploadLimit drover.Bytes
+	Log         *slog.Logger
+	Faults      *fault.Points
 }
 
 // withDefaults fills in and checks.
@@ -66,6 +70,8 @@ func (cfg Config) withDefaults() (Config, error) {
 		return cfg, drover.Errorf(drover.Invalid, "the storage daemon needs a pool directory and a run directory")
 	case cfg.ParentWait < 0:
 		return cfg, drover.Errorf(drover.Invalid, "the time to wait for a parent, %v, is negative", cfg.ParentWait).WithField("parent_wait")
+	case cfg.UploadLimit < 0:
+		return cfg, drover.Errorf(drover.Invalid, "the limit of uploads, %d bytes per second, is negative", cfg.UploadLimit).WithField("upload_limit")
 	}
 	return cfg, nil
 }

@@ -108,6 +108,7 @@ func (p *pool) giveUp(l *layer, wipe bool) error {
 		l.log.Info("frozen layer is unwanted")
 	}
 	l.cut(drover.Errorf(drover.Unavailable, "layer %s was deleted", l.id), func(*session) bool { return true }, true)
+	l.stopUpload()
 	p.absorber.nudge()
 	return nil
 }
@@ -115,6 +116,7 @@ func (p *pool) giveUp(l *layer, wipe bool) error {
 // dismiss takes a layer that nothing needs out of the list and its directory out of the way.
 func (p *pool) dismiss(l *layer, wipe bool) (trash string, err error) {
 	l.stopHydration()
+	l.stopUpload()
 	wipe = wipe && l.meta().Spec.Cipher == nil // what is encrypted is unreadable without its key
 	if trash, err = p.moveToTrash(l.id, wipe); err != nil {
 		return "", ioError(l.id, "delete", err)

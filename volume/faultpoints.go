@@ -23,6 +23,13 @@ func FaultPoints() []string {
 		"volume.take-in.copied",
 		"volume.take-in.marked",
 		"volume.unwanted.marked",
+		"volume.upload.begun",
+		"volume.upload.chunk",
+		"volume.upload.confirmed",
+		"volume.upload.done",
+		"volume.upload.manifest",
+		"volume.upload.page",
+		"volume.upload.page-recorded",
 		"volume.wipe.part",
 	)
 }

@@ -43,6 +43,7 @@ type layer struct {
 	edges sync.RWMutex
 
 	hydrator hydrator
+	uploader uploader
 	// frozenData is the data of a layer that does not change any more; -1 while nobody has looked.
 	frozenData atomic.Int64
 }

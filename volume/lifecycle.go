@@ -190,7 +190,8 @@ func (p *pool) thaw(ctx context.Context, id drover.LayerID) error {
 		return drover.Errorf(drover.Precondition, "cannot thaw layer %s: disk %s was fenced at epoch %d after the layer was frozen at %d, so it may have been written elsewhere",
 			id, m.Spec.Disk, fence, m.FrozenAt)
 	}
-	if err := l.update(func(m *meta) { m.State, m.FrozenAt = drover.LayerReady, 0 }); err != nil {
+	l.stopUpload() // what it would tell of is about to change
+	if err := l.update(func(m *meta) { m.State, m.FrozenAt, m.Upload = drover.LayerReady, 0, nil }); err != nil {
 		return err
 	}
 	l.frozenData.Store(-1)
@@ -252,6 +253,9 @@ func (p *pool) checkParent(ctx context.Context, id drover.LayerID) error {
 	}
 	if l = l.filled(); l == nil {
 		return nil
+	}
+	if s, ok := l.content().parent.(*snapshotParent); ok {
+		return s.check(ctx)
 	}
 	export := l.meta().parent()
 	if export.Host == p.cfg.Host {

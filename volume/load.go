@@ -11,6 +11,7 @@ import (
 
 	"drover"
 	"drover/internal/durable"
+	"drover/manifest"
 )
 
 // The files of a layer's directory. Those of the content have names that end in meta.Files.
@@ -42,6 +43,9 @@ type env struct {
 	dial      dialFunc
 	// changed is called when an unwanted layer may have to wait no more.
 	changed func()
+	// codec and chunks are for snapshots in the object store.
+	codec  *manifest.Codec
+	chunks *chunkCache
 	// find finds a layer of the pool.
 	find func(drover.LayerID) (*layer, error)
 }

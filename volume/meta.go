@@ -56,6 +56,8 @@ type meta struct {
 	Hydration *hydrationRecord `json:"hydration,omitempty"`
 	// KeyCheck tells the key that the layer was first opened with from any other.
 	KeyCheck string `json:"key_check,omitempty"`
+	// Upload is what is known of the layer's way into the object store.
+	Upload *uploadRecord `json:"upload,omitempty"`
 }
 
 // hydrationRecord is what is remembered of a hydration.
@@ -83,6 +85,11 @@ func (m *meta) clone() *meta {
 		h := *m.Hydration
 		c.Hydration = &h
 	}
+	if m.Upload != nil {
+		u := *m.Upload
+		u.Pages = slices.Clone(u.Pages)
+		c.Upload = &u
+	}
 	return &c
 }
 
@@ -106,6 +113,14 @@ func (m *meta) keepAsked() {
 func (m *meta) parent() *drover.Export {
 	if m.ParentDone {
 		return nil
+	}
+	return m.origin()
+}
+
+// origin returns what the layer is or was filled from; nil for nothing. For a snapshot it is an export of no host.
+func (m *meta) origin() *drover.Export {
+	if s := m.Spec.Snapshot; s != nil {
+		return &drover.Export{Layer: drover.LayerID(s.Snapshot), Size: s.Size, Allocated: s.Data}
 	}
 	return m.Spec.Parent
 }
@@ -200,6 +215,9 @@ func validLayerID(id drover.LayerID) bool { return layerRE.MatchString(string(id
 // may have changed since.
 func sameSpec(a, b drover.LayerSpec) bool {
 	if a.ID != b.ID || a.Disk != b.Disk || a.Size != b.Size || a.Base != b.Base || !a.Cipher.Equal(b.Cipher) || (a.Parent == nil) != (b.Parent == nil) {
+		return false
+	}
+	if (a.Snapshot == nil) != (b.Snapshot == nil) || a.Snapshot != nil && *a.Snapshot != *b.Snapshot {
 		return false
 	}
 	return a.Parent == nil || a.Parent.Layer == b.Parent.Layer && a.Parent.Host == b.Parent.Host &&

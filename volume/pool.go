@@ -12,6 +12,7 @@ import (
 
 	"drover"
 	"drover/internal/durable"
+	"drover/manifest"
 )
 
 // pool is all layers of one directory.
@@ -27,6 +28,8 @@ type pool struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+
+	uploads uploads
 
 	mu     sync.Mutex
 	layers map[drover.LayerID]*layer
@@ -48,6 +51,11 @@ func openPool(cfg Config, dial dialFunc) (*pool, error) {
 		layers: map[drover.LayerID]*layer{}, broken: map[drover.LayerID]error{}, turns: map[string]chan struct{}{},
 	}
 	p.find, p.changed = p.findLayer, p.absorber.nudge
+	if p.codec, err = manifest.NewCodec(codecUsers); err != nil {
+		return nil, err
+	}
+	p.chunks = newChunkCache()
+	p.uploads.init(cfg.UploadLimit)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	for _, dir := range []string{"layers", "fences", "new", "trash"} {
 		if err := durable.MkdirAll(filepath.Join(cfg.Dir, dir), 0o700); err != nil {

@@ -35,6 +35,9 @@ func daemonMain(text string) int {
 		return 2
 	}
 	cfg.Faults = fault.FromEnv(os.Getenv)
+	if dir := os.Getenv(envObjects); dir != "" {
+		cfg.Objects = dirStore{dir}
+	}
 	if err := Run(context.Background(), cfg); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -46,6 +49,7 @@ func daemonMain(text string) int {
 type processHost struct {
 	*testHost
 	faults string
+	env    []string
 	cmd    *exec.Cmd
 	gone   chan struct{}
 }
@@ -64,6 +68,7 @@ func (p *processHost) spawn() {
 	text := must[[]byte](p.tb)(json.Marshal(cfg))
 	p.cmd = exec.Command(os.Args[0])
 	p.cmd.Env = append(os.Environ(), envDaemon+"="+string(text), fault.EnvDir+"="+p.faults)
+	p.cmd.Env = append(p.cmd.Env, p.env...)
 	p.cmd.Stderr = p.tb.Output()
 	noErr(p.tb, p.cmd.Start())
 	p.gone = make(chan struct{})

@@ -20,6 +20,7 @@ func (l *layer) status() (drover.LayerStatus, error) {
 	l.mu.Lock()
 	s.Writer, s.Clients = l.writable, len(l.sessions)
 	l.mu.Unlock()
+	s.Upload = l.upload(m)
 	c, err := l.use()
 	if err != nil {
 		return s, err
@@ -37,7 +38,7 @@ func (l *layer) status() (drover.LayerStatus, error) {
 // filledOnce returns the layer of the chain whose hydration is that of this layer: the first that has, or had, a parent.
 func (l *layer) filledOnce() *layer {
 	for x := l; x != nil; x = x.below.Load() {
-		if m := x.meta(); m.Spec.Disk == l.meta().Spec.Disk && m.Spec.Parent != nil {
+		if m := x.meta(); m.Spec.Disk == l.meta().Spec.Disk && m.origin() != nil {
 			return x
 		}
 	}
@@ -75,10 +76,11 @@ func (c *content) taken() (drover.Bytes, error) {
 
 // hydration describes the progress of the copy; nil for a layer that never had a parent.
 func (l *layer) hydration(m *meta) *drover.Hydration {
-	if m.Spec.Parent == nil {
+	origin := m.origin()
+	if origin == nil {
 		return nil
 	}
-	h := &drover.Hydration{Total: m.Spec.Parent.Allocated}
+	h := &drover.Hydration{Total: origin.Allocated}
 	if rec := m.Hydration; rec != nil {
 		h.Copied, h.StartedAt, h.DoneAt = rec.Copied, rec.StartedAt, rec.DoneAt
 		h.Limit, h.Paused = rec.Limit, rec.Paused && !m.ParentDone

@@ -23,6 +23,7 @@ type upstream interface {
 var (
 	_ upstream = (*parent)(nil)
 	_ upstream = (*localParent)(nil)
+	_ upstream = (*snapshotParent)(nil)
 )
 
 // upstreamOf returns what the record says that the layer is filled from, nil for nothing.
@@ -31,6 +32,8 @@ func (e *env) upstreamOf(m *meta, log *slog.Logger) upstream {
 	switch {
 	case export == nil:
 		return nil
+	case m.Spec.Snapshot != nil:
+		return e.newSnapshotParent(*m.Spec.Snapshot, log)
 	case export.Host == e.cfg.Host:
 		return &localParent{layer: export.Layer, find: e.find}
 	}

@@ -159,3 +159,6 @@ func (l *layer) openValve() {
 		s.writes.release()
 	}
 }
+
+// busy reports whether a request is under way now.
+func (g *gate) busy() bool { return g.state.Load() >= gateOne }

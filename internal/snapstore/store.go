@@ -30,6 +30,17 @@ func New(objects drover.ObjectStore, volume drover.VolumeID, codec *manifest.Cod
 	return &Store{objects, volume, codec}, nil
 }
 
+// damage marks an error that says that the store answers and what it has is wrong or missing, so that to ask again will not help.
+type damage struct{ error }
+
+func (d damage) Unwrap() error { return d.error }
+
+// Damaged reports whether an error of this package says that what is stored is wrong or missing, and not that the store does not answer.
+func Damaged(err error) bool {
+	var d damage
+	return errors.As(err, &d)
+}
+
 // verified gets an object and gives it to check, again if it is damaged or missing.
 func (s *Store) verified(ctx context.Context, name string, check func([]byte) error) error {
 	var last error
@@ -39,8 +50,8 @@ func (s *Store) verified(ctx context.Context, name string, check func([]byte) er
 			if err = check(b); err == nil {
 				return nil
 			}
-			if !drover.Is(err, drover.Internal) {
-				return err
+			if drover.Is(err, drover.Precondition) {
+				return err // a newer version
 			}
 		} else if !drover.Is(err, drover.NotFound) {
 			return err
@@ -50,7 +61,7 @@ func (s *Store) verified(ctx context.Context, name string, check func([]byte) er
 			return drover.Errorf(drover.Canceled, "gave up reading %s: %w", name, context.Cause(ctx))
 		}
 	}
-	return last
+	return damage{last}
 }
 
 // Manifest reads a snapshot's manifest. want is its SHA-256; the zero hash takes any. NotFound when there is none.
@@ -91,7 +102,7 @@ func (s *Store) Page(ctx context.Context, ref manifest.PageRef) (p *manifest.Pag
 		return nil
 	})
 	if err != nil {
-		return nil, drover.Errorf(damage(err), "cannot read page %d (%s) of a snapshot of volume %s: %w", ref.Index, ref.Hash, s.volume, err)
+		return nil, drover.Errorf(missing(err), "cannot read page %d (%s) of a snapshot of volume %s: %w", ref.Index, ref.Hash, s.volume, err)
 	}
 	return p, nil
 }
@@ -100,21 +111,18 @@ func (s *Store) Page(ctx context.Context, ref manifest.PageRef) (p *manifest.Pag
 func (s *Store) Chunk(ctx context.Context, p []byte, h manifest.Hash) error {
 	err := s.verified(ctx, manifest.ChunkName(s.volume, h), func(b []byte) error { return s.codec.Decode(p, b, h) })
 	if err != nil {
-		return drover.Errorf(damage(err), "cannot read a chunk of volume %s: %w", s.volume, err)
+		return drover.Errorf(missing(err), "cannot read a chunk of volume %s: %w", s.volume, err)
 	}
 	return nil
 }
 
-// damage is the code for an object that must be there: that it is missing is damage.
-func damage(err error) drover.Code {
+// missing is the code for an object that must be there.
+func missing(err error) drover.Code {
 	if drover.Is(err, drover.NotFound) {
 		return drover.Internal
 	}
 	return drover.CodeOf(err)
 }
-
-// Damaged reports whether the store answers and what it has is wrong, so that to ask again will not help.
-func Damaged(err error) bool { return drover.Is(err, drover.Internal) }
 
 // PutChunk stores a chunk unless it is there, and returns how many bytes that took. buf is used for its stored form.
 func (s *Store) PutChunk(ctx context.Context, buf, chunk []byte, h manifest.Hash, pack bool) (int64, error) {
@@ -165,7 +173,7 @@ func (s *Store) Newest(ctx context.Context, without drover.SnapshotID) (*manifes
 		}
 		m, _, err := s.Manifest(ctx, id, manifest.Hash{})
 		switch {
-		case drover.Is(err, drover.NotFound), drover.Is(err, drover.Precondition), err != nil && Damaged(err):
+		case drover.Is(err, drover.Precondition), err != nil && Damaged(err):
 			continue
 		case err != nil:
 			return nil, err
