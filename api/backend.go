@@ -45,6 +45,11 @@ type Backend interface {
 	HostLayers(ctx context.Context, id drover.HostID) ([]drover.LayerStatus, error)
 	HostMachines(ctx context.Context, id drover.HostID) ([]fleet.MachineView, error)
 
+	// Keyring describes the keys of volumes; Precondition where the fleet does not keep them itself.
+	Keyring(ctx context.Context) (drover.Keyring, error)
+	// RotateKeys makes a new fleet key. Conflict when another rotation began just now.
+	RotateKeys(ctx context.Context) (drover.Keyring, error)
+
 	MoveMachine(ctx context.Context, req fleet.Move) (drover.Migration, error)
 	Migrations(ctx context.Context) ([]drover.Migration, error)
 	Migration(ctx context.Context, id drover.MigrationID) (drover.Migration, error)

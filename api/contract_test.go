@@ -59,6 +59,8 @@ func TestEveryOperationOfTheDocument(t *testing.T) {
 	s.want(200, "POST", "/v1/operator/migrations/"+string(migration.ID)+"/abort", "")
 	s.want(200, "GET", "/v1/operator/hosts", "")
 	s.want(200, "GET", "/v1/operator/hosts/h1", "")
+	s.want(200, "GET", "/v1/operator/keys", "")
+	s.want(200, "POST", "/v1/operator/keys/rotate", "")
 	s.want(200, "GET", "/v1/operator/hosts/h1/layers", "")
 	s.want(200, "GET", "/v1/operator/hosts/h1/machines", "")
 

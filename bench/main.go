@@ -51,6 +51,7 @@ func benches() []bench {
 	return []bench{
 		{"nbd", measureNBD},
 		{"hydrate", measureHydration},
+		{"cipher", measureCipher},
 		{"move", measureMoves},
 		{"memory", measureMemory},
 	}

@@ -41,6 +41,7 @@ type Backend struct {
 	migrations map[drover.MigrationID]drover.Migration
 	logs       []drover.LogLine
 	signals    []drover.SignalRequest
+	rotations  int
 }
 
 var _ api.Backend = (*Backend)(nil)
