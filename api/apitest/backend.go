@@ -30,6 +30,8 @@ type Backend struct {
 	Now func() time.Time
 	// Exec answers ExecMachine.
 	Exec func(drover.ExecRequest) (drover.ExecResult, error)
+	// Slow leaves snapshots and verifications under way until the test changes them; without it they are done at once.
+	Slow bool
 
 	mu         sync.Mutex
 	changed    chan struct{}
@@ -37,6 +39,8 @@ type Backend struct {
 	apps       map[drover.AppName]drover.App
 	machines   map[drover.MachineID]fleet.MachineView
 	volumes    map[drover.VolumeID]fleet.VolumeView
+	snapshots  map[drover.SnapshotID]drover.Snapshot
+	verified   map[drover.VolumeID]drover.Verification
 	hosts      []drover.HostInfo
 	migrations map[drover.MigrationID]drover.Migration
 	logs       []drover.LogLine
@@ -58,6 +62,8 @@ func New() *Backend {
 		apps:       map[drover.AppName]drover.App{},
 		machines:   map[drover.MachineID]fleet.MachineView{},
 		volumes:    map[drover.VolumeID]fleet.VolumeView{},
+		snapshots:  map[drover.SnapshotID]drover.Snapshot{},
+		verified:   map[drover.VolumeID]drover.Verification{},
 		hosts:      []drover.HostInfo{host("h1", "north"), host("h2", "south")},
 		migrations: map[drover.MigrationID]drover.Migration{},
 	}
@@ -102,6 +108,26 @@ func (b *Backend) ChangeVolume(id drover.VolumeID, change func(*fleet.VolumeView
 	v := b.volumes[id]
 	change(&v)
 	b.volumes[id] = v
+	b.notifyLocked()
+}
+
+// ChangeSnapshot lets the test change a snapshot.
+func (b *Backend) ChangeSnapshot(id drover.SnapshotID, change func(*drover.Snapshot)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.snapshots[id]
+	change(&s)
+	b.snapshots[id] = s
+	b.notifyLocked()
+}
+
+// ChangeVerification lets the test change how far the verification of a volume is.
+func (b *Backend) ChangeVerification(id drover.VolumeID, change func(*drover.Verification)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	v := b.verified[id]
+	change(&v)
+	b.verified[id] = v
 	b.notifyLocked()
 }
 
@@ -231,5 +257,6 @@ func (b *Backend) hostLocked(id drover.HostID) (drover.HostInfo, error) {
 func machineID(n int) drover.MachineID {
 	return drover.MachineID(fmt.Sprintf("%014x", 0xd0000000000000+n))
 }
+func snapshotID(n int) drover.SnapshotID   { return drover.SnapshotID(fmt.Sprintf("vs_%016x", n)) }
 func volumeID(n int) drover.VolumeID       { return drover.VolumeID(fmt.Sprintf("vol_%016x", n)) }
 func migrationID(n int) drover.MigrationID { return drover.MigrationID(fmt.Sprintf("mig_%016x", n)) }

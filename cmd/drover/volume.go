@@ -102,7 +102,7 @@ func newVolumeListCommand(c *cli) *cobra.Command {
 func volumeStateText(v apiv1.Volume) string {
 	text := string(v.State)
 	if v.Hydration != nil && !v.Hydration.Done {
-		text = fmt.Sprintf("%s %d %%", text, percent(v.Hydration))
+		text = fmt.Sprintf("%s %d %%", text, percent(&v.Hydration.Hydration))
 	}
 	if v.HostStatus != drover.HostOK {
 		text += fmt.Sprintf("? (host %s)", v.HostStatus)
@@ -138,7 +138,7 @@ func newVolumeShowCommand(c *cli) *cobra.Command {
 			return c.printFields([2]string{"ID", string(v.ID)}, [2]string{"Name", v.Name}, [2]string{"App", string(v.App)},
 				[2]string{"State", volumeStateText(v)}, [2]string{"Size", sizeText(v.Size)}, [2]string{"Host", string(v.Host)},
 				[2]string{"Region", string(v.Region)}, [2]string{"Machine", string(v.AttachedMachineID)},
-				[2]string{"Hydration", hydrationText(v.Hydration)}, [2]string{"Created", c.moment(v.CreatedAt)})
+				[2]string{"Hydration", volumeHydrationText(v.Hydration)}, [2]string{"Created", c.moment(v.CreatedAt)})
 		},
 	}
 	addApp(cmd, &app)
@@ -175,4 +175,11 @@ func newVolumeDestroyCommand(c *cli) *cobra.Command {
 	addApp(cmd, &app)
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd
+}
+
+func volumeHydrationText(h *apiv1.VolumeHydration) string {
+	if h == nil {
+		return ""
+	}
+	return hydrationText(&h.Hydration)
 }
