@@ -106,7 +106,7 @@ func (h *handler) fromSource(c *call, order *fleet.CreateVolume, req apiv1.Creat
 		if req.Size != 0 {
 			sizeField = "size"
 		}
-		return badField(sizeField, "makes %d bytes, less than the %d of %s; leave it out, or give as much at least", order.Size, size, field)
+		return badField(sizeField, "is less than the %d bytes of %s; leave it out, or give as much at least", size, field)
 	}
 	if order.Unencrypted && cipher != nil {
 		return badField("encrypted", "is false, but %s is encrypted, and so is what is made of it", field)

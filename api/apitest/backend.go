@@ -32,6 +32,8 @@ type Backend struct {
 	Exec func(drover.ExecRequest) (drover.ExecResult, error)
 	// Slow leaves snapshots and verifications under way until the test changes them; without it they are done at once.
 	Slow bool
+	// NeedsRestart is what ExtendVolume says.
+	NeedsRestart bool
 
 	mu         sync.Mutex
 	changed    chan struct{}
@@ -54,7 +56,7 @@ func New() *Backend {
 	host := func(id drover.HostID, region drover.Region) drover.HostInfo {
 		return drover.HostInfo{ID: id, Region: region, Roles: []drover.Role{drover.RoleWorker}, Address: "10.0.0.1", StorageAddress: "10.0.0.1:4290",
 			Accel: drover.AccelTCG, AccelReason: "/dev/kvm: no such file", VMM: "QEMU 7.2.22", Version: "test", CPUs: 2, Memory: 4 * drover.GiB,
-			MemoryUsed: drover.GiB, Disk: 100 * drover.GiB, DiskUsed: 10 * drover.GiB, Machines: 0, StartedAt: epoch, SeenAt: epoch, Status: drover.HostOK}
+			MemoryUsed: drover.GiB, Disk: 100 * drover.GiB, DiskUsed: 10 * drover.GiB, DiskProvisioned: 40 * drover.GiB, StartedAt: epoch, SeenAt: epoch, Status: drover.HostOK}
 	}
 	return &Backend{
 		Now:        func() time.Time { return epoch },

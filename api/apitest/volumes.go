@@ -200,7 +200,7 @@ func (b *Backend) ExtendVolume(_ context.Context, req fleet.ExtendVolume) (fleet
 		v.Volume.Size = req.Size
 		return nil
 	})
-	return fleet.Extended{Volume: v}, err
+	return fleet.Extended{Volume: v, NeedsRestart: b.NeedsRestart}, err
 }
 
 // SetHydration changes the background copy of a volume that hydrates.
