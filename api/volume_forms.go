@@ -38,6 +38,7 @@ func volumeForm(v fleet.VolumeView) apiv1.Volume {
 		DestroyedAt:       vol.DestroyedAt,
 		WipeAt:            vol.WipeAt,
 		Hydration:         hydrationForm(v.Hydration),
+		Conditions:        v.Conditions,
 	}
 	if vol.From != nil {
 		form.SourceVolumeID = vol.From.Volume

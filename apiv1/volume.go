@@ -49,6 +49,8 @@ type Volume struct {
 	Verification *drover.Verification `json:"verification,omitempty"`
 	// Trouble says why the volume cannot be used, or not be written.
 	Trouble string `json:"trouble,omitempty"`
+	// Conditions is what is not as it should be with its snapshots.
+	Conditions []drover.Condition `json:"conditions,omitempty"`
 }
 
 // VolumeHydration is the progress of a hydration with what is computed from it.

@@ -181,8 +181,12 @@ func TestConditionsAreShown(t *testing.T) {
 		}
 		return hosts
 	})
+	backend.ChangeVolume(theVolume, func(v *fleet.VolumeView) {
+		v.Conditions = []drover.Condition{{Code: drover.SnapshotFailing, Severity: drover.SeverityWarning, Subject: string(theVolume), Text: "host h1 does not answer", Since: at}}
+	})
 	list, show := r.run(t.Context(), "host", "list"), r.run(t.Context(), "host", "show", "h1")
-	golden(t, filepath.Join("testdata", "progress", "conditions.txt"), list.stdout+"---\n"+show.stdout)
+	volume := r.run(t.Context(), "volume", "show", "data")
+	golden(t, filepath.Join("testdata", "progress", "conditions.txt"), list.stdout+"---\n"+show.stdout+"---\n"+volume.stdout)
 }
 
 func TestMeter(t *testing.T) {

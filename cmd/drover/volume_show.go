@@ -30,7 +30,10 @@ func newVolumeShowCommand(c *cli) *cobra.Command {
 			if c.json {
 				return c.printJSON(v)
 			}
-			return c.printFields(c.volumeFields(v)...)
+			if err := c.printFields(c.volumeFields(v)...); err != nil {
+				return err
+			}
+			return c.printConditions(v.Conditions)
 		},
 	}
 	addApp(cmd, &app)
