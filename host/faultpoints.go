@@ -30,6 +30,8 @@ func FaultPoints() []string {
 		"host.freeze.before-mark",
 		"host.hydrate.after",
 		"host.hydrate.before",
+		"host.key.after",
+		"host.key.before",
 		"host.kill.after",
 		"host.kill.before",
 		"host.quiesce.after-mark",

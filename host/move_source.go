@@ -29,7 +29,7 @@ func (m *machine) exportLayers(ctx context.Context) error {
 			return err
 		}
 		exports = append(exports, drover.Export{Disk: d.Disk, Volume: d.Volume, Layer: d.Layer, Size: status.Size, Host: cfg.ID,
-			Address: cfg.StorageAddress, Name: string(d.Layer), Allocated: status.Allocated})
+			Address: cfg.StorageAddress, Name: string(d.Layer), Allocated: status.Allocated, Cipher: status.Cipher})
 		return nil
 	})
 	if err != nil {

@@ -14,7 +14,7 @@ func (a *Agent) volumeCreate(ctx context.Context, req drover.VolumeRequest) (dro
 		return drover.LayerStatus{}, drover.Errorf(drover.Invalid, "volume %q: a size of %d bytes is not a positive multiple of %d", v.ID, v.Size,
 			drover.BlockSize).WithField("size")
 	}
-	disk := diskRecord{Disk: v.ID.Disk(), Volume: v.ID, Layer: drover.LayerFor(v.ID.Disk(), ""), Size: v.Size}
+	disk := diskRecord{Disk: v.ID.Disk(), Volume: v.ID, Layer: drover.LayerFor(v.ID.Disk(), ""), Size: v.Size, Cipher: v.Cipher}
 	err := a.update(func(tx *boltstore.Tx) error {
 		old, ok, err := diskBucket.Get(tx, string(disk.Disk))
 		if err != nil {
@@ -34,7 +34,7 @@ func (a *Agent) volumeCreate(ctx context.Context, req drover.VolumeRequest) (dro
 	}
 	a.hit("host.volume-create.before")
 	status, err := call(ctx, func(ctx context.Context) (drover.LayerStatus, error) {
-		return a.cfg.Storage.CreateLayer(ctx, LayerSpec{ID: disk.Layer, Disk: disk.Disk, Size: disk.Size})
+		return a.cfg.Storage.CreateLayer(ctx, LayerSpec{ID: disk.Layer, Disk: disk.Disk, Size: disk.Size, Cipher: disk.Cipher})
 	})
 	if err != nil {
 		return status, err

@@ -43,8 +43,10 @@ func (p *pool) hydrate(ctx context.Context, id drover.LayerID, limit drover.Byte
 	return nil
 }
 
-// resume goes on with the copies that were under way when the last process ended.
+// resume goes on with what was under way when the last process ended.
 func (p *pool) resume() {
+	p.wg.Go(func() { p.absorb(p.ctx) })
+	p.wg.Go(func() { p.wipe(p.ctx) })
 	for _, l := range p.all() {
 		p.resumeHydration(l)
 		p.resumeUpload(l)
@@ -97,6 +99,7 @@ func (l *layer) runHydration(ctx context.Context) {
 		if err == nil {
 			l.hydrator.trouble.Store(nil)
 			rec := l.meta().Hydration
+			l.env.changed()
 			l.log.Info("hydration done", "copied", int64(rec.Copied), "total", int64(rec.Total), "dur", time.Since(begun))
 			return
 		}

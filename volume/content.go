@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 
 	"drover"
@@ -26,6 +27,10 @@ type content struct {
 	parent upstream
 	// refs counts those who use the content, plus one while a layer has it. At zero the files are closed.
 	refs atomic.Int64
+	disk drover.DiskID
+	// sums are those of data, which keeps them; nil without.
+	sums   *sums
+	damage damage
 	// over is nil for a layer that has every block itself.
 	over atomic.Pointer[overlay]
 
@@ -45,6 +50,8 @@ type overlay struct {
 	// src is nil when there is no parent, or when nothing is needed of it any more.
 	src   atomic.Pointer[source]
 	guest activity
+	// changed has the blocks that were written since somebody who copies them took them out; nil while nobody copies.
+	changed atomic.Pointer[bitmap]
 	// spoil makes the live map not count after a restart.
 	spoil func()
 
@@ -119,6 +126,15 @@ func (o *overlay) mark(first, end int64) {
 	if o.table != nil && first < end {
 		o.table.dirty.set(first/sectorBlocks, (end-1)/sectorBlocks+1)
 	}
+	o.touch(first, end)
+}
+
+// touch records that present blocks may hold something else. It is called when that is done: whoever takes the blocks out of the
+// bitmap and reads them after that reads what was written.
+func (o *overlay) touch(first, end int64) {
+	if changed := o.changed.Load(); changed != nil {
+		changed.set(first, end)
+	}
 }
 
 // blocksOf returns the blocks that a range of bytes touches.
@@ -147,12 +163,12 @@ func (c *content) local(off, n int64) bool {
 func (c *content) ReadAt(ctx context.Context, p []byte, off int64) error {
 	o := c.enterGuest()
 	if o == nil {
-		return ioError(c.name, "read", c.data.ReadAt(p, off))
+		return c.readData(ctx, p, off)
 	}
 	defer o.leave()
 	first, end := blocksOf(off, int64(len(p)))
 	if o.present.all(first, end) {
-		return ioError(c.name, "read", c.data.ReadAt(p, off))
+		return c.readData(ctx, p, off)
 	}
 	if src := o.src.Load(); src != nil {
 		err := c.materialize(ctx, o, src, first, end, guestClass)
@@ -193,7 +209,7 @@ func (c *content) readComposed(ctx context.Context, o *overlay, src *source, p [
 		var err error
 		switch {
 		case present:
-			err = ioError(c.name, "read", c.data.ReadAt(part, off))
+			err = c.readData(ctx, part, off)
 		case fetch:
 			err = src.read(ctx, guestClass, part, off)
 		default:
@@ -238,6 +254,9 @@ func (c *content) fail(what string, cause error) error {
 				o.spoil()
 			}
 			o.leave()
+		}
+		if serr := c.sums.giveUp(cause); serr != nil {
+			return errors.Join(c.failure(), serr)
 		}
 	}
 	return c.failure()

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -76,6 +77,8 @@ func (p *pool) checkBase(spec drover.LayerSpec) error {
 		return drover.Errorf(drover.Precondition, "cannot create layer %s: its base %s is neither an image nor frozen", spec.ID, spec.Base).WithField("base")
 	case m.Unwanted:
 		return drover.Errorf(drover.Precondition, "cannot create layer %s: its base %s was deleted", spec.ID, spec.Base).WithField("base")
+	case !m.Spec.Cipher.Equal(spec.Cipher):
+		return mixedCiphers(spec, "base "+string(spec.Base), m.Spec.Cipher)
 	case m.Spec.Size > spec.Size:
 		return drover.Errorf(drover.Invalid, "cannot create layer %s of %d bytes: its base %s has %d", spec.ID, spec.Size, spec.Base, m.Spec.Size).WithField("size")
 	}
@@ -105,6 +108,11 @@ func (p *pool) checkLocalParent(spec drover.LayerSpec) error {
 	return nil
 }
 
+// mixedCiphers says that blocks of a layer would come from where they are encrypted in another way.
+func mixedCiphers(spec drover.LayerSpec, from string, has *drover.Cipher) error {
+	return drover.Errorf(drover.Invalid, "cannot create layer %s, which is %s: its %s is %s", spec.ID, spec.Cipher, from, has).WithField("cipher")
+}
+
 func checkSpec(host drover.HostID, spec drover.LayerSpec) error {
 	if !validLayerID(spec.ID) {
 		return drover.Errorf(drover.Invalid, "%q is no layer ID: letters, digits, dots, hyphens and underscores are expected", spec.ID).WithField("id")
@@ -120,10 +128,16 @@ func checkSpec(host drover.HostID, spec drover.LayerSpec) error {
 			return drover.Errorf(drover.Invalid, "cannot create layer %s: %w", spec.ID, err).WithField("snapshot")
 		}
 	}
+	if err := spec.Cipher.Check(); err != nil {
+		return drover.AsError(fmt.Errorf("cannot create layer %s: %w", spec.ID, err))
+	}
 	if p := spec.Parent; p != nil {
 		if err := checkSize(p.Size); err != nil || p.Size > spec.Size {
 			return drover.Errorf(drover.Invalid, "cannot create layer %s of %d bytes over a parent of %d: the layer may be larger than its parent, but not smaller",
 				spec.ID, spec.Size, p.Size).WithField("parent.size")
+		}
+		if !p.Cipher.Equal(spec.Cipher) {
+			return mixedCiphers(spec, "parent "+string(p.Layer), p.Cipher)
 		}
 		if p.Host == host && p.Layer != "" {
 			return nil

@@ -97,6 +97,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return errors.Join(err, listeners.close())
 	}
+	if err := p.resumeVhost(); err != nil {
+		return errors.Join(err, listeners.close(), p.close())
+	}
 	p.resume()
 	err = serve(ctx, p, listeners)
 	return errors.Join(err, p.close())

@@ -35,10 +35,14 @@ type layer struct {
 	// valve holds back requests while the content changes hands.
 	valve    valve
 	sessions map[*session]struct{}
+	// vhost serves the layer over vhost-user-blk while it is open; nil while it is not.
+	vhost    *vhostExport
 	sequence uint64
 	// writer is the session that wrote last; only it may write on.
 	writer     atomic.Pointer[session]
 	takeoverMu sync.Mutex
+	// edges is held by writes to an encrypted layer, exclusively by those that write a part of a sector: see plain.
+	edges sync.RWMutex
 
 	hydrator hydrator
 	uploader uploader
@@ -139,11 +143,13 @@ func (l *layer) hydrated(now func() hydrationRecord) error {
 
 // close ends all connections and gives the content up.
 func (l *layer) close(flush bool) error {
+	wait := l.endVhost()
 	l.cut(drover.Errorf(drover.Unavailable, "layer %s is withdrawn", l.id), func(*session) bool { return true }, true)
+	wait()
 	c := l.content()
 	var errs []error
 	if flush && c.failure() == nil {
-		errs = append(errs, c.Flush(context.Background()))
+		errs = append(errs, c.seal(context.Background()))
 	}
 	if c.parent != nil {
 		if err := c.parent.close(); err != nil {
@@ -151,4 +157,18 @@ func (l *layer) close(flush bool) error {
 		}
 	}
 	return errors.Join(append(errs, c.close())...)
+}
+
+// presentUpTo returns the layer's map as that of a larger one, and whether the layer has one.
+func (l *layer) presentUpTo(blocks int64) (present *bitmap, mapped bool) {
+	present = newBitmap(blocks)
+	o := l.content().enter()
+	if o == nil {
+		return present, false
+	}
+	defer o.leave()
+	for w := range o.present.words {
+		present.words[w] = loadWord(o.present, int64(w))
+	}
+	return present, true
 }

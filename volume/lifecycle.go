@@ -21,17 +21,29 @@ func (p *pool) open(ctx context.Context, id drover.LayerID, epoch drover.Epoch) 
 	if err := p.mayOpen(l, epoch); err != nil {
 		return drover.Attachment{}, err
 	}
+	key, err := p.keyFor(l)
+	if err != nil {
+		return drover.Attachment{}, err
+	}
 	if err := p.raise(l.meta().Spec.Disk, epoch); err != nil {
 		return drover.Attachment{}, err
 	}
 	if l.meta().Writer != epoch {
-		if err := l.update(func(m *meta) { m.Writer, m.Activated = epoch, true }); err != nil {
+		check := l.meta().KeyCheck
+		if key != nil {
+			check = key.check
+		}
+		if err := l.update(func(m *meta) { m.Writer, m.Activated, m.KeyCheck = epoch, true, check }); err != nil {
 			return drover.Attachment{}, err
 		}
 	}
 	l.setWritable(epoch)
+	vhost, err := p.serveVhost(l, epoch)
+	if err != nil {
+		return drover.Attachment{}, err
+	}
 	l.log.Info("layer opened", "epoch", uint64(epoch))
-	return drover.Attachment{Socket: filepath.Join(p.run, nbdSocket), Export: exportName(id, epoch)}, nil
+	return drover.Attachment{Transport: drover.TransportNBD, Socket: filepath.Join(p.run, nbdSocket), Export: exportName(id, epoch), VhostSocket: vhost}, nil
 }
 
 // mayOpen checks everything that is against opening the layer at the epoch.
@@ -115,7 +127,7 @@ func (l *layer) endWriting(ctx context.Context, change func(*meta)) error {
 	if l.meta().State == drover.LayerImage {
 		return nil
 	}
-	if err := l.content().Flush(ctx); err != nil {
+	if err := l.content().seal(ctx); err != nil {
 		return err
 	}
 	l.content().faults.Hit("volume.close.flushed")
@@ -147,6 +159,7 @@ func (p *pool) freeze(ctx context.Context, id drover.LayerID) (drover.LayerStatu
 		if err := l.endWriting(ctx, func(m *meta) { m.State, m.FrozenAt = drover.LayerFrozen, fence }); err != nil {
 			return drover.LayerStatus{}, err
 		}
+		p.forgetKeys()
 	}
 	return l.status()
 }

@@ -22,7 +22,7 @@ const (
 )
 
 // contentNames begin the names of the files that a content consists of, and that change hands with it. It is never written to.
-var contentNames = [...]string{dataFile, mapName}
+var contentNames = [...]string{dataFile, mapName, sumsName}
 
 // fileName is the name of one of the content's files.
 func fileName(name, files string) string {
@@ -43,6 +43,8 @@ type env struct {
 	// codec and chunks are for snapshots in the object store.
 	codec  *manifest.Codec
 	chunks *chunkCache
+	// changed is called when an unwanted layer may have to wait no more.
+	changed func()
 	// find finds a layer of the pool.
 	find func(drover.LayerID) (*layer, error)
 }
@@ -92,6 +94,9 @@ func (e *env) loadLayer(id drover.LayerID) (_ *layer, err error) {
 	if !m.Mapped {
 		return l, l.removeLiveMap()
 	}
+	if err := c.sanitize(c.over.Load()); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
 	return l, l.simplify()
 }
 
@@ -131,14 +136,18 @@ func removeStrayFiles(dir string, m *meta) error {
 // meanwhile.
 func (e *env) openContent(dir string, m *meta, under *content, log *slog.Logger) (_ *content, err error) {
 	path := filepath.Join(dir, fileName(dataFile, m.Files))
-	data, err := openFile(path, int64(m.Spec.Size), m.State == drover.LayerImage)
+	data, err := openData(path, int64(m.Spec.Size), m.State == drover.LayerImage)
 	if err != nil {
 		return nil, err
 	}
 	if m.parent() != nil {
 		data = data.filling(path)
 	}
+	if m.State != drover.LayerImage {
+		data.sums = e.openSums(dir, m, log)
+	}
 	c := newContent(m.Spec.ID, int64(m.Spec.Size), data)
+	c.disk, c.sums = m.Spec.Disk, data.sums
 	c.faults, c.image = e.cfg.Faults, m.State == drover.LayerImage
 	if under != nil && under.retain() {
 		c.under = under
@@ -176,9 +185,6 @@ func (e *env) openOverlay(dir string, m *meta, c *content, log *slog.Logger) err
 		}
 	}
 	c.setOverlay(o)
-	if err := c.sanitize(o); err != nil {
-		return err
-	}
 	if !found {
 		live.seal(head)
 	}

@@ -36,8 +36,9 @@ type meta struct {
 	SplitFrom drover.LayerID `json:"split_from,omitempty"`
 	// Unwanted: the layer was deleted, and stays only until the one layer over it has taken it in.
 	Unwanted bool `json:"unwanted,omitempty"`
-	// AbsorbedBy is the layer that takes it in. From then on the data file holds some blocks of that layer.
-	AbsorbedBy drover.LayerID `json:"absorbed_by,omitempty"`
+	// Absorbed: the layer over it is taking it in, so that the data file has some blocks of that layer. Once no layer names it as its base,
+	// the file is that layer's, and must not be touched under this name.
+	Absorbed bool `json:"absorbed,omitempty"`
 	// Wipe: the data is overwritten before it is given up.
 	Wipe  bool              `json:"wipe,omitempty"`
 	State drover.LayerState `json:"state"`
@@ -55,6 +56,8 @@ type meta struct {
 	Hydration *hydrationRecord `json:"hydration,omitempty"`
 	// Upload is what is known of the layer's way into the object store.
 	Upload *uploadRecord `json:"upload,omitempty"`
+	// KeyCheck tells the key that the layer was first opened with from any other.
+	KeyCheck string `json:"key_check,omitempty"`
 }
 
 // hydrationRecord is what is remembered of a hydration.
@@ -210,7 +213,7 @@ func validLayerID(id drover.LayerID) bool { return layerRE.MatchString(string(id
 // sameSpec reports whether a layer may be what a second request asks for. The parent's address and what it holds
 // may have changed since.
 func sameSpec(a, b drover.LayerSpec) bool {
-	if a.ID != b.ID || a.Disk != b.Disk || a.Size != b.Size || a.Base != b.Base || (a.Parent == nil) != (b.Parent == nil) {
+	if a.ID != b.ID || a.Disk != b.Disk || a.Size != b.Size || a.Base != b.Base || !a.Cipher.Equal(b.Cipher) || (a.Parent == nil) != (b.Parent == nil) {
 		return false
 	}
 	if (a.Snapshot == nil) != (b.Snapshot == nil) || a.Snapshot != nil && *a.Snapshot != *b.Snapshot {

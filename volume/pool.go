@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +18,11 @@ import (
 // pool is all layers of one directory.
 type pool struct {
 	env
-	fences fences
+	fences   fences
+	keys     *keys
+	absorber absorber
+	// wiping is nudged when there is something to be wiped.
+	wiping chan struct{}
 
 	// Background copies run under ctx, and wg waits for them.
 	ctx    context.Context
@@ -40,11 +45,12 @@ func openPool(cfg Config, dial dialFunc) (*pool, error) {
 		return nil, err
 	}
 	p := &pool{
-		env:    env{pool: cfg.Dir, run: cfg.RunDir, boot: boot, cfg: cfg, budget: newBudget(), dial: dial},
-		fences: fences{dir: filepath.Join(cfg.Dir, "fences"), known: map[drover.DiskID]drover.Epoch{}},
+		env:      env{pool: cfg.Dir, run: cfg.RunDir, boot: boot, cfg: cfg, budget: newBudget(), dial: dial},
+		fences:   fences{dir: filepath.Join(cfg.Dir, "fences"), known: map[drover.DiskID]drover.Epoch{}},
+		absorber: absorber{wake: make(chan struct{}, 1)}, wiping: make(chan struct{}, 1),
 		layers: map[drover.LayerID]*layer{}, broken: map[drover.LayerID]error{}, turns: map[string]chan struct{}{},
 	}
-	p.find = p.findLayer
+	p.find, p.changed = p.findLayer, p.absorber.nudge
 	if p.codec, err = manifest.NewCodec(codecUsers); err != nil {
 		return nil, err
 	}
@@ -66,9 +72,13 @@ func openPool(cfg Config, dial dialFunc) (*pool, error) {
 		return nil, drover.Errorf(drover.Internal, "cannot reserve space in the pool %s: %w", cfg.Dir, err)
 	}
 	p.fences.reserve = p.reserve
+	if p.keys, err = openKeys(cfg.RunDir); err != nil {
+		return nil, errors.Join(err, p.reserve.close())
+	}
 	if err := p.loadAll(); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
+	p.forgetKeys()
 	return p, nil
 }
 
@@ -80,6 +90,9 @@ func (p *pool) sweep() error {
 			return err
 		}
 		for _, e := range entries {
+			if strings.HasSuffix(e.Name(), wipeSuffix) {
+				continue // goes on being wiped
+			}
 			if err := durable.Remove(filepath.Join(p.pool, dir, e.Name())); err != nil {
 				return err
 			}
@@ -140,28 +153,32 @@ func (p *pool) loadAll() error {
 // records nothing is known of what lies over a layer.
 func (p *pool) removeLeftLayers(records map[drover.LayerID]*meta, complete bool) error {
 	for id, m := range records {
-		if m.heldBy(records[m.SplitFrom]) || m.heldBy(records[m.AbsorbedBy]) {
-			p.cfg.Log.Info("what is left of a layer is removed", "layer", string(id))
+		if m.heldBy(records[m.SplitFrom]) {
+			p.cfg.Log.Info("what is left of a split is removed", "layer", string(id))
 			if err := p.removeLayerDir(id, false); err != nil {
 				return err
 			}
 			delete(records, id)
 		}
 	}
-	for complete {
-		id := unneeded(records)
-		if id == "" {
-			break
-		}
-		if err := p.removeLayerDir(id, records[id].Wipe); err != nil {
-			return err
+	for id := unneeded(records); id != ""; id = unneeded(records) {
+		m := records[id]
+		switch {
+		case complete:
+			if err := p.removeLayerDir(id, m.Wipe && !m.Absorbed); err != nil {
+				return err
+			}
+		case m.Absorbed:
+			p.refuse(id, errors.New("the layer that takes it in is not known, since the record of another layer cannot be read"))
+		default:
+			return nil
 		}
 		delete(records, id)
 	}
 	return nil
 }
 
-// heldBy reports whether the other layer has the content that this record names: the split had not come to its commit, or the take-in had.
+// heldBy reports whether the other layer has the content that this record names: the split had not come to its commit.
 func (m *meta) heldBy(other *meta) bool { return other != nil && other.Incarnation == m.Incarnation }
 
 // unneeded returns a layer that is unwanted and lies under nothing, empty for none.
@@ -181,8 +198,8 @@ func unneeded(records map[drover.LayerID]*meta) drover.LayerID {
 // removeLayerDir removes the directory of a layer that was never loaded.
 func (p *pool) removeLayerDir(id drover.LayerID, wipe bool) error {
 	trash, err := p.moveToTrash(id, wipe)
-	if err == nil && !wipe {
-		err = durable.Remove(trash)
+	if err == nil {
+		err = p.emptyTrash(trash)
 	}
 	return ioError(id, "remove what is left of", err)
 }
@@ -217,6 +234,7 @@ func (p *pool) load(id drover.LayerID) {
 			l.writable = 0
 		}
 	}
+	l.withdrawn = l.meta().Unwanted
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.layers[id] = l

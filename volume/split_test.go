@@ -84,7 +84,7 @@ func (h *testHost) tidy() {
 	for _, e := range must[[]os.DirEntry](h.tb)(os.ReadDir(filepath.Join(h.cfg.Dir, "layers"))) {
 		dir := filepath.Join(h.cfg.Dir, "layers", e.Name())
 		m := must[*meta](h.tb)(readMeta(filepath.Join(dir, metaFile), drover.LayerID(e.Name())))
-		known := []string{metaFile, fileName(dataFile, m.Files)}
+		known := []string{metaFile, fileName(dataFile, m.Files), fileName(sumsName, m.Files)}
 		if m.Mapped {
 			known = append(known, fileName(mapName, m.Files))
 			live[m.Incarnation+".map"] = true

@@ -14,7 +14,7 @@ import (
 func (l *layer) status() (drover.LayerStatus, error) {
 	m := l.meta()
 	s := drover.LayerStatus{ID: l.id, Disk: m.Spec.Disk, State: m.State, Size: m.Spec.Size, Base: m.Spec.Base, Unwanted: m.Unwanted,
-		Exports: slices.Clone(m.Exports)}
+		Exports: slices.Clone(m.Exports), Cipher: m.Spec.Cipher}
 	l.mu.Lock()
 	s.Writer, s.Clients = l.writable, len(l.sessions)
 	l.mu.Unlock()

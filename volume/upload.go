@@ -124,7 +124,7 @@ func (p *pool) mayUpload(l *layer, src *drover.SnapshotSource) error {
 	case m.State != drover.LayerFrozen:
 		return drover.Errorf(drover.Precondition, "cannot upload layer %s: its state is %s, and only what does not change can be a snapshot", l.id, m.State).
 			WithHint("split the layer, and upload what was split off")
-	case m.Unwanted || m.AbsorbedBy != "":
+	case m.Unwanted || m.Absorbed:
 		return drover.Errorf(drover.Precondition, "cannot upload layer %s: it was deleted", l.id)
 	case m.parent() != nil && !m.Activated:
 		return drover.Errorf(drover.Precondition, "cannot upload layer %s: it was never opened, and until the switch its parent may still change", l.id)
