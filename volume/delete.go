@@ -101,7 +101,14 @@ func (p *pool) mayDelete(l *layer) error {
 // giveUp records that the layer is unwanted. The one over it takes it in in the background.
 func (p *pool) giveUp(l *layer, wipe bool) error {
 	if m := l.meta(); !m.Unwanted || wipe && !m.Wipe {
-		if err := l.update(func(m *meta) { m.Unwanted, m.Wipe = true, m.Wipe || wipe }); err != nil {
+		l.stopUpload()
+		err := l.update(func(m *meta) {
+			if m.Unwanted, m.Wipe = true, m.Wipe || wipe; m.uploading() {
+				m.Upload = nil // the snapshot is given up
+			}
+		})
+		if err != nil {
+			p.resumeUpload(l)
 			return err
 		}
 		p.cfg.Faults.Hit("volume.unwanted.marked")

@@ -69,6 +69,8 @@ type Config struct {
 	Network string `json:"network,omitempty"`
 	// ImageProxy is the HTTP proxy through which registries are reached. Default: as the environment says.
 	ImageProxy string `json:"image_proxy,omitempty"`
+	// ObjectStore is where snapshots are kept. Default: the fleet's bus.
+	ObjectStore *ObjectStore `json:"object_store,omitempty"`
 }
 
 // Bus says how the host reaches the fleet's NATS, and on control hosts how it serves it.
@@ -162,6 +164,7 @@ func (c *Config) check() []string {
 		parsed, err := url.Parse(c.ImageProxy)
 		wrong(err == nil && parsed.Scheme == "http" && parsed.Host != "", "image_proxy: %q is not an address such as http://10.0.0.1:3128", c.ImageProxy)
 	}
+	c.checkObjectStore(wrong)
 	slices.Sort(mistakes)
 	return mistakes
 }

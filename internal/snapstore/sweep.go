@@ -177,3 +177,39 @@ func (s *Store) pagesOf(ctx context.Context, m *manifest.Manifest, needed *manif
 	}
 	return nil
 }
+
+// Remover removes snapshots, of any volume.
+type Remover struct {
+	objects drover.ObjectStore
+	codec   *manifest.Codec
+}
+
+// NewRemover returns a Remover of a store.
+func NewRemover(objects drover.ObjectStore) (*Remover, error) {
+	codec, err := manifest.NewCodec(1)
+	if err != nil {
+		return nil, err
+	}
+	return &Remover{objects, codec}, nil
+}
+
+// Remove removes a snapshot: its manifest, and everything of the volume that none of the snapshots to keep needs. It may be repeated, and
+// goes on where it was cut. What holds for Sweep holds for it. Invalid when the snapshot is among those to keep.
+func (r *Remover) Remove(ctx context.Context, volume drover.VolumeID, snapshot drover.SnapshotID, keep []drover.SnapshotID) error {
+	if slices.Contains(keep, snapshot) {
+		return drover.Errorf(drover.Invalid, "snapshot %s of volume %s cannot be removed and kept", snapshot, volume)
+	}
+	if err := manifest.CheckSnapshot(snapshot); err != nil {
+		return err
+	}
+	s, err := New(r.objects, volume, r.codec)
+	if err != nil {
+		return err
+	}
+	// First, so that no upload compares with it any more.
+	if err := r.objects.Delete(ctx, manifest.ManifestName(volume, snapshot)); err != nil {
+		return err
+	}
+	_, err = s.Sweep(ctx, keep)
+	return err
+}
