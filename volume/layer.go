@@ -180,6 +180,7 @@ func (e *env) openOverlay(l *layer, base *content) error {
 		src := newSource(l.parent, int64(m.Spec.Size), base != nil, e.cfg.ParentWait, e.budget)
 		if m.Hydration != nil {
 			src.copied.Store(int64(m.Hydration.Copied))
+			l.parent.traffic.Wire.Store(int64(m.Hydration.Wire))
 		}
 		o.src.Store(src)
 	}

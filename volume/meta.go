@@ -49,6 +49,7 @@ type hydrationRecord struct {
 	Started   bool         `json:"started"`
 	Limit     drover.Bytes `json:"limit,omitempty"`
 	Copied    drover.Bytes `json:"copied"`
+	Wire      drover.Bytes `json:"wire,omitempty"`
 	Total     drover.Bytes `json:"total,omitempty"`
 	Skipped   drover.Bytes `json:"skipped,omitempty"`
 	StartedAt time.Time    `json:"started_at,omitzero"`

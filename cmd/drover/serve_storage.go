@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"time"
 
+	"drover/internal/hostconf"
 	"drover/volume"
 )
 
@@ -16,14 +17,15 @@ const storageThreads = 16
 func serveStorage(ctx context.Context, p process) error {
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + storageThreads) // as nbd.ServerConfig.Threads asks for
 	return volume.Run(ctx, volume.Config{
-		Host:       p.conf.ID,
-		Dir:        filepath.Join(p.conf.DataDir, "storage"),
-		RunDir:     p.conf.RunDir,
-		Listen:     p.conf.StorageListen,
-		TLSDir:     p.conf.TLSDir,
-		Threads:    storageThreads,
-		ParentWait: time.Duration(p.conf.ParentTimeout),
-		Log:        p.log,
-		Faults:     p.faults,
+		Host:         p.conf.ID,
+		Dir:          filepath.Join(p.conf.DataDir, "storage"),
+		RunDir:       p.conf.RunDir,
+		Listen:       p.conf.StorageListen,
+		TLSDir:       p.conf.TLSDir,
+		Threads:      storageThreads,
+		ParentWait:   time.Duration(p.conf.ParentTimeout),
+		Log:          p.log,
+		Uncompressed: p.conf.LinkCompression == hostconf.CompressionOff,
+		Faults:       p.faults,
 	})
 }
