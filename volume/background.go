@@ -127,7 +127,7 @@ func (l *layer) runHydration(ctx context.Context) {
 			l.hydrator.trouble.Store(nil)
 			rec := l.meta().Hydration
 			l.env.changed()
-			l.log.Info("hydration done", "copied", int64(rec.Copied), "total", int64(rec.Total), "dur", time.Since(begun))
+			l.log.Info("hydration done", "copied", int64(rec.Copied), "wire", int64(rec.Wire), "total", int64(rec.Total), "dur", time.Since(begun))
 			return
 		}
 		if ctx.Err() != nil {
@@ -156,10 +156,10 @@ func (l *layer) checkpoint() error {
 	if src == nil {
 		return nil
 	}
-	copied := drover.Bytes(src.copied.Load())
+	copied, wire := drover.Bytes(src.copied.Load()), l.content().wire()
 	return l.update(func(m *meta) {
 		if m.Hydration != nil {
-			m.Hydration.Copied = copied
+			m.Hydration.Copied, m.Hydration.Wire = copied, wire
 		}
 	})
 }
@@ -174,7 +174,7 @@ func (l *layer) finalRecord() hydrationRecord {
 	}
 	defer o.leave()
 	if src := o.src.Load(); src != nil {
-		rec.Copied = drover.Bytes(src.copied.Load())
+		rec.Copied, rec.Wire = drover.Bytes(src.copied.Load()), l.content().wire()
 		rec.Total, _, _ = src.progress(o)
 	}
 	rec.Skipped = max(0, rec.Total-rec.Copied)

@@ -202,6 +202,9 @@ func (e *env) openOverlay(dir string, m *meta, c *content, log *slog.Logger) err
 	src := newSource(c.parent, filled*blockSize, c.under != nil, e.cfg.ParentWait, e.budget)
 	if m.Hydration != nil {
 		src.copied.Store(int64(m.Hydration.Copied))
+		if p, remote := c.parent.(*parent); remote {
+			p.traffic.Wire.Store(int64(m.Hydration.Wire))
+		}
 	}
 	if c.under == nil {
 		o.mark(filled, head.blocks) // what is beyond the parent's end is empty

@@ -67,6 +67,7 @@ type hydrationRecord struct {
 	Limit     drover.Bytes `json:"limit,omitempty"`
 	Paused    bool         `json:"paused,omitempty"`
 	Copied    drover.Bytes `json:"copied"`
+	Wire      drover.Bytes `json:"wire,omitempty"`
 	Total     drover.Bytes `json:"total,omitempty"`
 	Skipped   drover.Bytes `json:"skipped,omitempty"`
 	StartedAt time.Time    `json:"started_at,omitzero"`

@@ -82,8 +82,8 @@ func (l *layer) hydration(m *meta) *drover.Hydration {
 	}
 	h := &drover.Hydration{Total: origin.Allocated}
 	if rec := m.Hydration; rec != nil {
-		h.Copied, h.StartedAt, h.DoneAt = rec.Copied, rec.StartedAt, rec.DoneAt
 		h.Limit, h.Paused = rec.Limit, rec.Paused && !m.ParentDone
+		h.Copied, h.Wire, h.StartedAt, h.DoneAt = rec.Copied, rec.Wire, rec.StartedAt, rec.DoneAt
 		if m.ParentDone {
 			h.Total, h.Skipped = rec.Total, rec.Skipped
 		}
@@ -103,7 +103,7 @@ func (l *layer) hydration(m *meta) *drover.Hydration {
 		return h
 	}
 	total, absent, known := src.progress(o)
-	h.Copied, h.BytesPerSecond = drover.Bytes(src.copied.Load()), drover.Bytes(src.rate.rate())
+	h.Copied, h.Wire, h.BytesPerSecond = drover.Bytes(src.copied.Load()), l.content().wire(), drover.Bytes(src.rate.rate())
 	h.Skipped = max(0, total-absent-h.Copied)
 	h.TotalKnown = known
 	if known || total > h.Total {
