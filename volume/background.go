@@ -70,8 +70,12 @@ func (p *pool) pauseHydration(ctx context.Context, id drover.LayerID, paused boo
 // resume goes on with the copies that were under way when the last process ended.
 func (p *pool) resume() {
 	for _, l := range p.all() {
-		if m := l.meta(); m.parent() != nil && m.Hydration != nil && m.Hydration.Started {
+		m := l.meta()
+		if m.parent() != nil && m.Hydration != nil && m.Hydration.Started {
 			p.startHydration(l)
+		}
+		if v := m.Verification; v != nil && !v.Done && v.Against != againstParent {
+			p.startVerifying(l, m.Against)
 		}
 	}
 }
@@ -90,6 +94,7 @@ func (p *pool) startHydration(l *layer) {
 	p.wg.Go(func() {
 		defer close(h.done)
 		l.runHydration(ctx)
+		p.settleIdle(ctx, l)
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.running = false
@@ -154,6 +159,7 @@ func (l *layer) checkpoint() error {
 	return l.update(func(m *meta) {
 		if m.Hydration != nil {
 			m.Hydration.Copied = copied
+			m.Verification, m.Against = l.hydrator.pace.verification.status(), nil
 		}
 	})
 }

@@ -38,6 +38,8 @@ type overlay struct {
 	// src is nil when there is no parent, or when nothing is needed of it any more.
 	src   atomic.Pointer[source]
 	guest activity
+	// fetched has the blocks that came from the parent, were not written since and were not compared with it yet; nil without one.
+	fetched *bitmap
 	// spoil makes the live map not count after a restart.
 	spoil func()
 
@@ -100,6 +102,14 @@ func (o *overlay) mark(first, end int64) {
 	o.present.set(first, end)
 	if o.table != nil && first < end {
 		o.table.dirty.set(first/sectorBlocks, (end-1)/sectorBlocks+1)
+	}
+}
+
+// touched records that the blocks are not any more what the parent has: before they are changed, and after they were seen to be present
+// or while they are locked, so that whoever stores what was fetched does not say otherwise later.
+func (o *overlay) touched(first, end int64) {
+	if o.fetched != nil {
+		o.fetched.clear(first, end)
 	}
 }
 

@@ -259,6 +259,7 @@ func (p *pool) discardLayer(ctx context.Context, id drover.LayerID) (trash strin
 			return "", drover.Errorf(drover.Precondition, "cannot delete layer %s: it is exported to %v", id, m.Exports)
 		}
 		l.stopHydration()
+		l.stopVerifying()
 	}
 	trash = filepath.Join(p.pool, "trash", string(id)+"."+newIncarnation())
 	if err := p.reserve.with(func() error { return durable.Rename(p.layerDir(id), trash) }); err != nil {

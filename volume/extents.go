@@ -46,6 +46,9 @@ func (c *content) extents(ctx context.Context, metaContext string, off, n int64)
 	case nbd.ContextAllocation:
 		err := c.allocationExtents(&out, o, src, off, off+n)
 		return out, err
+	case nbd.ContextSum:
+		err := c.sumExtents(ctx, &out, o, src, off, off+n)
+		return out, err
 	}
 	return nil, drover.Errorf(drover.Invalid, "unknown metadata context %q", metaContext)
 }
@@ -136,4 +139,85 @@ func (c *content) dataExtents(out *extentList, off, end int64) error {
 		off = stop
 	}
 	return nil
+}
+
+// sumExtents describes the checksums of the composed view, block by block. What the layer itself and its base do not have is not known.
+func (c *content) sumExtents(ctx context.Context, out *extentList, o *overlay, src *source, off, end int64) error {
+	for off < end && !out.full() {
+		from, stop := c.originOf(o, src, off, end)
+		var err error
+		switch {
+		case from == fromData:
+			stop, err = c.dataSums(ctx, out, off, stop)
+		case from == fromBase && o.base != nil && off < o.base.size:
+			stop = min(stop, o.base.size)
+			base := o.base.enter()
+			var baseSrc *source
+			if base != nil {
+				baseSrc = base.src.Load()
+			}
+			err = o.base.sumExtents(ctx, out, base, baseSrc, off, stop)
+			base.leave()
+		default:
+			out.add(stop-off, unknownSum)
+		}
+		if err != nil {
+			return err
+		}
+		off = stop
+	}
+	return nil
+}
+
+// dataSums describes the sums of the layer's own file, up to the offset that it returns. Those that are not kept are computed from what
+// the file holds.
+func (c *content) dataSums(ctx context.Context, out *extentList, off, end int64) (int64, error) {
+	for off < end && !out.full() {
+		start, stop, err := c.data.NextData(off, end)
+		if err != nil {
+			return off, ioError(c.name, "examine", err)
+		}
+		start = start / blockSize * blockSize
+		if start > off {
+			out.add(start-off, unknownSum)
+		}
+		for off = max(off, start); off < stop && !out.full(); off += min(blockSize-off%blockSize, end-off) {
+			sum, err := c.blockSum(off / blockSize)
+			if err != nil {
+				return off, err
+			}
+			out.add(min(blockSize-off%blockSize, end-off), sum)
+			if ctx.Err() != nil {
+				return off, context.Cause(ctx)
+			}
+		}
+	}
+	return off, nil
+}
+
+// blockSum is the kept checksum of a present block, or that of what the file holds.
+func (c *content) blockSum(block int64) (uint32, error) {
+	if sum := c.sums.get(block); sum != unknownSum {
+		return sum, nil
+	}
+	p := make([]byte, blockSize)
+	if c.sums == nil {
+		err := c.data.ReadAt(p, block*blockSize)
+		return sumOf(p), ioError(c.name, "read", err)
+	}
+	return c.learnSum(block, p)
+}
+
+// learnSum computes the sum of a block while nobody writes it, and keeps it.
+func (c *content) learnSum(block int64, p []byte) (uint32, error) {
+	c.sums.lock(block, block+1)
+	defer c.sums.unlock(block, block+1)
+	if err := c.data.ReadAt(p, block*blockSize); err != nil {
+		return unknownSum, ioError(c.name, "read", err)
+	}
+	sum := sumOf(p)
+	if c.sums.get(block) == unknownSum {
+		c.sums.put(block, sum)
+	}
+	return sum, nil
 }

@@ -12,5 +12,6 @@ func FaultPoints() []string {
 		"volume.flush.map-synced",
 		"volume.hydrate.checkpoint",
 		"volume.hydrate.complete",
+		"volume.hydrate.copied",
 	}
 }

@@ -71,6 +71,10 @@ func (c *content) hydrate(ctx context.Context, pace *pace, checkpoint func() err
 	if err := c.Flush(ctx); err != nil {
 		return err
 	}
+	c.faults.Hit("volume.hydrate.copied")
+	if err := h.verify(ctx); err != nil {
+		return err
+	}
 	src.forget()
 	return nil
 }

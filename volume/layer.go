@@ -49,6 +49,7 @@ type layer struct {
 	takeoverMu sync.Mutex
 
 	hydrator hydrator
+	verifier verifier
 	// frozenData is the data of a layer that does not change any more; -1 while nobody has looked.
 	frozenData atomic.Int64
 }
@@ -93,6 +94,8 @@ type env struct {
 	reserve   *reserve
 	settings  *settings
 	dial      dialFunc
+	// snapshots finds what layers should hold by a snapshot; nil without an object store.
+	snapshots snapshotSums
 }
 
 func (e *env) layerDir(id drover.LayerID) string { return filepath.Join(e.pool, "layers", string(id)) }
@@ -115,6 +118,7 @@ func (e *env) loadLayer(id drover.LayerID, baseOf func(drover.LayerID) (*content
 		l.hydrator.pace.setLimit(m.Hydration.Limit)
 		l.hydrator.pace.pause(m.Hydration.Paused)
 	}
+	l.hydrator.pace.verification = goOnVerifying(m.Verification)
 	var base *content
 	if m.Spec.Base != "" {
 		if base, err = baseOf(m.Spec.Base); err != nil {
@@ -181,7 +185,8 @@ func (e *env) openOverlay(l *layer, base *content) error {
 	}
 	adopt(live.bitmap, stored, table)
 	o := &overlay{present: live.bitmap, table: table, base: base, spoil: live.spoil}
-	o.release = func() { l.releaseOverlay(f, live) }
+	compared := l.openFetched(o, head)
+	o.release = func() { l.releaseOverlay(f, live, compared) }
 	l.content().setOverlay(o)
 	if err := l.content().sanitize(o); err != nil {
 		l.content().dropOverlay()
@@ -213,8 +218,8 @@ func adopt(live, stored *bitmap, table *mapFile) {
 }
 
 // releaseOverlay runs when nobody uses the overlay any more.
-func (l *layer) releaseOverlay(f file, live *liveMap) {
-	err := errors.Join(f.Close(), live.close())
+func (l *layer) releaseOverlay(f file, live, fetched *liveMap) {
+	err := errors.Join(f.Close(), live.close(), fetched.close())
 	if !l.meta().Mapped {
 		err = errors.Join(err, l.removeMap())
 	}
@@ -225,7 +230,7 @@ func (l *layer) releaseOverlay(f file, live *liveMap) {
 
 // removeMap removes the maps of a layer that needs none.
 func (l *layer) removeMap() error {
-	errs := []error{os.Remove(l.live), nil}
+	errs := []error{os.Remove(l.live), nil, os.Remove(l.live + fetchedSuffix)}
 	path := filepath.Join(l.dir, mapName)
 	if _, err := os.Stat(path); err == nil {
 		errs[1] = durable.Remove(path)
@@ -252,8 +257,12 @@ func (l *layer) hydrated(now func() hydrationRecord) error {
 	if !plain && l.meta().Spec.Base == "" {
 		return drover.Errorf(drover.Internal, "layer %s has absent blocks after its hydration", l.id)
 	}
-	done := now()
-	if err := l.update(func(m *meta) { m.ParentDone, m.Mapped, m.Hydration = true, !plain, &done }); err != nil {
+	done, verified := now(), l.hydrator.pace.verification.end(nil)
+	err := l.update(func(m *meta) {
+		m.ParentDone, m.Mapped, m.Hydration = true, !plain, &done
+		m.Verification, m.Against = verified, nil
+	})
+	if err != nil {
 		return err
 	}
 	l.content().faults.Hit("volume.hydrate.complete")

@@ -41,6 +41,9 @@ type meta struct {
 	FrozenAt  drover.Epoch     `json:"frozen_at,omitempty"`
 	Exports   []drover.HostID  `json:"exports,omitempty"`
 	Hydration *hydrationRecord `json:"hydration,omitempty"`
+	// Verification is the newest comparison; one that is not done goes on after a restart. Against is the snapshot that it is with.
+	Verification *drover.Verification   `json:"verification,omitempty"`
+	Against      *drover.SnapshotSource `json:"against,omitempty"`
 }
 
 // hydrationRecord is what is remembered of a hydration.

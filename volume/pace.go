@@ -108,6 +108,8 @@ type pace struct {
 	moved atomic.Int64
 	// refusal is why blocks are left over that the parent does not give; nil when there are none.
 	refusal atomic.Pointer[string]
+	// verification is the comparison with the parent that ends the hydration; nil for none.
+	verification *verification
 }
 
 func newPace(limit drover.Bytes, host *bucket) *pace {

@@ -297,7 +297,7 @@ func (s *session) TryWriteAt(p []byte, off int64) (bool, error) {
 // tryReadAt reads from a complete or present range what needs no disk. Whatever is in the way is left to ReadAt.
 func (c *content) tryReadAt(p []byte, off int64) bool {
 	f, ok := c.data.(osFile)
-	if !ok || !c.present(off, int64(len(p))) {
+	if !ok || !c.present(off, int64(len(p)), false) {
 		return false
 	}
 	n, err := unix.Preadv2(int(f.Fd()), [][]byte{p}, off, unix.RWF_NOWAIT)
@@ -305,7 +305,7 @@ func (c *content) tryReadAt(p []byte, off int64) bool {
 }
 
 func (c *content) tryWriteAt(p []byte, off int64) (bool, error) {
-	if !c.present(off, int64(len(p))) {
+	if !c.present(off, int64(len(p)), true) {
 		return false, nil
 	}
 	if err := c.failure(); err != nil {
@@ -316,13 +316,19 @@ func (c *content) tryWriteAt(p []byte, off int64) (bool, error) {
 	return true, ioError(c.name, "write", err)
 }
 
-// present reports whether the range needs neither parent nor base.
-func (c *content) present(off, n int64) bool {
+// present reports whether the range needs neither parent nor base, before it is read or written.
+func (c *content) present(off, n int64, write bool) bool {
 	o := c.enterGuest()
 	if o == nil {
 		return true
 	}
 	defer o.leave()
 	first, end := blocksOf(off, n)
-	return o.present.all(first, end)
+	if !o.present.all(first, end) {
+		return false
+	}
+	if write {
+		o.touched(first, end)
+	}
+	return true
 }

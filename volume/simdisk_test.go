@@ -175,6 +175,9 @@ type memParent struct {
 	asked   atomic.Int64
 	blocked atomic.Pointer[chan struct{}] // closed when the parent answers again
 	why     atomic.Pointer[string]
+	// beforeSums is called before checksums are told; with lies they are wrong.
+	beforeSums func()
+	lies       bool
 }
 
 var _ reader = (*memParent)(nil)
@@ -207,12 +210,19 @@ func (m *memParent) extents(ctx context.Context, _ class, metaContext string, of
 		return nil, err
 	}
 	m.asked.Add(1)
+	if metaContext == nbd.ContextSum && m.beforeSums != nil {
+		m.beforeSums()
+	}
 	var out extentList
 	for b := off / blockSize; b*blockSize < off+n; b++ {
 		var flags uint32
 		switch {
 		case metaContext == nbd.ContextPresent && (m.own == nil || m.own.get(b)):
 			flags = nbd.FlagPresent
+		case metaContext == nbd.ContextSum:
+			if flags = sumOf(m.data[b*blockSize : (b+1)*blockSize]); m.lies {
+				flags++
+			}
 		case metaContext == nbd.ContextAllocation && isZero(m.data[b*blockSize:(b+1)*blockSize]):
 			flags = nbd.FlagHole | nbd.FlagZero
 		}

@@ -19,6 +19,8 @@ type class int
 const (
 	guestClass class = iota
 	hydrationClass
+	// aheadClass is for what a guest may read next.
+	aheadClass
 )
 
 // reader is a parent that can be asked. A call waits while the parent cannot be reached, until its context ends.
@@ -239,7 +241,7 @@ func (s *source) ask(ctx context.Context, who class, metaContext string, first, 
 
 // materialize makes every block of [first, end) present that comes from the parent. For a guest it waits at most src.wait.
 func (c *content) materialize(ctx context.Context, o *overlay, src *source, first, end int64, who class) error {
-	if who == hydrationClass {
+	if who != guestClass {
 		return c.fetchAbsent(ctx, o, src, first, end, who)
 	}
 	return c.forGuest(ctx, src, first, func(ctx context.Context) error {
@@ -363,5 +365,5 @@ func (c *content) fetchBlocks(ctx context.Context, o *overlay, src *source, firs
 		return err
 	}
 	src.count(int64(len(buf)))
-	return c.keep(o, first, buf)
+	return c.keepFrom(o, first, buf, o.fetched)
 }

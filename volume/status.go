@@ -26,6 +26,7 @@ func (l *layer) status() (drover.LayerStatus, error) {
 		s.Trouble = err.Error()
 	}
 	s.Hydration = l.hydration(m)
+	s.Verification = l.verification(m)
 	return s, nil
 }
 

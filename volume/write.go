@@ -18,12 +18,14 @@ func (c *content) WriteAt(ctx context.Context, p []byte, off int64, fua bool) er
 	defer o.leave()
 	first, end := blocksOf(off, int64(len(p)))
 	if o.present.all(first, end) {
+		o.touched(first, end)
 		return c.written(ctx, fua, c.data.WriteAt(p, off))
 	}
 	if err := c.completeEdges(ctx, o, off, int64(len(p))); err != nil {
 		return err
 	}
 	unlock := o.locks.lock(first, end)
+	o.touched(first, end)
 	err := c.writeLocked(o, p, off, first, end)
 	unlock()
 	return c.written(ctx, fua, err)
@@ -78,12 +80,14 @@ func (c *content) clearRange(ctx context.Context, off, n int64, fua bool, do fun
 	defer o.leave()
 	first, end := blocksOf(off, n)
 	if o.present.all(first, end) {
+		o.touched(first, end)
 		return c.written(ctx, fua, do(off, n))
 	}
 	if err := c.completeEdges(ctx, o, off, n); err != nil {
 		return err
 	}
 	unlock := o.locks.lock(first, end)
+	o.touched(first, end)
 	err := do(off, n)
 	if err == nil {
 		o.mark(first, end)
@@ -129,12 +133,17 @@ func (c *content) copyUp(ctx context.Context, o *overlay, block int64) error {
 // keep stores blocks that were read from elsewhere, except those that became present meanwhile: whatever made them so is newer.
 // Blocks of zeroes are marked and not written.
 func (c *content) keep(o *overlay, first int64, data []byte) error {
+	return c.keepFrom(o, first, data, nil)
+}
+
+// keepFrom is keep that remembers in from which blocks it stored.
+func (c *content) keepFrom(o *overlay, first int64, data []byte, from *bitmap) error {
 	end := first + int64(len(data))/blockSize
 	unlock := o.locks.lock(first, end)
 	defer unlock()
 	for b := o.present.next(first, end, false); b < end; {
 		stop := o.present.next(b, end, true)
-		if err := c.keepRun(o, b, data[(b-first)*blockSize:(stop-first)*blockSize]); err != nil {
+		if err := c.keepRun(o, b, data[(b-first)*blockSize:(stop-first)*blockSize], from); err != nil {
 			return err
 		}
 		b = o.present.next(stop, end, false)
@@ -143,7 +152,7 @@ func (c *content) keep(o *overlay, first int64, data []byte) error {
 }
 
 // keepRun stores absent blocks, run by run of what is not zeroes.
-func (c *content) keepRun(o *overlay, first int64, data []byte) error {
+func (c *content) keepRun(o *overlay, first int64, data []byte, from *bitmap) error {
 	n := int64(len(data)) / blockSize
 	for b := int64(0); b < n; {
 		zero := isZero(data[b*blockSize : (b+1)*blockSize])
@@ -157,6 +166,9 @@ func (c *content) keepRun(o *overlay, first int64, data []byte) error {
 			if err != nil {
 				return errors.Join(ioError(c.name, "fill", err), c.emptyAbsent(o, first+b, first+stop))
 			}
+		}
+		if from != nil { // before anybody can write there without the lock, and say so
+			from.set(first+b, first+stop)
 		}
 		o.mark(first+b, first+stop)
 		b = stop
