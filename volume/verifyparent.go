@@ -177,7 +177,9 @@ func (h *hydration) verify(ctx context.Context) error {
 	total, _, _ := h.src.progress(h.o)
 	v.begin(total)
 	if h.o.fetched == nil {
-		v.update(func(now *drover.Verification) { now.Problem, now.Unknown = "it is not known what came from the parent", total })
+		v.update(func(now *drover.Verification) {
+			now.Problem, now.Unknown = "it is not known what came from the parent", total
+		})
 		return nil
 	}
 	ref := &parentSums{c: h.c, o: h.o, src: h.src, ask: h.pace.ask}
