@@ -137,11 +137,16 @@ func (c *content) ReadAt(ctx context.Context, p []byte, off int64) error {
 	}
 	defer o.leave()
 	first, end := blocksOf(off, int64(len(p)))
+	src := o.src.Load()
 	if o.present.all(first, end) {
+		if src != nil {
+			c.noteRead(ctx, src, first, end, false)
+		}
 		return c.readData(ctx, p, off)
 	}
-	if src := o.src.Load(); src != nil {
+	if src != nil {
 		err := c.materialize(ctx, o, src, first, end, guestClass)
+		c.noteRead(ctx, src, first, end, true)
 		if drover.Is(err, drover.Exhausted) {
 			// There is no room to keep what was fetched, but that is no reason to fail a read.
 			return c.readThrough(ctx, o, src, p, off)

@@ -120,6 +120,7 @@ func (c *content) written(ctx context.Context, fua bool, err error) error {
 
 // close ends the use of the content. Nobody may use it any more.
 func (c *content) close() error {
+	c.stopAhead()
 	c.dropOverlay()
 	if err := c.data.Close(); err != nil {
 		return drover.Errorf(drover.Internal, "cannot close layer %s: %w", c.name, err)

@@ -201,6 +201,7 @@ func (e *env) openOverlay(l *layer, base *content) error {
 		if m.Hydration != nil {
 			src.copied.Store(int64(m.Hydration.Copied))
 		}
+		src.ahead.may = l.hydrator.pace.may
 		o.src.Store(src)
 	}
 	return nil
@@ -267,6 +268,7 @@ func (l *layer) hydrated(now func() hydrationRecord) error {
 	}
 	l.content().faults.Hit("volume.hydrate.complete")
 	if o != nil {
+		l.content().stopAhead()
 		o.src.Store(nil)
 	}
 	if f, ok := l.content().data.(osFile); ok {

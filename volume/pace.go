@@ -173,6 +173,22 @@ func (p *pace) take(ctx context.Context, n int64) error {
 	return p.host.take(ctx, n)
 }
 
+// may reports whether n bytes may go at once, and counts them if so. It never waits.
+func (p *pace) may(n int64) bool {
+	if p.paused() {
+		return false
+	}
+	for _, b := range []*bucket{p.own, p.host} {
+		if b == nil {
+			continue
+		}
+		if wait, _ := b.try(n); wait > 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // most is how many blocks one request may have.
 func (p *pace) most() int64 {
 	most := int64(maxFetch)

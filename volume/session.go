@@ -329,6 +329,8 @@ func (c *content) present(off, n int64, write bool) bool {
 	}
 	if write {
 		o.touched(first, end)
+	} else if src := o.src.Load(); src != nil {
+		src.ahead.note(c, first, end, false)
 	}
 	return true
 }

@@ -171,6 +171,7 @@ type memParent struct {
 	data    []byte
 	own     *bitmap // nil: the parent has no base
 	reads   atomic.Int64
+	guests  atomic.Int64 // those of reads that a guest waits for
 	bytes   atomic.Int64
 	asked   atomic.Int64
 	blocked atomic.Pointer[chan struct{}] // closed when the parent answers again
@@ -195,11 +196,14 @@ func (m *memParent) wait(ctx context.Context) error {
 	}
 }
 
-func (m *memParent) read(ctx context.Context, _ class, p []byte, off int64) error {
+func (m *memParent) read(ctx context.Context, who class, p []byte, off int64) error {
 	if err := m.wait(ctx); err != nil {
 		return err
 	}
 	m.reads.Add(1)
+	if who == guestClass {
+		m.guests.Add(1)
+	}
 	m.bytes.Add(int64(len(p)))
 	copy(p, m.data[off:])
 	return nil
@@ -286,7 +290,9 @@ func (s *simLayer) openOn(live *bitmap, data file) error {
 		return err
 	}
 	if s.parent != nil {
-		o.src.Store(newSource(s.parent, s.size, s.base != nil, 30*time.Second, newBudget()))
+		src := newSource(s.parent, s.size, s.base != nil, 30*time.Second, newBudget())
+		src.ahead.stop() // a crash at the k-th operation wants the same operations each time
+		o.src.Store(src)
 	}
 	return nil
 }

@@ -51,6 +51,7 @@ type source struct {
 	budget *budget
 	chunks []chunk
 	flying flying
+	ahead  ahead
 	copied atomic.Int64
 	rate   meter
 	// waiting counts requests of guests that wait for the parent now.
@@ -59,8 +60,10 @@ type source struct {
 
 func newSource(from reader, size int64, based bool, wait time.Duration, b *budget) *source {
 	blocks := size / blockSize
-	return &source{from: from, based: based, blocks: blocks, wait: wait, budget: b,
+	s := &source{from: from, based: based, blocks: blocks, wait: wait, budget: b,
 		chunks: make([]chunk, (blocks+chunkBlocks-1)/chunkBlocks)}
+	s.ahead.init()
+	return s
 }
 
 // chunk is what is known of one part of the layer.
