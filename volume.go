@@ -11,7 +11,7 @@ const (
 	VolumeCreating VolumeState = "creating"
 	// VolumeCreated: the layer is there and complete.
 	VolumeCreated VolumeState = "created"
-	// VolumeHydrating: usable, while blocks are still fetched from another host.
+	// VolumeHydrating: usable, while blocks are still fetched from another host, a frozen layer, or the object store.
 	VolumeHydrating VolumeState = "hydrating"
 	// VolumeDestroyed: it was destroyed by a user, and can be brought back until Volume.WipeAt.
 	VolumeDestroyed VolumeState = "destroyed"
@@ -21,12 +21,14 @@ const (
 
 // Volume is a block device of an app. The control side writes it.
 type Volume struct {
-	ID     VolumeID    `json:"id"`
-	App    AppName     `json:"app"`
-	Name   string      `json:"name"`
-	Region Region      `json:"region"`
-	Size   Bytes       `json:"size"`
-	State  VolumeState `json:"state"`
+	ID     VolumeID `json:"id"`
+	App    AppName  `json:"app"`
+	Name   string   `json:"name"`
+	Region Region   `json:"region"`
+	Size   Bytes    `json:"size"`
+	// Grow is what it is being made larger to; 0 when that is done.
+	Grow  Bytes       `json:"grow,omitempty"`
+	State VolumeState `json:"state"`
 	// Host is where the volume lives while no machine has it. While one has, the machine's placement says it.
 	Host HostID `json:"host"`
 	// Machine has the volume; empty when none has.

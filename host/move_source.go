@@ -25,11 +25,16 @@ func (m *machine) exportLayers(ctx context.Context) error {
 		}
 		m.agent.hit("host.export.after")
 		status, err := cfg.Storage.Layer(ctx, d.Layer)
+		if err == nil && status.Size < d.Size {
+			// An extension was cut after its record: the target must not clone less than the volume is.
+			err = cfg.Storage.Resize(ctx, d.Layer, d.Size)
+			status.Size = d.Size
+		}
 		if err != nil {
 			return err
 		}
 		exports = append(exports, drover.Export{Disk: d.Disk, Volume: d.Volume, Layer: d.Layer, Size: status.Size, Host: cfg.ID,
-			Address: cfg.StorageAddress, Name: string(d.Layer), Allocated: status.Allocated})
+			Address: cfg.StorageAddress, Name: string(d.Layer), Allocated: status.Allocated, Cipher: status.Cipher})
 		return nil
 	})
 	if err != nil {
