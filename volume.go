@@ -38,6 +38,8 @@ type Volume struct {
 	// Cipher is how it is encrypted; nil for not at all.
 	Cipher *Cipher `json:"cipher,omitempty"`
 	Limits Limits  `json:"limits,omitzero"`
+	// LimitsPending: the host has not been told of the newest limits yet.
+	LimitsPending bool `json:"limits_pending,omitempty"`
 	// From is what it was made of; nil for a blank one.
 	From *VolumeOrigin `json:"from,omitempty"`
 	// AutoBackup: snapshots are taken by the schedule, one every SnapshotInterval. They are kept for RetentionDays.
@@ -55,6 +57,8 @@ const (
 	DefaultRetentionDays    = 5
 	MaxRetentionDays        = 60
 	DefaultSnapshotInterval = Duration(24 * time.Hour)
+	MinSnapshotInterval     = Duration(time.Minute)
+	MaxSnapshotInterval     = Duration(30 * 24 * time.Hour)
 )
 
 // VolumeOrigin is what a volume was made of.
@@ -67,6 +71,12 @@ type VolumeOrigin struct {
 	Layer LayerID `json:"layer,omitempty"`
 	// Released: nothing of the source is needed any more, and its frozen layer is given up.
 	Released bool `json:"released,omitempty"`
+}
+
+// Filling reports whether blocks of what it was made of are still fetched. (A volume of a machine that is being moved is in the state
+// hydrating, too.)
+func (v Volume) Filling() bool {
+	return v.State == VolumeHydrating && v.From != nil && !v.From.Released
 }
 
 // LayerState is what a layer of a host's pool is now.

@@ -31,6 +31,10 @@ type Timing struct {
 	Stale time.Duration
 	// KeepDestroyed is how long the record of a destroyed machine is kept, KeepMigrations that of a migration that ended.
 	KeepDestroyed, KeepMigrations time.Duration
+	// KeepVolumes is how long a destroyed volume can be brought back; with 0 it is wiped at once.
+	KeepVolumes time.Duration
+	// Work is how often snapshots that are on their way into the object store, and volumes that are being filled, are looked at.
+	Work time.Duration
 }
 
 // DefaultTiming is the timing that a fleet uses.
@@ -41,6 +45,7 @@ func DefaultTiming() Timing {
 		LeaseTTL: 6 * time.Second, LeaseRenew: 2 * time.Second,
 		Repair: 10 * time.Second, Stale: 5 * time.Minute,
 		KeepDestroyed: 24 * time.Hour, KeepMigrations: 30 * 24 * time.Hour,
+		KeepVolumes: 24 * time.Hour, Work: 2 * time.Second,
 	}
 }
 
@@ -54,6 +59,8 @@ type Config struct {
 	Organization string
 	// Replicas is how many NATS servers hold each bucket. Default: 1.
 	Replicas int
+	// Snapshots removes snapshots from the object store. Without it none are taken.
+	Snapshots SnapshotStore
 	// Clock tells the time; nil for the system's.
 	Clock func() time.Time
 	// Faults may be nil.

@@ -36,6 +36,9 @@ type world struct {
 	// tune changes the timing of control hosts that are started from now on.
 	tune  func(*Timing, *migrate.Rules)
 	hosts map[drover.HostID]*fakeHost
+	store *fakeStore
+	// clock is what control hosts see as the time, if it is set.
+	clock func() time.Time
 
 	mu sync.Mutex
 	// ranAt has the epochs at which each machine was started, by host.
@@ -50,6 +53,7 @@ func quick() (*Timing, *migrate.Rules) {
 	timing.LeaseTTL, timing.LeaseRenew = 1500*time.Millisecond, 200*time.Millisecond
 	timing.Repair = 200 * time.Millisecond
 	timing.Stale = time.Second
+	timing.KeepVolumes, timing.Work = 0, 30*time.Millisecond
 	rules := migrate.DefaultRules()
 	rules.Silence = time.Second
 	rules.Retry, rules.RetryMost = 20*time.Millisecond, 100*time.Millisecond
@@ -62,7 +66,7 @@ func quick() (*Timing, *migrate.Rules) {
 func newWorld(t *testing.T) (*world, *node) {
 	t.Helper()
 	w := &world{t: t, log: slog.New(slog.NewTextHandler(io.Discard, nil)), hosts: map[drover.HostID]*fakeHost{},
-		ranAt: map[drover.MachineID]map[drover.HostID]drover.Epoch{}}
+		ranAt: map[drover.MachineID]map[drover.HostID]drover.Epoch{}, store: newFakeStore(t)}
 	if os.Getenv("FLEET_TEST_LOG") != "" {
 		w.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
@@ -146,7 +150,7 @@ func (w *world) control(id drover.HostID, killAt func(point string) bool) *node 
 	conn := w.connect(ctx, string(id))
 	timing, rules := quick()
 	w.tune(timing, rules)
-	f, err := New(Config{Conn: conn, Host: id, Log: w.log.With("control", id), Timing: timing, Rules: rules})
+	f, err := New(Config{Conn: conn, Host: id, Log: w.log.With("control", id), Timing: timing, Rules: rules, Snapshots: w.store, Clock: w.clock})
 	if err != nil {
 		w.t.Fatal(err)
 	}

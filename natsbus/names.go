@@ -7,6 +7,7 @@ const (
 	BucketPlacements = "placements"
 	BucketStatus     = "status"
 	BucketVolumes    = "volumes"
+	BucketSnapshots  = "snapshots"
 	BucketMigrations = "migrations"
 	BucketHosts      = "hosts"
 	BucketTokens     = "tokens"
