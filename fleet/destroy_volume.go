@@ -116,7 +116,7 @@ func (f *Fleet) wipeVolume(ctx context.Context, v drover.Volume) error {
 // removeVolume removes the layers, then the record, of a volume that is being destroyed. What is left on the host is made unreadable.
 // It may be repeated.
 func (f *Fleet) removeVolume(ctx context.Context, id drover.VolumeID) error {
-	v, rev, err := f.state.volumes.get(ctx, string(id))
+	v, _, err := f.state.volumes.get(ctx, string(id))
 	if drover.Is(err, drover.NotFound) {
 		return nil
 	}
@@ -131,9 +131,20 @@ func (f *Fleet) removeVolume(ctx context.Context, id drover.VolumeID) error {
 	if err := f.releaseSource(ctx, v); err != nil && !drover.Is(err, drover.NotFound) {
 		return err
 	}
-	if err := f.state.volumes.remove(ctx, string(id), rev); err != nil {
-		return err
+	for range casTries {
+		_, rev, err := f.state.volumes.get(ctx, string(id))
+		if drover.Is(err, drover.NotFound) {
+			return nil // somebody else was at it, too
+		}
+		if err == nil {
+			err = f.state.volumes.remove(ctx, string(id), rev)
+		}
+		if err == nil {
+			f.log.Info("volume removed", "volume", id, "app", v.App, "host", v.Host)
+		}
+		if !drover.Is(err, drover.Conflict) {
+			return err
+		}
 	}
-	f.log.Info("volume removed", "volume", id, "app", v.App, "host", v.Host)
-	return nil
+	return tooBusy("volume", string(id))
 }
