@@ -58,11 +58,13 @@ type SnapshotEndRequest struct {
 	Wipe     bool       `json:"wipe,omitempty"`
 }
 
-// ForkRequest names a fork: the new volume, what it is made of, and the host that it is made on.
+// ForkRequest names a fork: the new volume, what it is made of, and the host that it is made on. Wipe, at the end: the source is gone, and
+// what is left of it here is made unreadable.
 type ForkRequest struct {
 	Volume VolumeID `json:"volume"`
 	Source VolumeID `json:"source"`
 	Target HostID   `json:"target"`
+	Wipe   bool     `json:"wipe,omitempty"`
 }
 
 // ResizeRequest names a volume and what it is to become.

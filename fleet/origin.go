@@ -127,7 +127,14 @@ func (f *Fleet) releaseSource(ctx context.Context, v drover.Volume) error {
 	if !forks(v) {
 		return nil
 	}
-	if err := f.order(ctx, f.timing.Apply, v.From.Host, drover.OrderVolumeForkEnd, forkRequest(v), nil); err != nil {
+	source, _, err := f.state.volumes.get(ctx, string(v.From.Volume))
+	gone := drover.Is(err, drover.NotFound)
+	if err != nil && !gone {
+		return err
+	}
+	req := forkRequest(v)
+	req.Wipe = gone || source.State == drover.VolumeDestroying
+	if err := f.order(ctx, f.timing.Apply, v.From.Host, drover.OrderVolumeForkEnd, req, nil); err != nil {
 		return err
 	}
 	f.hit("fleet.volume.fork-end.after")

@@ -150,6 +150,30 @@ func TestAForkAndARestoreMayBeCutAnywhere(t *testing.T) {
 	}
 }
 
+// TestAForkThatCannotBeMadeAnyMoreIsTakenBack lets its maker die before its source was frozen, and the source move away meanwhile.
+func TestAForkThatCannotBeMadeAnyMoreIsTakenBack(t *testing.T) {
+	w, n := newWorld(t)
+	ctx := t.Context()
+	src := w.volume(n, "h1").Volume
+	n.kill()
+	n = w.control("c1", killOnce("fleet.volume.record.after"))
+	w.eventually("hosts are heard of", func() bool { return n.reachable("h1") && n.reachable("h2") })
+	cut := n
+	go func() {
+		_, err := cut.CreateVolume(ctx, CreateVolume{App: "shop", Name: "copy", Source: src.ID, Host: "h2"})
+		t.Errorf("the maker lived on: %v", err)
+	}()
+	<-cut.dead
+	n.kill()
+	w.hosts["h1"].set(func() { w.hosts["h1"].dropLayers(src.ID.Disk()) })
+	n = w.control("c1", nil)
+	w.eventually("nothing is left of it", func() bool {
+		list, err := n.Volumes(ctx, "shop")
+		return err == nil && len(list) == 1 && list[0].Volume.ID == src.ID
+	})
+	w.checkLayers("h2")
+}
+
 func TestASnapshotStaysWhileAVolumeIsFilledFromIt(t *testing.T) {
 	w, n := newWorld(t)
 	ctx := t.Context()

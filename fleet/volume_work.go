@@ -178,7 +178,7 @@ func (w *volumeWorker) stepVolume(ctx context.Context, v drover.Volume) (again b
 		return false, w.removeVolume(ctx, v.ID)
 	case v.State == drover.VolumeCreating:
 		if now.Sub(v.CreatedAt) > w.timing.Stale {
-			return true, w.makeVolume(ctx, v.ID)
+			return true, w.makeOrUnmake(ctx, v)
 		}
 		return false, nil
 	case v.State == drover.VolumeDestroyed && !now.Before(v.WipeAt):
@@ -208,6 +208,17 @@ func (w *volumeWorker) stepVolume(ctx context.Context, v drover.Volume) (again b
 		return true, errors.Join(err, w.beginScheduled(ctx, v))
 	}
 	return false, err
+}
+
+// makeOrUnmake goes on with a volume whose maker died. Nobody was told that it is there: one that cannot be made is taken back.
+func (w *volumeWorker) makeOrUnmake(ctx context.Context, v drover.Volume) error {
+	err := w.makeVolume(ctx, v.ID)
+	if err == nil || ctx.Err() != nil || drover.Is(err, drover.Unavailable) || drover.Is(err, drover.Conflict) || drover.Is(err, drover.Internal) {
+		return err
+	}
+	w.log.Warn("volume that cannot be made is taken back", "volume", v.ID, "app", v.App, "err", err)
+	w.unmakeVolume(ctx, v.ID)
+	return nil
 }
 
 // hostOfVolume returns the host that has a volume now, by the store.

@@ -3,7 +3,6 @@ package fleet
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -164,7 +163,7 @@ func (f *Fleet) CreateVolume(ctx context.Context, req CreateVolume) (VolumeView,
 	_, err = f.state.volumes.create(ctx, string(v.ID), v)
 	if err == nil {
 		f.hit("fleet.volume.record.after")
-		err = errors.Join(f.stays(ctx, req.App), f.originStays(ctx, v))
+		err = f.stays(ctx, req.App)
 	}
 	if err == nil {
 		err = f.makeVolume(ctx, v.ID)
@@ -255,6 +254,9 @@ func (f *Fleet) makeVolume(ctx context.Context, id drover.VolumeID) error {
 	}
 	if v.State != drover.VolumeCreating {
 		return nil
+	}
+	if err := f.originStays(ctx, v); err != nil {
+		return err
 	}
 	parent, err := f.freezeSource(ctx, v)
 	if err != nil {

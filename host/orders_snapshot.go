@@ -99,7 +99,7 @@ func (a *Agent) volumeForkEnd(ctx context.Context, req drover.ForkRequest) (drov
 		return drover.Empty{}, err
 	}
 	defer end()
-	return drover.Empty{}, a.giveUpFrozen(ctx, f, false)
+	return drover.Empty{}, a.giveUpFrozen(ctx, f, req.Wipe)
 }
 
 func forkRecord(req drover.ForkRequest) (frozenRecord, error) {
