@@ -1,6 +1,9 @@
 package drover
 
-import "context"
+import (
+	"context"
+	"strings"
+)
 
 // ObjectStore keeps objects under names, whole. It is what snapshots are kept in. Names are made of letters, digits, dots, hyphens,
 // underscores and slashes. An object never changes: what is put twice under one name is the same both times.
@@ -22,3 +25,21 @@ type ObjectStore interface {
 
 // MaxObject bounds the size of an object.
 const MaxObject = 64 * MiB
+
+// maxObjectName bounds the length of an object's name.
+const maxObjectName = 900
+
+// CheckObjectName refuses what is no name of an object, so that all stores refuse the same.
+func CheckObjectName(name string) error {
+	wrong := name == "" || len(name) > maxObjectName
+	for part := range strings.SplitSeq(name, "/") {
+		wrong = wrong || part == "" || part == "." || part == ".."
+	}
+	for _, r := range name {
+		wrong = wrong || !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("._-/", r))
+	}
+	if wrong {
+		return Errorf(Invalid, "%.100q is no name of an object: letters, digits, dots, hyphens, underscores and single slashes are expected", name)
+	}
+	return nil
+}

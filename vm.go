@@ -29,10 +29,40 @@ type Limits struct {
 	BytesPerSecond Bytes `json:"bytes_per_second,omitempty"`
 }
 
-// Attachment is where a VM finds an open layer: an NBD export on a unix socket.
+// Transport is how a VM reaches an open layer.
+type Transport string
+
+// The transports.
+const (
+	// TransportNBD: the VMM has a copy of each request, and sends it over a socket.
+	TransportNBD Transport = "nbd"
+	// TransportVhost: the storage daemon reads and writes the guest's memory, which the VMM shares with it.
+	TransportVhost Transport = "vhost-user-blk"
+	// TransportAuto leaves the choice to Drover.
+	TransportAuto Transport = "auto"
+)
+
+// Attachment is where a VM finds an open layer.
 type Attachment struct {
+	// Transport is how; empty means NBD.
+	Transport Transport `json:"transport,omitempty"`
+	// Socket is a unix socket, Export the name of the export on it; vhost-user-blk has a socket for each layer, and no names.
 	Socket string `json:"socket"`
-	Export string `json:"export"`
+	Export string `json:"export,omitempty"`
+	// VhostSocket is where the storage daemon serves the same layer over vhost-user-blk; empty if it does not.
+	VhostSocket string `json:"vhost_socket,omitempty"`
+}
+
+// Over returns the attachment by the transport. Auto takes NBD where the storage daemon has nothing else.
+func (a Attachment) Over(t Transport) (Attachment, error) {
+	switch {
+	case t == TransportVhost && a.VhostSocket == "":
+		return a, Errorf(Precondition, "the storage daemon does not serve vhost-user-blk").
+			WithHint("restart it with the program of this version, or use the disk transport nbd")
+	case t == TransportVhost, t == TransportAuto && a.VhostSocket != "":
+		return Attachment{Transport: TransportVhost, Socket: a.VhostSocket}, nil
+	}
+	return Attachment{Transport: TransportNBD, Socket: a.Socket, Export: a.Export}, nil
 }
 
 // VMSpec describes a VM to the VMM. Paths are the host's.

@@ -104,6 +104,8 @@ type LayerStatus struct {
 	Writer Epoch `json:"writer,omitempty"`
 	// Base is the layer below, on the same host; empty for none.
 	Base LayerID `json:"base,omitempty"`
+	// Unwanted: it was deleted, and is there only until the layer over it has taken it in.
+	Unwanted bool `json:"unwanted,omitempty"`
 	// Clients counts connections.
 	Clients int `json:"clients"`
 	// Exports lists the hosts that may read the layer.
@@ -127,6 +129,8 @@ type Hydration struct {
 	TotalKnown bool  `json:"total_known"`
 	// Copied is the data that came over the network, by the background copy and by reads of the guest.
 	Copied Bytes `json:"copied"`
+	// Wire is how many bytes carried that data: fewer than Copied where the link compresses.
+	Wire Bytes `json:"wire,omitempty"`
 	// Skipped is the data that needed no copy because the guest overwrote or discarded it first.
 	Skipped Bytes `json:"skipped"`
 	// BytesPerSecond is the rate of the last seconds.

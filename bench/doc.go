@@ -2,5 +2,5 @@
 // and one line of JSON per result. The peers are the real programs (qemu-nbd, nbdcopy, …) or Drover's own cheapest way to the same
 // end (a stop and a start). A number alone says little on a shared machine: the ratio is the result.
 //
-//	bench [-run REGEXP] [-runs N] [-drover PATH]
+//	bench [-run REGEXP] [-runs N] [-hydrate-gib N] [-drover PATH]
 package main

@@ -13,6 +13,8 @@ import (
 	"regexp"
 	"syscall"
 	"text/tabwriter"
+
+	"drover"
 )
 
 func main() {
@@ -32,6 +34,8 @@ type setup struct {
 	dir string
 	// runs is how often each side is measured.
 	runs int
+	// size is the data of a full volume in measureHydration.
+	size drover.Bytes
 	// log gets a line per run.
 	log io.Writer
 }
@@ -45,7 +49,9 @@ type bench struct {
 // benches lists everything, in the order in which it runs.
 func benches() []bench {
 	return []bench{
+		{"nbd", measureNBD},
 		{"hydrate", measureHydration},
+		{"cipher", measureCipher},
 		{"move", measureMoves},
 		{"memory", measureMemory},
 	}
@@ -55,7 +61,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	pattern := flags.String("run", ".", "run the benches whose name matches")
 	runs := flags.Int("runs", 3, "measure each side so many times")
-	drover := flags.String("drover", "bin/drover", "the drover binary")
+	binary := flags.String("drover", "bin/drover", "the drover binary")
+	gib := flags.Int("hydrate-gib", 2, "hydrate a full volume of so many GiB; 8 is the size that the goals name")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -63,7 +70,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	path, err := filepath.Abs(*drover)
+	path, err := filepath.Abs(*binary)
 	if err != nil {
 		return err
 	}
@@ -73,7 +80,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		if !match.MatchString(b.name) {
 			continue
 		}
-		results, err := inDir(ctx, b, setup{drover: path, runs: *runs, log: stderr})
+		results, err := inDir(ctx, b, setup{drover: path, runs: *runs, size: drover.Bytes(*gib) * drover.GiB, log: stderr})
 		if err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", b.name, err))
 			fmt.Fprintln(stderr, "bench:", failed[len(failed)-1])

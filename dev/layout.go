@@ -215,6 +215,11 @@ func prepareHost(p paths, n network, ca *fleetca.CA, h HostSpec, urls []string, 
 	if err := fleetca.IssueHost(ca, p.tls(h.ID), h.ID, addresses, nil); err != nil {
 		return err
 	}
+	if slices.Contains(h.Roles, drover.RoleControl) {
+		if err := fleetca.IssueControl(ca, p.tls(h.ID), h.ID); err != nil {
+			return err
+		}
+	}
 	c := hostconf.Config{
 		ID: h.ID, Region: h.Region, Roles: h.Roles, Address: n.address(h.Number).String(),
 		DataDir: p.data(h.ID), RunDir: p.run(h.ID, n.mode), TLSDir: p.tls(h.ID),

@@ -140,6 +140,7 @@ func (f *Fleet) removeVolume(ctx context.Context, id drover.VolumeID) error {
 			err = f.state.volumes.remove(ctx, string(id), rev)
 		}
 		if err == nil {
+			f.dropKey(ctx, v.Cipher)
 			f.log.Info("volume removed", "volume", id, "app", v.App, "host", v.Host)
 		}
 		if !drover.Is(err, drover.Conflict) {

@@ -238,6 +238,7 @@ func (w *volumeWorker) remove(ctx context.Context, s drover.Snapshot) (again boo
 	if err := w.state.snapshots.remove(ctx, string(s.ID), 0); err != nil {
 		return false, err
 	}
+	w.dropKey(ctx, s.Cipher)
 	w.log.Info("snapshot removed", "snapshot", s.ID, "volume", s.Volume)
 	w.hit("fleet.snapshot.gone.after")
 	return true, w.leaveStore(ctx, s)

@@ -3,6 +3,7 @@ package fleet
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -159,7 +160,13 @@ func (f *Fleet) CreateVolume(ctx context.Context, req CreateVolume) (VolumeView,
 	if err != nil {
 		return VolumeView{}, err
 	}
-	v := f.newVolume(req, made, host)
+	cipher := made.cipher
+	if made.from == nil {
+		if cipher, err = f.newCipher(ctx, req); err != nil {
+			return VolumeView{}, drover.AsError(fmt.Errorf("volume %q was not created: %w", req.Name, err))
+		}
+	}
+	v := f.newVolume(req, made, cipher, host)
 	_, err = f.state.volumes.create(ctx, string(v.ID), v)
 	if err == nil {
 		f.hit("fleet.volume.record.after")
@@ -185,9 +192,9 @@ func offered(req CreateVolume, made origin) drover.Bytes {
 }
 
 // newVolume makes up the record.
-func (f *Fleet) newVolume(req CreateVolume, made origin, host drover.HostID) drover.Volume {
+func (f *Fleet) newVolume(req CreateVolume, made origin, cipher *drover.Cipher, host drover.HostID) drover.Volume {
 	v := drover.Volume{ID: drover.NewVolumeID(), App: req.App, Name: req.Name, Region: f.regionOf(host), Size: req.Size,
-		State: drover.VolumeCreating, Host: host, Cipher: made.cipher, Limits: req.Limits, From: made.from, AutoBackup: !req.NoAutoBackup,
+		State: drover.VolumeCreating, Host: host, Cipher: cipher, Limits: req.Limits, From: made.from, AutoBackup: !req.NoAutoBackup,
 		SnapshotInterval: orDefault(req.SnapshotInterval, drover.DefaultSnapshotInterval),
 		RetentionDays:    orDefault(req.RetentionDays, drover.DefaultRetentionDays), CreatedAt: f.now().UTC()}
 	if forks(v) {
@@ -255,7 +262,7 @@ func (f *Fleet) makeVolume(ctx context.Context, id drover.VolumeID) error {
 	if v.State != drover.VolumeCreating {
 		return nil
 	}
-	if err := f.originStays(ctx, v); err != nil {
+	if err := errors.Join(f.originStays(ctx, v), f.claimKey(ctx, v.Cipher)); err != nil {
 		return err
 	}
 	parent, err := f.freezeSource(ctx, v)

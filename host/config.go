@@ -40,6 +40,8 @@ type Config struct {
 	Images  Images
 	Network Network
 	Bus     Bus
+	// Keys gets the keys of encrypted volumes; nil where there are none.
+	Keys Keys
 	// GuestDial connects to drover-init through a VM's agent socket.
 	GuestDial func(ctx context.Context, socket string) (Guest, error)
 	// Store is the agent's file; the caller closes it after Run has returned.

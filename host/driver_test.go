@@ -92,7 +92,7 @@ func machineSpec(id drover.MachineID) drover.Machine {
 		Config: drover.MachineConfig{Image: "img", Mounts: []drover.Mount{{Volume: "vol_1", Path: "/data"}}}}
 }
 
-var testVolume = drover.Volume{ID: "vol_1", App: "app", Size: drover.GiB}
+var testVolume = drover.Volume{ID: "vol_1", App: "app", Size: drover.GiB, Cipher: drover.NewCipher()}
 
 // place writes the first placement, as the control side does before it applies.
 func (w *world) place(id drover.MachineID, host drover.HostID, mig drover.MigrationID) drover.Epoch {

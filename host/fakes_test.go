@@ -17,6 +17,7 @@ type (
 	fakeNetwork struct{ s *session }
 	fakeBus     struct{ s *session }
 	fakeFiles   struct{ s *session }
+	fakeKeys    struct{ s *session }
 	fakeGuest   struct {
 		s  *session
 		vm *fakeVM
@@ -29,6 +30,7 @@ var (
 	_ Images     = fakeImages{}
 	_ Network    = fakeNetwork{}
 	_ Bus        = fakeBus{}
+	_ Keys       = fakeKeys{}
 	_ guestFiles = fakeFiles{}
 	_ Guest      = fakeGuest{}
 )

@@ -53,6 +53,8 @@ func (f fakeStorage) Open(_ context.Context, id drover.LayerID, epoch drover.Epo
 	_, err = f.with("open", id, func(l *fakeLayer) error {
 		h := f.s.h
 		switch {
+		case l.spec.Cipher != nil && h.keys[l.spec.Cipher.Key] == "":
+			return drover.Errorf(drover.Precondition, "layer %q: key %s is not here", id, l.spec.Cipher.Key)
 		case l.status.State != drover.LayerReady:
 			return drover.Errorf(drover.Precondition, "layer %q is %s", id, l.status.State)
 		case epoch < h.fences[l.spec.Disk]:
@@ -64,6 +66,26 @@ func (f fakeStorage) Open(_ context.Context, id drover.LayerID, epoch drover.Epo
 		return nil
 	})
 	return at, err
+}
+
+func (f fakeStorage) SetKey(_ context.Context, id drover.KeyID, secret []byte) error {
+	return f.s.effect("set-key", func() error {
+		f.s.h.keys[id] = string(secret)
+		return nil
+	})
+}
+
+// Key is the control side's: each host gets what it asks for while one answers.
+func (f fakeKeys) Key(_ context.Context, id drover.KeyID) (secret []byte, err error) {
+	err = f.s.look(func() error {
+		f.s.h.asked++
+		if f.s.h.w.keysDown {
+			return drover.Errorf(drover.Unavailable, "no control host answers")
+		}
+		secret = []byte("secret of " + id)
+		return nil
+	})
+	return secret, err
 }
 
 func (f fakeStorage) Close(_ context.Context, id drover.LayerID) error {

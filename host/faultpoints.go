@@ -38,6 +38,8 @@ func FaultPoints() []string {
 		"host.hydrate.after",
 		"host.hydrate.before",
 		"host.hydration.before",
+		"host.key.after",
+		"host.key.before",
 		"host.kill.after",
 		"host.kill.before",
 		"host.limits.before",

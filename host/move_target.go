@@ -46,7 +46,7 @@ func (mv *moveRecord) clones() []diskRecord {
 	disks := make([]diskRecord, 0, len(mv.Exports))
 	for _, export := range mv.Exports {
 		disk := diskRecord{Disk: export.Disk, Volume: export.Volume, Layer: drover.LayerFor(export.Disk, mv.Migration), Size: export.Size,
-			Migration: mv.Migration, Used: export.Allocated > 0, Made: true}
+			Migration: mv.Migration, Used: export.Allocated > 0, Cipher: export.Cipher, Made: true}
 		if export.Volume == "" {
 			disk.Image = mv.Image
 		}
@@ -59,7 +59,7 @@ func (mv *moveRecord) clones() []diskRecord {
 func (m *machine) cloneLayers(ctx context.Context) error {
 	cfg, mv := m.agent.cfg, m.rec.Load().Move
 	for i, disk := range mv.clones() {
-		spec := LayerSpec{ID: disk.Layer, Disk: disk.Disk, Size: disk.Size, Parent: &mv.Exports[i], Cipher: mv.Exports[i].Cipher,
+		spec := LayerSpec{ID: disk.Layer, Disk: disk.Disk, Size: disk.Size, Parent: &mv.Exports[i], Cipher: disk.Cipher,
 			Limits: m.limitsOf(disk.Volume)}
 		if disk.Image != nil {
 			spec.Base = disk.Image.Layer
@@ -78,6 +78,12 @@ func (m *machine) cloneLayers(ctx context.Context) error {
 			return fmt.Errorf("cannot read the disk %q from host %q: %w", disk.Disk, mv.Exports[i].Host, err)
 		}
 		m.agent.hit("host.clone.after-check")
+		if disk.Cipher != nil {
+			// Before the machine is stopped: it could not start here without the key.
+			if err := m.agent.bringKey(ctx, disk.Cipher.Key); err != nil {
+				return fmt.Errorf("cannot get the key of the disk %q: %w", disk.Disk, err)
+			}
+		}
 	}
 	return m.changeMove(mv.Migration, func(r *records, tx *boltstore.Tx, now *moveRecord) error {
 		now.Cloned = true

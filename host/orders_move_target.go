@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"drover"
@@ -12,6 +13,11 @@ import (
 func (a *Agent) moveReserve(ctx context.Context, req drover.MoveReserveRequest) (drover.Empty, error) {
 	if err := checkMoveRequest(req.MoveRequest); err != nil {
 		return drover.Empty{}, err
+	}
+	for _, v := range req.Volumes {
+		if err := v.Cipher.Check(); err != nil {
+			return drover.Empty{}, drover.AsError(fmt.Errorf("host %q cannot take volume %q: %w", a.cfg.ID, v.ID, err))
+		}
 	}
 	a.hit("host.reserve.before")
 	m, err := a.reserve(req)

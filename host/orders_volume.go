@@ -48,7 +48,7 @@ func (a *Agent) volumeCreate(ctx context.Context, req drover.VolumeRequest) (dro
 	a.hit("host.volume-create.before")
 	status, err := call(ctx, func(ctx context.Context) (drover.LayerStatus, error) {
 		return a.cfg.Storage.CreateLayer(ctx, LayerSpec{ID: disk.Layer, Disk: disk.Disk, Size: disk.Size, Parent: disk.Parent,
-			Snapshot: disk.Snapshot, Cipher: v.Cipher, Limits: v.Limits})
+			Snapshot: disk.Snapshot, Cipher: disk.Cipher, Limits: v.Limits})
 	})
 	if err != nil {
 		return status, err
@@ -76,7 +76,7 @@ func (a *Agent) volumeCreate(ctx context.Context, req drover.VolumeRequest) (dro
 // newVolume makes the record of a volume that is to be made here.
 func newVolume(req drover.VolumeRequest) (diskRecord, error) {
 	v := req.Volume
-	disk := diskRecord{Disk: v.ID.Disk(), Volume: v.ID, Layer: drover.LayerFor(v.ID.Disk(), ""), Size: v.Size, Parent: req.Parent}
+	disk := diskRecord{Disk: v.ID.Disk(), Volume: v.ID, Layer: drover.LayerFor(v.ID.Disk(), ""), Size: v.Size, Parent: req.Parent, Cipher: v.Cipher}
 	if v.From != nil {
 		disk.Snapshot = v.From.Snapshot
 	}

@@ -32,6 +32,8 @@ type Storage interface {
 	CheckParent(ctx context.Context, id drover.LayerID) error
 	// Hydrate starts or goes on with the background copy, at most limit bytes per second (0: no limit).
 	Hydrate(ctx context.Context, id drover.LayerID, limit drover.Bytes) error
+	// SetKey hands over the key of encrypted layers; it is kept until the host loses its power, or no layer here may be opened with it.
+	SetKey(ctx context.Context, id drover.KeyID, secret []byte) error
 	// Delete removes a layer. Precondition while it is open, exported or the base of several; the base of one is taken in by that one.
 	Delete(ctx context.Context, id drover.LayerID) error
 	// Wipe is Delete that makes the data unreadable first.

@@ -160,6 +160,8 @@ type diskRecord struct {
 	Used bool `json:"used,omitempty"`
 	// Migration brought the disk here; empty when it was made here.
 	Migration drover.MigrationID `json:"migration,omitempty"`
+	// Cipher is how it is encrypted; nil for not at all.
+	Cipher *drover.Cipher `json:"cipher,omitempty"`
 	// Made: the layer was created. Image is what a root disk is a change to.
 	Made  bool               `json:"made,omitempty"`
 	Image *drover.ImageLayer `json:"image,omitempty"`

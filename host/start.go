@@ -111,9 +111,7 @@ func (m *machine) prepare(ctx context.Context, disks []diskRecord) (drover.VMSpe
 		ConsolePath: m.consolePath(), LogPath: m.logPath(), StatusPath: m.statusPath(), AgentSocket: m.agentSocket()}
 	for i, disk := range disks {
 		m.agent.hit("host.start.before-open")
-		at, err := call(ctx, func(ctx context.Context) (drover.Attachment, error) {
-			return cfg.Storage.Open(ctx, disk.Layer, d.Epoch)
-		})
+		at, err := m.open(ctx, disk, d.Epoch)
 		if err != nil {
 			return spec, fmt.Errorf("cannot open the layer %q: %w", disk.Layer, err)
 		}

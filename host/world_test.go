@@ -30,6 +30,7 @@ type world struct {
 	status     map[drover.MachineID]drover.MachineStatus
 	events     map[string]drover.Event
 	busDown    bool
+	keysDown   bool // no control host hands out keys
 	twice      bool // every order is given twice
 	connected  chan struct{}
 }
@@ -43,6 +44,8 @@ type fakeHost struct {
 	db   string
 
 	layers  map[drover.LayerID]*fakeLayer
+	keys    map[drover.KeyID]string // what the storage daemon knows; gone with the power
+	asked   int                     // how often the agent asked for a key
 	fences  map[drover.DiskID]drover.Epoch
 	vms     map[drover.MachineID]*fakeVM
 	taps    map[drover.MachineID]bool
@@ -93,7 +96,7 @@ func newWorld(t *testing.T, ids ...drover.HostID) *world {
 	for _, id := range ids {
 		dir := scratch(t)
 		w.host[id] = &fakeHost{w: w, id: id, data: filepath.Join(dir, "data"), run: filepath.Join(dir, "run"), db: filepath.Join(dir, "agent.db"),
-			layers: map[drover.LayerID]*fakeLayer{}, fences: map[drover.DiskID]drover.Epoch{}, vms: map[drover.MachineID]*fakeVM{},
+			layers: map[drover.LayerID]*fakeLayer{}, keys: map[drover.KeyID]string{}, fences: map[drover.DiskID]drover.Epoch{}, vms: map[drover.MachineID]*fakeVM{},
 			taps: map[drover.MachineID]bool{}, reports: map[string][]report{}, configs: map[string]string{}, boot: defaultBoot,
 			free: 100 * drover.GiB, wiped: map[drover.LayerID]bool{}, vmSizes: map[int]drover.Bytes{}}
 	}
@@ -191,7 +194,7 @@ func (h *fakeHost) up(cutAt int) {
 	s := &session{h: h, cutAt: cutAt, cancel: cancel, fail: map[string]error{}, hits: map[string]int{}}
 	agent, err := New(Config{ID: h.id, Region: "r1", Address: "10.0.0.1", StorageAddress: string(h.id) + ":4290", DataDir: h.data, RunDir: h.run,
 		Memory: 4 * drover.GiB, CPUs: 4, Version: "test", Accel: drover.AccelTCG, VMMName: "fake",
-		Storage: fakeStorage{s}, VMM: fakeVMM{s}, Images: fakeImages{s}, Network: fakeNetwork{s}, Bus: fakeBus{s},
+		Storage: fakeStorage{s}, VMM: fakeVMM{s}, Images: fakeImages{s}, Network: fakeNetwork{s}, Bus: fakeBus{s}, Keys: fakeKeys{s},
 		GuestDial: func(ctx context.Context, socket string) (Guest, error) { return s.dial(socket) },
 		Store:     store, Log: testLog(h), BootTimeout: 10 * time.Second, Grace: testGrace,
 		DiskSpace: func(string) (drover.Bytes, drover.Bytes, error) { return 200 * drover.GiB, h.free, nil },
@@ -246,6 +249,7 @@ func (h *fakeHost) powerCut() {
 		l.status.Writer = 0
 	}
 	clear(h.taps)
+	clear(h.keys)
 }
 
 // close ends everything of the world.

@@ -7,7 +7,6 @@ const (
 	BucketPlacements = "placements"
 	BucketStatus     = "status"
 	BucketVolumes    = "volumes"
-	BucketSnapshots  = "snapshots"
 	BucketMigrations = "migrations"
 	BucketHosts      = "hosts"
 	BucketTokens     = "tokens"
@@ -16,6 +15,9 @@ const (
 	BucketCounters = "counters"
 	// BucketClaims has what must be unique besides the records' own keys: machine names, and the one migration of a machine.
 	BucketClaims = "claims"
+	// BucketKeys has the keys of volumes, wrapped: see package sealedkeys.
+	BucketKeys      = "keys"
+	BucketSnapshots = "snapshots"
 )
 
 // seenSubject is where a host says that it lives, without anything being stored.
@@ -23,3 +25,6 @@ func seenSubject(host string) string { return "host." + host + ".seen" }
 
 // orderSubject is where a host listens for an order.
 func orderSubject(host, order string) string { return "host." + host + ".order." + order }
+
+// controlSubject is where the control hosts listen for what other hosts ask of them.
+func controlSubject(request string) string { return "control.request." + request }

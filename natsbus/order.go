@@ -62,6 +62,11 @@ func Order(ctx context.Context, conn *Conn, host drover.HostID, order drover.Ord
 
 // ask sends the order and collects the answer.
 func (c *Conn) ask(ctx context.Context, host, order string, data []byte) ([]byte, error) {
+	return c.askAt(ctx, orderSubject(host, order), host, order, data)
+}
+
+// askAt sends a request to a subject and collects the answer. host and order are what errors call it.
+func (c *Conn) askAt(ctx context.Context, subject, host, order string, data []byte) ([]byte, error) {
 	if !c.Up() {
 		return nil, drover.Errorf(drover.Unavailable, "host %q cannot be asked to %s: there is no connection to the bus", host, order)
 	}
@@ -72,7 +77,7 @@ func (c *Conn) ask(ctx context.Context, host, order string, data []byte) ([]byte
 		return nil, translate(err, fmt.Sprintf("cannot ask host %q to %s", host, order))
 	}
 	defer c.drop(sub)
-	msg := nats.NewMsg(orderSubject(host, order))
+	msg := nats.NewMsg(subject)
 	msg.Reply, msg.Data = inbox, data
 	if err := c.nc.PublishMsg(msg); err != nil {
 		return nil, translate(err, fmt.Sprintf("cannot ask host %q to %s", host, order))

@@ -21,10 +21,15 @@ type handlerFunc func(ctx context.Context, request []byte) (any, error)
 
 // serve answers an order for a host until ctx ends, then waits for the handlers under way.
 func (c *Conn) serve(ctx context.Context, host, order string, handler handlerFunc) error {
+	return c.serveAt(ctx, orderSubject(host, order), "", host, order, handler)
+}
+
+// serveAt is serve for a subject. Of those that serve it in a queue, one gets each request; in no queue all do.
+func (c *Conn) serveAt(ctx context.Context, subject, queue, host, order string, handler handlerFunc) error {
 	var handlers sync.WaitGroup
 	defer handlers.Wait() // after the subscription is gone
 	requests := make(chan *nats.Msg, maxHandlers)
-	sub, err := c.nc.ChanSubscribe(orderSubject(host, order), requests)
+	sub, err := c.nc.ChanQueueSubscribe(subject, queue, requests)
 	if err != nil {
 		return translate(err, fmt.Sprintf("cannot listen for %s", order))
 	}

@@ -245,7 +245,7 @@ func startServer(tb testing.TB, network string, s *shelf, edit func(*ServerConfi
 	if err != nil {
 		tb.Fatal(err)
 	}
-	cfg := ServerConfig{Opener: s}
+	cfg := ServerConfig{Opener: s, Threads: 2} // so that of several connections over a unix socket some have threads
 	if edit != nil {
 		edit(&cfg)
 	}

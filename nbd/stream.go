@@ -182,6 +182,9 @@ func tuneSocket(conn net.Conn) error {
 
 // hungUp tells whether the peer has closed its side, without reading. False for what is not a socket.
 func hungUp(conn net.Conn) bool {
+	if c, ok := conn.(*localConn); ok {
+		return c.hungUp()
+	}
 	s, ok := conn.(syscall.Conn)
 	if !ok {
 		return false
@@ -191,10 +194,12 @@ func hungUp(conn net.Conn) bool {
 		return true // closed on this side
 	}
 	gone := false
-	err = raw.Control(func(fd uintptr) {
-		polled := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
-		n, err := unix.Poll(polled, 0)
-		gone = err == nil && n > 0 && polled[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
-	})
+	err = raw.Control(func(fd uintptr) { gone = polledHangUp(int(fd)) })
 	return err != nil || gone
+}
+
+func polledHangUp(fd int) bool {
+	polled := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	n, err := unix.Poll(polled, 0)
+	return err == nil && n > 0 && polled[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
 }

@@ -59,6 +59,9 @@ func (vm *VM) Resize(ctx context.Context, disk int, at drover.Attachment, size d
 		return vm.notResized(name, err)
 	}
 	node, ok := nodes[name]
+	if !ok && overVhost(ctx, c, name) {
+		return nil // the storage daemon has told the device itself
+	}
 	switch {
 	case !ok:
 		return drover.Errorf(drover.Precondition, "machine %q has no disk %q that can be made larger while it runs", vm.id, name).
@@ -78,6 +81,12 @@ func (vm *VM) Resize(ctx context.Context, disk int, at drover.Attachment, size d
 		return vm.notResized(name, err)
 	}
 	return vm.dropClients(ctx, c, nodes, name, size)
+}
+
+// overVhost reports whether a disk is attached over vhost-user-blk.
+func overVhost(ctx context.Context, c *qmpClient, name string) bool {
+	_, err := c.run(ctx, "qom-get", map[string]any{"path": "/machine/peripheral/disk-" + name, "property": "type"})
+	return err == nil
 }
 
 // reopen puts a disk's node onto a client that was opened for the size.

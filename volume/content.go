@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 
 	"drover"
@@ -10,10 +11,26 @@ import (
 
 // content is what a layer holds: its data file and, as long as blocks may be absent, the overlay that says where those come
 // from. It knows nothing of names, epochs or connections. All methods may be called from many goroutines at once.
+//
+// A content can change hands: a split gives it to the frozen layer, and a take-in gives it back.
 type content struct {
-	name drover.LayerID
+	name *label
 	size int64
 	data file
+	// image: it is an image's, which other hosts have as well.
+	image bool
+	// under is what lies below, of which close gives up one use; nil for nothing. A complete content needs it no more, but for Flush.
+	under *content
+	// settled: everything below that a writer of this content has seen acknowledged is durable.
+	settled atomic.Bool
+	// parent is what the content is filled from; nil for nothing. It is closed when it is needed no more.
+	parent upstream
+	// refs counts those who use the content, plus one while a layer has it. At zero the files are closed.
+	refs atomic.Int64
+	disk drover.DiskID
+	// sums are those of data, which keeps them; nil without.
+	sums   *sums
+	damage damage
 	// over is nil for a layer that has every block itself.
 	over atomic.Pointer[overlay]
 
@@ -33,6 +50,8 @@ type overlay struct {
 	// src is nil when there is no parent, or when nothing is needed of it any more.
 	src   atomic.Pointer[source]
 	guest activity
+	// changed has the blocks that were written since somebody who copies them took them out; nil while nobody copies.
+	changed atomic.Pointer[bitmap]
 	// spoil makes the live map not count after a restart.
 	spoil func()
 
@@ -42,9 +61,20 @@ type overlay struct {
 }
 
 func newContent(name drover.LayerID, size int64, data file) *content {
-	c := &content{name: name, size: size, data: data}
+	c := &content{name: newLabel(name), size: size, data: data}
 	c.dirty.Store(true) // a process before this one may have written
+	c.refs.Store(1)
 	return c
+}
+
+// retain keeps the files open until close is called once more. It fails when they are closed already.
+func (c *content) retain() bool {
+	for n := c.refs.Load(); n > 0; n = c.refs.Load() {
+		if c.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+	return false
 }
 
 // setOverlay is called once, before the content is used.
@@ -96,6 +126,15 @@ func (o *overlay) mark(first, end int64) {
 	if o.table != nil && first < end {
 		o.table.dirty.set(first/sectorBlocks, (end-1)/sectorBlocks+1)
 	}
+	o.touch(first, end)
+}
+
+// touch records that present blocks may hold something else. It is called when that is done: whoever takes the blocks out of the
+// bitmap and reads them after that reads what was written.
+func (o *overlay) touch(first, end int64) {
+	if changed := o.changed.Load(); changed != nil {
+		changed.set(first, end)
+	}
 }
 
 // blocksOf returns the blocks that a range of bytes touches.
@@ -103,27 +142,33 @@ func blocksOf(off, n int64) (first, end int64) {
 	return off / blockSize, (off + n + blockSize - 1) / blockSize
 }
 
-// local reports whether the range can be read and written without waiting for a parent.
+// local reports whether the range can be read and written without waiting for a parent, of this content or of one below.
 func (c *content) local(off, n int64) bool {
-	o := c.enter()
-	if o == nil {
-		return true
+	for ; c != nil && off < c.size; c = c.under {
+		o := c.enter()
+		if o == nil {
+			return true
+		}
+		first, end := blocksOf(off, min(n, c.size-off))
+		present, parent := o.present.all(first, end), o.src.Load() != nil
+		o.leave()
+		if present || parent {
+			return present
+		}
 	}
-	defer o.leave()
-	first, end := blocksOf(off, n)
-	return o.src.Load() == nil || o.present.all(first, end)
+	return true
 }
 
 // ReadAt fills p with the composed view.
 func (c *content) ReadAt(ctx context.Context, p []byte, off int64) error {
 	o := c.enterGuest()
 	if o == nil {
-		return ioError(c.name, "read", c.data.ReadAt(p, off))
+		return c.readData(ctx, p, off)
 	}
 	defer o.leave()
 	first, end := blocksOf(off, int64(len(p)))
 	if o.present.all(first, end) {
-		return ioError(c.name, "read", c.data.ReadAt(p, off))
+		return c.readData(ctx, p, off)
 	}
 	if src := o.src.Load(); src != nil {
 		err := c.materialize(ctx, o, src, first, end, guestClass)
@@ -164,7 +209,7 @@ func (c *content) readComposed(ctx context.Context, o *overlay, src *source, p [
 		var err error
 		switch {
 		case present:
-			err = ioError(c.name, "read", c.data.ReadAt(part, off))
+			err = c.readData(ctx, part, off)
 		case fetch:
 			err = src.read(ctx, guestClass, part, off)
 		default:
@@ -210,22 +255,52 @@ func (c *content) fail(what string, cause error) error {
 			}
 			o.leave()
 		}
+		if serr := c.sums.giveUp(cause); serr != nil {
+			return errors.Join(c.failure(), serr)
+		}
 	}
 	return c.failure()
 }
 
-// allocated sums up the data of the layer's own file. On a fragmented file it takes a system call per extent.
+// allocated sums up the data of the content and of those below it that it does not hide, but for an image's. On a fragmented file it
+// takes a system call per extent.
 func (c *content) allocated() (drover.Bytes, error) {
-	var sum int64
-	for off := int64(0); off < c.size; {
-		start, stop, err := c.data.NextData(off, c.size)
+	n, err := c.dataIn(0, c.size)
+	return drover.Bytes(n), err
+}
+
+// dataIn is allocated for a range.
+func (c *content) dataIn(off, end int64) (sum int64, err error) {
+	o := c.enter()
+	defer o.leave()
+	for off < end {
+		from, stop := c.originOf(o, nil, off, end)
+		var n int64
+		switch {
+		case from == fromData:
+			n, err = c.fileData(off, stop)
+		case o.base != nil && !o.base.image && off < o.base.size:
+			n, err = o.base.dataIn(off, min(stop, o.base.size))
+		}
+		if err != nil {
+			return 0, err
+		}
+		sum, off = sum+n, stop
+	}
+	return sum, nil
+}
+
+// fileData sums up the data of a range of the content's own file.
+func (c *content) fileData(off, end int64) (sum int64, err error) {
+	for off < end {
+		start, stop, err := c.data.NextData(off, end)
 		if err != nil {
 			return 0, ioError(c.name, "examine", err)
 		}
 		sum += stop - start
 		off = stop
 	}
-	return drover.Bytes(sum), nil
+	return sum, nil
 }
 
 // sanitize makes the data file a hole wherever a block is absent. A process that was killed between the data and

@@ -5,7 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"io/fs"
+	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -21,7 +21,7 @@ const makingTurn = "the list of layers"
 
 // createLayer makes a layer, or finds it.
 func (p *pool) createLayer(ctx context.Context, spec drover.LayerSpec) (*layer, error) {
-	if err := checkSpec(spec); err != nil {
+	if err := checkSpec(p.cfg.Host, spec); err != nil {
 		return nil, err
 	}
 	done, err := p.turn(ctx, makingTurn)
@@ -36,18 +36,22 @@ func (p *pool) createLayer(ctx context.Context, spec drover.LayerSpec) (*layer, 
 		return l, p.again(l, spec)
 	}
 	if spec.Base != "" {
-		base, err := p.baseContent(spec.Base)
-		if err != nil {
-			return nil, drover.Errorf(drover.CodeOf(err), "cannot create layer %s: %w", spec.ID, err)
+		if err := p.checkBase(spec); err != nil {
+			return nil, err
 		}
-		if base.size > int64(spec.Size) {
-			return nil, drover.Errorf(drover.Invalid, "cannot create layer %s of %d bytes: its base %s has %d", spec.ID, spec.Size, spec.Base, base.size).WithField("size")
-		}
+	}
+	if err := p.checkLocalParent(spec); err != nil {
+		return nil, err
+	}
+	if spec.Snapshot != nil && p.cfg.Objects == nil {
+		return nil, noStore(p.cfg.Host)
 	}
 	if err := p.checkRoom(spec); err != nil {
 		return nil, err
 	}
-	m := &meta{Incarnation: newIncarnation(), Spec: spec, State: drover.LayerReady, Mapped: spec.Base != "" || spec.Parent != nil}
+	m := &meta{Incarnation: newIncarnation(), Spec: spec, State: drover.LayerReady}
+	m.Mapped = spec.Base != "" || m.origin() != nil
+	m.Activated = spec.Snapshot != nil // it does not change, unlike the layer of another host before the switch
 	err = p.install(m, func(dir string) error {
 		data, err := createFile(filepath.Join(dir, dataFile), int64(spec.Size))
 		if err != nil {
@@ -61,7 +65,55 @@ func (p *pool) createLayer(ctx context.Context, spec drover.LayerSpec) (*layer, 
 	return p.find(spec.ID)
 }
 
-func checkSpec(spec drover.LayerSpec) error {
+// checkBase makes sure that there is a base and that it does not change.
+func (p *pool) checkBase(spec drover.LayerSpec) error {
+	base, err := p.find(spec.Base)
+	if err != nil {
+		return drover.Errorf(drover.CodeOf(err), "cannot create layer %s: its base: %w", spec.ID, err)
+	}
+	m := base.meta()
+	switch {
+	case m.State == drover.LayerReady:
+		return drover.Errorf(drover.Precondition, "cannot create layer %s: its base %s is neither an image nor frozen", spec.ID, spec.Base).WithField("base")
+	case m.Unwanted:
+		return drover.Errorf(drover.Precondition, "cannot create layer %s: its base %s was deleted", spec.ID, spec.Base).WithField("base")
+	case !m.Spec.Cipher.Equal(spec.Cipher):
+		return mixedCiphers(spec, "base "+string(spec.Base), m.Spec.Cipher)
+	case m.Spec.Size > spec.Size:
+		return drover.Errorf(drover.Invalid, "cannot create layer %s of %d bytes: its base %s has %d", spec.ID, spec.Size, spec.Base, m.Spec.Size).WithField("size")
+	}
+	return nil
+}
+
+// checkLocalParent makes sure that a parent on this host does not change.
+func (p *pool) checkLocalParent(spec drover.LayerSpec) error {
+	if spec.Parent == nil || spec.Parent.Host != p.cfg.Host {
+		return nil
+	}
+	parent, err := p.find(spec.Parent.Layer)
+	if err != nil {
+		return drover.Errorf(drover.CodeOf(err), "cannot create layer %s: its parent: %w", spec.ID, err)
+	}
+	m := parent.meta()
+	switch {
+	case m.State != drover.LayerFrozen:
+		return drover.Errorf(drover.Precondition, "cannot create layer %s: its parent %s is not frozen", spec.ID, parent.id).
+			WithField("parent").WithHint("split it, and fork what was split off")
+	case m.Unwanted:
+		return drover.Errorf(drover.Precondition, "cannot create layer %s: its parent %s was deleted", spec.ID, parent.id).WithField("parent")
+	case m.Spec.Size != spec.Parent.Size:
+		return drover.Errorf(drover.Invalid, "cannot create layer %s: its parent %s has %d bytes, not %d", spec.ID, parent.id, m.Spec.Size, spec.Parent.Size).
+			WithField("parent.size")
+	}
+	return nil
+}
+
+// mixedCiphers says that blocks of a layer would come from where they are encrypted in another way.
+func mixedCiphers(spec drover.LayerSpec, from string, has *drover.Cipher) error {
+	return drover.Errorf(drover.Invalid, "cannot create layer %s, which is %s: its %s is %s", spec.ID, spec.Cipher, from, has).WithField("cipher")
+}
+
+func checkSpec(host drover.HostID, spec drover.LayerSpec) error {
 	if !validLayerID(spec.ID) {
 		return drover.Errorf(drover.Invalid, "%q is no layer ID: letters, digits, dots, hyphens and underscores are expected", spec.ID).WithField("id")
 	}
@@ -71,9 +123,24 @@ func checkSpec(spec drover.LayerSpec) error {
 	if err := checkSize(spec.Size); err != nil {
 		return drover.Errorf(drover.Invalid, "cannot create layer %s: %w", spec.ID, err).WithField("size")
 	}
+	if err := spec.Cipher.Check(); err != nil {
+		return drover.AsError(fmt.Errorf("cannot create layer %s: %w", spec.ID, err))
+	}
+	if spec.Snapshot != nil {
+		if err := checkSnapshotSource(spec); err != nil {
+			return drover.Errorf(drover.Invalid, "cannot create layer %s: %w", spec.ID, err).WithField("snapshot")
+		}
+	}
 	if p := spec.Parent; p != nil {
-		if p.Size != spec.Size {
-			return drover.Errorf(drover.Invalid, "cannot create layer %s of %d bytes over a parent of %d: the sizes must be equal", spec.ID, spec.Size, p.Size).WithField("parent.size")
+		if err := checkSize(p.Size); err != nil || p.Size > spec.Size {
+			return drover.Errorf(drover.Invalid, "cannot create layer %s of %d bytes over a parent of %d: the layer may be larger than its parent, but not smaller",
+				spec.ID, spec.Size, p.Size).WithField("parent.size")
+		}
+		if !p.Cipher.Equal(spec.Cipher) {
+			return mixedCiphers(spec, "parent "+string(p.Layer), p.Cipher)
+		}
+		if p.Host == host && p.Layer != "" {
+			return nil
 		}
 		if p.Address == "" || p.Name == "" || p.Host == "" {
 			return drover.Errorf(drover.Invalid, "cannot create layer %s: the parent needs host, address and name", spec.ID).WithField("parent")
@@ -85,31 +152,39 @@ func checkSpec(spec drover.LayerSpec) error {
 // again answers a repeated request: the parent may have moved to another address meanwhile.
 func (p *pool) again(l *layer, spec drover.LayerSpec) error {
 	m := l.meta()
-	if m.State == drover.LayerImage || !sameSpec(m.Spec, spec) {
+	asked := m.asked()
+	if spec.Size == m.Spec.Size {
+		asked.Size = spec.Size // it may have grown since
+	}
+	if m.State != drover.LayerReady && m.State != drover.LayerFrozen || m.SplitFrom != "" || !sameSpec(asked, spec) {
 		return drover.Errorf(drover.Exists, "layer %s exists already with another specification (disk %s, %d bytes)", spec.ID, m.Spec.Disk, m.Spec.Size)
 	}
-	if m.parent() == nil || m.Spec.Parent.Address == spec.Parent.Address {
+	l = l.filled() // a split may have given the parent to a layer below
+	if l == nil || spec.Parent == nil || l.meta().Spec.Parent.Address == spec.Parent.Address {
 		return nil
 	}
 	if err := l.update(func(m *meta) { e := *spec.Parent; m.Spec.Parent = &e }); err != nil {
 		return err
 	}
-	l.parent.moveTo(*spec.Parent)
+	if remote, ok := l.content().parent.(*parent); ok {
+		remote.moveTo(*spec.Parent)
+	}
 	return nil
 }
 
 // checkRoom refuses a clone whose data could not fit. What is written later is not reserved.
 func (p *pool) checkRoom(spec drover.LayerSpec) error {
-	if spec.Parent == nil {
+	origin := (&meta{Spec: spec}).origin()
+	if origin == nil {
 		return nil
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(p.pool, &st); err != nil {
 		return ioError(spec.ID, "look for room for", err)
 	}
-	if free := drover.Bytes(st.Bavail) * drover.Bytes(st.Bsize); spec.Parent.Allocated > free {
+	if free := drover.Bytes(st.Bavail) * drover.Bytes(st.Bsize); origin.Allocated > free {
 		return drover.Errorf(drover.Exhausted, "cannot create layer %s: its parent holds %d bytes, the pool of host %s has %d free",
-			spec.ID, spec.Parent.Allocated, p.cfg.Host, free)
+			spec.ID, origin.Allocated, p.cfg.Host, free)
 	}
 	return nil
 }
@@ -216,68 +291,6 @@ func (p *pool) fill(dir string, m *meta, data func(dir string) error) error {
 		}
 	}
 	return writeMeta(filepath.Join(dir, metaFile), m) // syncs the directory with everything in it
-}
-
-// deleteLayer removes a layer. An unknown one is gone already.
-func (p *pool) deleteLayer(ctx context.Context, id drover.LayerID) error {
-	trash, err := p.discardLayer(ctx, id)
-	if err != nil || trash == "" {
-		return err
-	}
-	if err := durable.Remove(trash); err != nil {
-		return ioError(id, "remove the files of", err)
-	}
-	return nil
-}
-
-// discardLayer takes the layer out of the list and its directory out of the way.
-func (p *pool) discardLayer(ctx context.Context, id drover.LayerID) (trash string, err error) {
-	done, err := p.turn(ctx, makingTurn)
-	if err != nil {
-		return "", err
-	}
-	defer done()
-	for _, other := range p.all() {
-		if other.meta().Spec.Base == id {
-			return "", drover.Errorf(drover.Precondition, "cannot delete layer %s: it is the base of layer %s", id, other.id)
-		}
-	}
-	l, turnDone, err := p.turnOf(ctx, id)
-	p.mu.Lock()
-	_, refused := p.broken[id]
-	p.mu.Unlock()
-	switch {
-	case drover.Is(err, drover.NotFound):
-		return "", nil
-	case err != nil && !refused:
-		return "", err
-	case err == nil:
-		defer turnDone()
-		if m := l.meta(); m.Writer != 0 {
-			return "", drover.Errorf(drover.Precondition, "cannot delete layer %s: it is open for writing at epoch %d", id, m.Writer)
-		} else if len(m.Exports) > 0 {
-			return "", drover.Errorf(drover.Precondition, "cannot delete layer %s: it is exported to %v", id, m.Exports)
-		}
-		l.stopHydration()
-	}
-	trash = filepath.Join(p.pool, "trash", string(id)+"."+newIncarnation())
-	if err := p.reserve.with(func() error { return durable.Rename(p.layerDir(id), trash) }); err != nil {
-		return "", ioError(id, "delete", err)
-	}
-	p.cfg.Faults.Hit("volume.delete.renamed")
-	p.mu.Lock()
-	delete(p.layers, id)
-	delete(p.broken, id)
-	p.mu.Unlock()
-	if l != nil {
-		if err := l.close(false); err != nil {
-			l.log.Warn("cannot close a deleted layer", "err", err)
-		}
-	}
-	if err := os.Remove(p.livePath(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", ioError(id, "remove the live map of", err)
-	}
-	return trash, nil
 }
 
 func newIncarnation() string {

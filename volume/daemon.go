@@ -43,10 +43,18 @@ type Config struct {
 	// TLSDir has ca-cert.pem, server-cert.pem, server-key.pem, client-cert.pem and client-key.pem. A host's certificates have its
 	// host ID as common name.
 	TLSDir string
+	// Threads is nbd.ServerConfig.Threads of the unix socket.
+	Threads int
+	// Uncompressed: what is read from other hosts comes as it is, also over links on which compression would pay.
+	Uncompressed bool
 	// ParentWait bounds how long a read of an absent block waits for a parent that cannot be reached. 0 means 60 s.
 	ParentWait time.Duration
-	Log        *slog.Logger
-	Faults     *fault.Points
+	// Objects is where snapshots are kept; nil for nowhere.
+	Objects drover.ObjectStore
+	// UploadLimit bounds what is read for snapshots, in bytes per second; 0 for no limit. Guests go first in any case.
+	UploadLimit drover.Bytes
+	Log         *slog.Logger
+	Faults      *fault.Points
 }
 
 // withDefaults fills in and checks.
@@ -64,6 +72,8 @@ func (cfg Config) withDefaults() (Config, error) {
 		return cfg, drover.Errorf(drover.Invalid, "the storage daemon needs a pool directory and a run directory")
 	case cfg.ParentWait < 0:
 		return cfg, drover.Errorf(drover.Invalid, "the time to wait for a parent, %v, is negative", cfg.ParentWait).WithField("parent_wait")
+	case cfg.UploadLimit < 0:
+		return cfg, drover.Errorf(drover.Invalid, "the limit of uploads, %d bytes per second, is negative", cfg.UploadLimit).WithField("upload_limit")
 	}
 	return cfg, nil
 }
@@ -85,9 +95,12 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	p, err := openPool(cfg, dialTLS(cfg.TLSDir))
+	p, err := openPool(cfg, dialTLS(cfg.TLSDir, !cfg.Uncompressed))
 	if err != nil {
 		return errors.Join(err, listeners.close())
+	}
+	if err := p.resumeVhost(); err != nil {
+		return errors.Join(err, listeners.close(), p.close())
 	}
 	p.resume()
 	err = serve(ctx, p, listeners)
@@ -168,7 +181,7 @@ func listenUnix(path string) (net.Listener, error) {
 // serve answers until ctx ends or a listener fails.
 func serve(ctx context.Context, p *pool, l listeners) error {
 	group, ctx := errgroup.WithContext(ctx)
-	local := nbd.NewServer(nbd.ServerConfig{Opener: opener{p}, Log: p.cfg.Log})
+	local := nbd.NewServer(nbd.ServerConfig{Opener: opener{p}, Log: p.cfg.Log, Threads: p.cfg.Threads})
 	group.Go(func() error { return local.Serve(ctx, l.unix) })
 	if l.exports != nil {
 		remote := nbd.NewServer(nbd.ServerConfig{Opener: opener{p}, TLS: l.tls, Log: p.cfg.Log})
@@ -201,13 +214,13 @@ func serve(ctx context.Context, p *pool, l listeners) error {
 }
 
 // dialTLS connects to exports of other hosts with the host's own certificate.
-func dialTLS(dir string) dialFunc {
+func dialTLS(dir string, compress bool) dialFunc {
 	return func(ctx context.Context, export drover.Export) (remote, error) {
 		cfg, err := fleetca.ClientConfig(dir, export.Host)
 		if err != nil {
 			return nil, err
 		}
-		return nbd.Dial(ctx, nbd.ClientConfig{Network: "tcp", Address: export.Address, Export: export.Name, TLS: cfg,
+		return nbd.Dial(ctx, nbd.ClientConfig{Network: "tcp", Address: export.Address, Export: export.Name, TLS: cfg, Compress: compress,
 			MetaContexts: []string{nbd.ContextAllocation, nbd.ContextPresent}, DialTimeout: dialTimeout})
 	}
 }

@@ -1,8 +1,8 @@
 // Package volume is the layer engine and the storage daemon around it (drover serve storage), with the client that the
 // host agent uses.
 //
-// A layer is a sparse data file, a map of which 4 KiB blocks are present, perhaps a parent (an export of another host) and perhaps
-// a base (an image layer of this host). A present block is read from the data file; an absent one from the parent if the
+// A layer is a sparse data file, a map of which 4 KiB blocks are present, perhaps a parent (an export of another host, or a frozen layer
+// of this one) and perhaps a base (an image layer or a frozen layer of this host). A present block is read from the data file; an absent one from the parent if the
 // parent's own part of the chain has it, else from the base, else it is zeroes. A layer without parent and base has no map, and costs
 // nothing beyond its file.
 //
@@ -17,6 +17,9 @@
 //   - Nothing is fetched from a parent before the layer was first opened or hydrated: until then the parent may still change.
 //   - Of the layers of one disk one at most is open for writing, at an epoch not below the disk's fence. When Open, Fence, Freeze
 //     or Close return, no write of an earlier writer can land any more.
+//   - A frozen layer that was split off has exactly what was acknowledged at one moment, and keeps it while the layer over it is written.
+//   - Whoever is killed during a split, before it or after: the layer holds the same, and the frozen layer is there as a whole or not at all.
+//   - The same holds when a layer takes a frozen one in, or grows: its record is the only commit, and its guest sees a pause at most.
 //   - Fences, open layers, exports and hydration are durable state: a daemon that starts again goes on where it was, without being told.
 //   - After an fdatasync that failed nothing is reported as durable: the layer refuses writes and flushes until the daemon starts again.
 //
@@ -25,6 +28,12 @@
 // over from a connection that a VM gave up cannot land after the VM sent it again. LAYER is the layer read-only; of a layer
 // that is open it gives each block as it is at that moment, which is no point in time as a whole. Over TLS: LAYER, read-only,
 // for the hosts it is exported to (their certificate's common name is the host ID). What is served is always the composed view.
+//
+// A layer that is open is served over vhost-user-blk as well (package vhostuser), on a socket of its own that Open names
+// (Attachment.VhostSocket): the same rules of writers hold for both, and between them.
+//
+// Encrypted layers (drover.LayerSpec.Cipher) hold ciphertext, and so does all that leaves the host. Connections on the unix socket see
+// plaintext; without the key, which Client.SetKey hands over, they are refused. A layer has the cipher of its parent and base.
 //
 // The package never decides who may own a disk; it enforces the epochs it is told. It talks to no control side.
 package volume

@@ -25,6 +25,17 @@ func (l *extentList) full() bool { return len(*l) >= maxExtents }
 
 // extents describes the composed view.
 func (c *content) extents(ctx context.Context, metaContext string, off, n int64) ([]nbd.Extent, error) {
+	var out extentList
+	switch metaContext {
+	case nbd.ContextPresent, nbd.ContextAllocation:
+		err := c.describe(ctx, &out, metaContext, off, off+n)
+		return out, err
+	}
+	return nil, drover.Errorf(drover.Invalid, "unknown metadata context %q", metaContext)
+}
+
+// describe adds what the content and those below it say of a range. It may stop short when the list is full.
+func (c *content) describe(ctx context.Context, out *extentList, metaContext string, off, end int64) error {
 	o := c.enter()
 	defer o.leave()
 	var src *source
@@ -32,22 +43,55 @@ func (c *content) extents(ctx context.Context, metaContext string, off, n int64)
 		src = o.src.Load()
 	}
 	if src != nil {
-		first, end := blocksOf(off, n)
-		err := c.forGuest(ctx, src, first, func(ctx context.Context) error { return c.learn(ctx, o, src, first, end, guestClass) })
+		first, stop := blocksOf(off, end-off)
+		err := c.forGuest(ctx, src, first, func(ctx context.Context) error { return c.learn(ctx, o, src, first, stop, guestClass) })
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
-	var out extentList
-	switch metaContext {
-	case nbd.ContextPresent:
-		c.presentExtents(&out, o, src, off, off+n)
-		return out, nil
-	case nbd.ContextAllocation:
-		err := c.allocationExtents(&out, o, src, off, off+n)
-		return out, err
+	for off < end && !out.full() {
+		from, stop := c.originOf(o, src, off, end)
+		var err error
+		switch {
+		case from == fromBase:
+			err = o.describeBase(ctx, out, metaContext, off, stop)
+		case metaContext == nbd.ContextPresent:
+			out.add(stop-off, nbd.FlagPresent)
+		case from == fromParent:
+			out.add(stop-off, 0)
+		default:
+			err = c.dataExtents(out, off, stop)
+		}
+		if err != nil {
+			return err
+		}
+		off = stop
 	}
-	return nil, drover.Errorf(drover.Invalid, "unknown metadata context %q", metaContext)
+	return nil
+}
+
+// describeBase is describe for what the content does not have itself. An image is present in no layer, since other hosts have it too, and
+// neither is what lies beyond the base's end.
+func (o *overlay) describeBase(ctx context.Context, out *extentList, metaContext string, off, end int64) error {
+	inBase := off
+	if o.base != nil {
+		inBase = max(off, min(end, o.base.size))
+	}
+	if inBase > off {
+		if metaContext == nbd.ContextPresent && o.base.image {
+			out.add(inBase-off, 0)
+		} else if err := o.base.describe(ctx, out, metaContext, off, inBase); err != nil {
+			return err
+		}
+	}
+	if inBase < end && !out.full() {
+		flags := uint32(nbd.FlagHole | nbd.FlagZero)
+		if metaContext == nbd.ContextPresent {
+			flags = 0
+		}
+		out.add(end-inBase, flags)
+	}
+	return nil
 }
 
 // origin is where a run of blocks comes from.
@@ -77,47 +121,6 @@ func (c *content) originOf(o *overlay, src *source, off, end int64) (origin, int
 		}
 	}
 	return from, min(end, stop*blockSize)
-}
-
-func (c *content) presentExtents(out *extentList, o *overlay, src *source, off, end int64) {
-	for off < end && !out.full() {
-		from, stop := c.originOf(o, src, off, end)
-		var flags uint32
-		if from != fromBase {
-			flags = nbd.FlagPresent
-		}
-		out.add(stop-off, flags)
-		off = stop
-	}
-}
-
-func (c *content) allocationExtents(out *extentList, o *overlay, src *source, off, end int64) error {
-	for off < end && !out.full() {
-		from, stop := c.originOf(o, src, off, end)
-		var err error
-		switch from {
-		case fromData:
-			err = c.dataExtents(out, off, stop)
-		case fromParent:
-			out.add(stop-off, 0)
-		case fromBase:
-			inBase := off
-			if o.base != nil {
-				inBase = max(off, min(stop, o.base.size))
-			}
-			if inBase > off {
-				stop = inBase
-				err = o.base.dataExtents(out, off, stop)
-			} else {
-				out.add(stop-off, nbd.FlagHole|nbd.FlagZero)
-			}
-		}
-		if err != nil {
-			return err
-		}
-		off = stop
-	}
-	return nil
 }
 
 // dataExtents describes the layer's own file. It may stop short when the list is full.

@@ -36,6 +36,8 @@ type osFile struct {
 	// direct is the same file opened with O_DIRECT; nil where that is not used. To copy a volume through the page cache costs several
 	// times the CPU time, which the guest wants, and drives everything else out of the cache.
 	direct *os.File
+	// sums are kept right by every change that goes through the methods; nil for a file without checksums.
+	sums *sums
 }
 
 var _ file = osFile{}
@@ -65,6 +67,15 @@ func (f osFile) filled() {
 
 // openFile opens an existing file and checks that its size is what it must be.
 func openFile(path string, size int64, readOnly bool) (osFile, error) {
+	return openSized(path, size, readOnly, false)
+}
+
+// openData is openFile for a data file, which grows before its record does.
+func openData(path string, size int64, readOnly bool) (osFile, error) {
+	return openSized(path, size, readOnly, true)
+}
+
+func openSized(path string, size int64, readOnly, grows bool) (osFile, error) {
 	flag := os.O_RDWR
 	if readOnly {
 		flag = os.O_RDONLY
@@ -74,6 +85,12 @@ func openFile(path string, size int64, readOnly bool) (osFile, error) {
 		return osFile{}, err
 	}
 	st, err := f.Stat()
+	if err == nil && st.Size() > size && !readOnly && grows {
+		// It was made larger for a record that was never written. Nothing was ever written to what is beyond.
+		if err = f.Truncate(size); err == nil {
+			st, err = f.Stat()
+		}
+	}
 	if err == nil && st.Size() != size {
 		err = fmt.Errorf("%s has %d bytes where %d are expected", path, st.Size(), size)
 	}
@@ -104,34 +121,45 @@ func (f osFile) ReadAt(p []byte, off int64) error {
 }
 
 func (f osFile) WriteAt(p []byte, off int64) error {
+	return f.sums.write(p, off, func() error { return f.writeAt(p, off) })
+}
+
+func (f osFile) writeAt(p []byte, off int64) error {
 	_, err := f.File.WriteAt(p, off)
 	return err
 }
 
 func (f osFile) Fill(p []byte, off int64) error {
-	if f.direct == nil || len(p) < directMin {
-		return f.WriteAt(p, off)
-	}
-	_, err := f.direct.WriteAt(p, off)
-	if errors.Is(err, unix.EINVAL) {
-		return f.WriteAt(p, off) // the disk wants another alignment than that of our blocks
-	}
-	return err
+	return f.sums.fill(p, off, func() error {
+		if f.direct == nil || len(p) < directMin {
+			return f.writeAt(p, off)
+		}
+		_, err := f.direct.WriteAt(p, off)
+		if errors.Is(err, unix.EINVAL) {
+			return f.writeAt(p, off) // the disk wants another alignment than that of our blocks
+		}
+		return err
+	})
 }
 
 func (f osFile) Close() error {
+	err := errors.Join(f.File.Close(), f.sums.close())
 	if f.direct == nil {
-		return f.File.Close()
+		return err
 	}
-	return errors.Join(f.direct.Close(), f.File.Close())
+	return errors.Join(f.direct.Close(), err)
 }
 
 func (f osFile) PunchHole(off, n int64) error {
-	return f.fallocate(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	return f.sums.change(off, n, func() error {
+		return f.fallocate(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	})
 }
 
 func (f osFile) ZeroRange(off, n int64) error {
-	return f.fallocate(unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	return f.sums.change(off, n, func() error {
+		return f.fallocate(unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	})
 }
 
 // fallocate falls back to writing zeroes where the file system cannot do what was asked.
@@ -143,7 +171,7 @@ func (f osFile) fallocate(mode uint32, off, n int64) error {
 	zero := make([]byte, min(n, 256<<10))
 	for ; n > 0; off, n = off+int64(len(zero)), n-int64(len(zero)) {
 		zero = zero[:min(n, int64(len(zero)))]
-		if werr := f.WriteAt(zero, off); werr != nil {
+		if werr := f.writeAt(zero, off); werr != nil {
 			return werr
 		}
 	}

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"drover"
@@ -49,6 +50,9 @@ func (c *content) flushNow() error {
 	if err := c.failure(); err != nil {
 		return err
 	}
+	if err := c.settle(); err != nil {
+		return err
+	}
 	o := c.enter()
 	defer o.leave()
 	if o == nil || o.table == nil {
@@ -84,6 +88,30 @@ func (c *content) flushNow() error {
 	return nil
 }
 
+// settle makes durable, once, what lies below: a writer's flush covers what it wrote before a split, too.
+func (c *content) settle() error {
+	if c.under == nil || c.under.image || c.settled.Load() {
+		return nil
+	}
+	if err := c.under.Flush(context.Background()); err != nil {
+		return c.fail("sync what lies under", err)
+	}
+	c.settled.Store(true)
+	return nil
+}
+
+// seal is Flush when nobody writes: what is known of checksums then counts for ever. While blocks are filled from a parent it does
+// not: a power cut may still make blocks absent again.
+func (c *content) seal(ctx context.Context) error {
+	if err := c.Flush(ctx); err != nil {
+		return err
+	}
+	if o := c.over.Load(); o != nil && o.src.Load() != nil {
+		return nil
+	}
+	return ioError(c.name, "seal the checksums of", c.sums.seal())
+}
+
 func (c *content) syncData() error {
 	if !c.dirty.Swap(false) {
 		return nil
@@ -106,11 +134,18 @@ func (c *content) written(ctx context.Context, fua bool, err error) error {
 	return nil
 }
 
-// close ends the use of the content. Nobody may use it any more.
+// close ends one use of the content; the last one closes its files.
 func (c *content) close() error {
-	c.dropOverlay()
-	if err := c.data.Close(); err != nil {
-		return drover.Errorf(drover.Internal, "cannot close layer %s: %w", c.name, err)
+	if c.refs.Add(-1) > 0 {
+		return nil
 	}
-	return nil
+	c.dropOverlay()
+	var errs []error
+	if err := c.data.Close(); err != nil {
+		errs = append(errs, drover.Errorf(drover.Internal, "cannot close layer %s: %w", c.name, err))
+	}
+	if c.under != nil {
+		errs = append(errs, c.under.close())
+	}
+	return errors.Join(errs...)
 }

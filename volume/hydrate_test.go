@@ -151,6 +151,23 @@ func TestNothingIsFetchedTwice(t *testing.T) {
 	}
 }
 
+// What became present between the look at the map and the claim, in the middle of the claimed run, is not fetched again.
+func TestAClaimedRunIsLookedAtAgain(t *testing.T) {
+	s := simOver(t, 8, 0, 1, 2, 3, 4, 5, 6, 7)
+	o, src := s.over.Load(), s.over.Load().src.Load()
+	f, mine := src.flying.claim(0, 8) // as if all were absent still
+	if !mine {
+		t.Fatal("somebody else is fetching")
+	}
+	noErr(t, s.WriteAt(t.Context(), pattern(9, 2*blockSize), 3*blockSize, false))
+	noErr(t, s.fetch(t.Context(), o, src, f, hydrationClass))
+	src.flying.land(f)
+	noErr(t, s.fetchRun(t.Context(), o, src, 0, 8, hydrationClass))
+	if n := s.parent.bytes.Load(); n != 6*blockSize {
+		t.Errorf("%d bytes fetched, 6 blocks were absent", n)
+	}
+}
+
 // What opening and a first read cost does not depend on the size: it is counted, not timed.
 func TestOpenCostDoesNotDependOnTheSize(t *testing.T) {
 	ca := newCA(t)

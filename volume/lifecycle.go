@@ -21,17 +21,29 @@ func (p *pool) open(ctx context.Context, id drover.LayerID, epoch drover.Epoch) 
 	if err := p.mayOpen(l, epoch); err != nil {
 		return drover.Attachment{}, err
 	}
+	key, err := p.keyFor(l)
+	if err != nil {
+		return drover.Attachment{}, err
+	}
 	if err := p.raise(l.meta().Spec.Disk, epoch); err != nil {
 		return drover.Attachment{}, err
 	}
 	if l.meta().Writer != epoch {
-		if err := l.update(func(m *meta) { m.Writer, m.Activated = epoch, true }); err != nil {
+		check := l.meta().KeyCheck
+		if key != nil {
+			check = key.check
+		}
+		if err := l.update(func(m *meta) { m.Writer, m.Activated, m.KeyCheck = epoch, true, check }); err != nil {
 			return drover.Attachment{}, err
 		}
 	}
 	l.setWritable(epoch)
+	vhost, err := p.serveVhost(l, epoch)
+	if err != nil {
+		return drover.Attachment{}, err
+	}
 	l.log.Info("layer opened", "epoch", uint64(epoch))
-	return drover.Attachment{Socket: filepath.Join(p.run, nbdSocket), Export: exportName(id, epoch)}, nil
+	return drover.Attachment{Transport: drover.TransportNBD, Socket: filepath.Join(p.run, nbdSocket), Export: exportName(id, epoch), VhostSocket: vhost}, nil
 }
 
 // mayOpen checks everything that is against opening the layer at the epoch.
@@ -115,7 +127,7 @@ func (l *layer) endWriting(ctx context.Context, change func(*meta)) error {
 	if l.meta().State == drover.LayerImage {
 		return nil
 	}
-	if err := l.content().Flush(ctx); err != nil {
+	if err := l.content().seal(ctx); err != nil {
 		return err
 	}
 	l.content().faults.Hit("volume.close.flushed")
@@ -147,6 +159,7 @@ func (p *pool) freeze(ctx context.Context, id drover.LayerID) (drover.LayerStatu
 		if err := l.endWriting(ctx, func(m *meta) { m.State, m.FrozenAt = drover.LayerFrozen, fence }); err != nil {
 			return drover.LayerStatus{}, err
 		}
+		p.forgetKeys()
 	}
 	return l.status()
 }
@@ -166,6 +179,9 @@ func (p *pool) thaw(ctx context.Context, id drover.LayerID) error {
 	if m.State == drover.LayerImage {
 		return drover.Errorf(drover.Precondition, "cannot thaw layer %s: it is an image", id)
 	}
+	if err := p.mayThaw(id); err != nil {
+		return err
+	}
 	fence, err := p.fences.epoch(m.Spec.Disk)
 	if err != nil {
 		return err
@@ -174,10 +190,19 @@ func (p *pool) thaw(ctx context.Context, id drover.LayerID) error {
 		return drover.Errorf(drover.Precondition, "cannot thaw layer %s: disk %s was fenced at epoch %d after the layer was frozen at %d, so it may have been written elsewhere",
 			id, m.Spec.Disk, fence, m.FrozenAt)
 	}
-	if err := l.update(func(m *meta) { m.State, m.FrozenAt = drover.LayerReady, 0 }); err != nil {
+	l.stopUpload() // what it would tell of is about to change
+	if err := l.update(func(m *meta) { m.State, m.FrozenAt, m.Upload = drover.LayerReady, 0, nil }); err != nil {
 		return err
 	}
 	l.frozenData.Store(-1)
+	return nil
+}
+
+// mayThaw refuses for a layer that others rely on.
+func (p *pool) mayThaw(id drover.LayerID) error {
+	for _, other := range append(p.over(id), p.filledFrom(id)...) {
+		return drover.Errorf(drover.Precondition, "cannot thaw layer %s: layer %s is made of it", id, other.id)
+	}
 	return nil
 }
 
@@ -193,6 +218,9 @@ func (p *pool) export(ctx context.Context, id drover.LayerID, peer drover.HostID
 	defer done()
 	if slices.Contains(l.meta().Exports, peer) {
 		return nil
+	}
+	if l.meta().Unwanted {
+		return drover.Errorf(drover.Precondition, "cannot export layer %s: it was deleted", id)
 	}
 	return l.update(func(m *meta) { m.Exports = append(m.Exports, peer); slices.Sort(m.Exports) })
 }
@@ -223,9 +251,15 @@ func (p *pool) checkParent(ctx context.Context, id drover.LayerID) error {
 	if err != nil {
 		return err
 	}
-	export := l.meta().parent()
-	if export == nil {
+	if l = l.filled(); l == nil {
 		return nil
+	}
+	if s, ok := l.content().parent.(*snapshotParent); ok {
+		return s.check(ctx)
+	}
+	export := l.meta().parent()
+	if export.Host == p.cfg.Host {
+		return l.content().parent.read(ctx, guestClass, make([]byte, blockSize), 0)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*dialTimeout)
 	defer cancel()

@@ -130,13 +130,16 @@ func newMapFile(f file, blocks int64) *mapFile {
 	return m
 }
 
-// format writes an empty map. Every sector is written, so that storing later needs no new space.
-func (m *mapFile) format(h mapHeader) error {
+// format writes an empty map.
+func (m *mapFile) format(h mapHeader) error { return m.formatWith(h, newBitmap(m.blocks)) }
+
+// formatWith writes a map with some blocks present. Every sector is written, so that storing later needs no new space.
+func (m *mapFile) formatWith(h mapHeader, present *bitmap) error {
 	if err := m.f.WriteAt(h.encode(mapMagic), 0); err != nil {
 		return err
 	}
 	m.dirty.set(0, m.dirty.n)
-	if err := m.store(m.collect(nil, 0, m.dirty.n, newBitmap(m.blocks))); err != nil {
+	if err := m.store(m.collect(nil, 0, m.dirty.n, present)); err != nil {
 		return err
 	}
 	return m.f.Datasync()

@@ -13,8 +13,8 @@ import (
 	"drover/internal/durable"
 )
 
-// metaVersion is the version of meta.json that this program reads and writes.
-const metaVersion = 1
+// metaVersion is the version of meta.json that this program writes. It reads version 1 too, which has a subset of the fields.
+const metaVersion = 2
 
 // maxSize is what the largest file of ext4 holds: 16 TiB less one block.
 const maxSize = 16<<40 - blockSize
@@ -24,10 +24,23 @@ type meta struct {
 	Version int `json:"version"`
 	// Checksum is the CRC-32C of the file's JSON with an empty checksum.
 	Checksum string `json:"checksum"`
-	// Incarnation tells this layer from an earlier one of the same ID.
+	// Incarnation tells what the layer holds from what any other layer, or this one earlier, holds. Its maps carry it.
 	Incarnation string `json:"incarnation"`
-	// Spec is what was asked for; the parent's address may have been renewed.
-	Spec  drover.LayerSpec  `json:"spec"`
+	// Files ends the names of the files that hold it ("data.FILES"); empty for the plain names.
+	Files string `json:"files,omitempty"`
+	// Spec is what the layer is now; the parent's address may have been renewed.
+	Spec drover.LayerSpec `json:"spec"`
+	// Asked is what was asked for, when that is something else by now: the layer was split, took its base in, or grew.
+	Asked *drover.LayerSpec `json:"asked,omitempty"`
+	// SplitFrom is the layer whose content this frozen layer took over.
+	SplitFrom drover.LayerID `json:"split_from,omitempty"`
+	// Unwanted: the layer was deleted, and stays only until the one layer over it has taken it in.
+	Unwanted bool `json:"unwanted,omitempty"`
+	// Absorbed: the layer over it is taking it in, so that the data file has some blocks of that layer. Once no layer names it as its base,
+	// the file is that layer's, and must not be touched under this name.
+	Absorbed bool `json:"absorbed,omitempty"`
+	// Wipe: the data is overwritten before it is given up.
+	Wipe  bool              `json:"wipe,omitempty"`
 	State drover.LayerState `json:"state"`
 	// Mapped: there is a map, because blocks may be absent.
 	Mapped bool `json:"mapped"`
@@ -41,6 +54,10 @@ type meta struct {
 	FrozenAt  drover.Epoch     `json:"frozen_at,omitempty"`
 	Exports   []drover.HostID  `json:"exports,omitempty"`
 	Hydration *hydrationRecord `json:"hydration,omitempty"`
+	// KeyCheck tells the key that the layer was first opened with from any other.
+	KeyCheck string `json:"key_check,omitempty"`
+	// Upload is what is known of the layer's way into the object store.
+	Upload *uploadRecord `json:"upload,omitempty"`
 }
 
 // hydrationRecord is what is remembered of a hydration.
@@ -48,7 +65,9 @@ type hydrationRecord struct {
 	// Started: it was asked for, and goes on after a restart.
 	Started   bool         `json:"started"`
 	Limit     drover.Bytes `json:"limit,omitempty"`
+	Paused    bool         `json:"paused,omitempty"`
 	Copied    drover.Bytes `json:"copied"`
+	Wire      drover.Bytes `json:"wire,omitempty"`
 	Total     drover.Bytes `json:"total,omitempty"`
 	Skipped   drover.Bytes `json:"skipped,omitempty"`
 	StartedAt time.Time    `json:"started_at,omitzero"`
@@ -59,17 +78,50 @@ type hydrationRecord struct {
 func (m *meta) clone() *meta {
 	c := *m
 	c.Exports = slices.Clone(m.Exports)
+	if m.Asked != nil {
+		a := *m.Asked
+		c.Asked = &a
+	}
 	if m.Hydration != nil {
 		h := *m.Hydration
 		c.Hydration = &h
 	}
+	if m.Upload != nil {
+		u := *m.Upload
+		u.Pages = slices.Clone(u.Pages)
+		c.Upload = &u
+	}
 	return &c
+}
+
+// asked returns what was asked for when the layer was made.
+func (m *meta) asked() drover.LayerSpec {
+	if m.Asked != nil {
+		return *m.Asked
+	}
+	return m.Spec
+}
+
+// keepAsked is called before Spec is changed.
+func (m *meta) keepAsked() {
+	if m.Asked == nil {
+		a := m.Spec
+		m.Asked = &a
+	}
 }
 
 // parent returns the parent that is still needed, nil if none is.
 func (m *meta) parent() *drover.Export {
 	if m.ParentDone {
 		return nil
+	}
+	return m.origin()
+}
+
+// origin returns what the layer is or was filled from; nil for nothing. For a snapshot it is an export of no host.
+func (m *meta) origin() *drover.Export {
+	if s := m.Spec.Snapshot; s != nil {
+		return &drover.Export{Layer: drover.LayerID(s.Snapshot), Size: s.Size, Allocated: s.Data}
 	}
 	return m.Spec.Parent
 }
@@ -111,8 +163,8 @@ func parseMeta(b []byte) (*meta, error) {
 	if err := json.Unmarshal(b, &version); err != nil {
 		return nil, fmt.Errorf("the record is damaged: %w", err)
 	}
-	if version.Version != metaVersion {
-		return nil, fmt.Errorf("the record has version %d; this program knows version %d", version.Version, metaVersion)
+	if version.Version < 1 || version.Version > metaVersion {
+		return nil, fmt.Errorf("the record has version %d; this program knows versions 1 to %d", version.Version, metaVersion)
 	}
 	m := &meta{}
 	if err := json.Unmarshal(b, m); err != nil {
@@ -133,8 +185,11 @@ func (m *meta) check() error {
 	default:
 		return fmt.Errorf("the record has the unknown state %q", m.State)
 	}
-	if m.Incarnation == "" || len(m.Incarnation) > incarnationLen {
+	if len(m.Incarnation) > incarnationLen || !validLayerID(drover.LayerID(m.Incarnation)) { // it is part of file names
 		return fmt.Errorf("the record has the incarnation %q", m.Incarnation)
+	}
+	if m.Files != "" && m.Files != m.Incarnation {
+		return fmt.Errorf("the record names files of %q, its content is %q", m.Files, m.Incarnation)
 	}
 	if err := checkSize(m.Spec.Size); err != nil {
 		return err
@@ -160,7 +215,10 @@ func validLayerID(id drover.LayerID) bool { return layerRE.MatchString(string(id
 // sameSpec reports whether a layer may be what a second request asks for. The parent's address and what it holds
 // may have changed since.
 func sameSpec(a, b drover.LayerSpec) bool {
-	if a.ID != b.ID || a.Disk != b.Disk || a.Size != b.Size || a.Base != b.Base || (a.Parent == nil) != (b.Parent == nil) {
+	if a.ID != b.ID || a.Disk != b.Disk || a.Size != b.Size || a.Base != b.Base || !a.Cipher.Equal(b.Cipher) || (a.Parent == nil) != (b.Parent == nil) {
+		return false
+	}
+	if (a.Snapshot == nil) != (b.Snapshot == nil) || a.Snapshot != nil && *a.Snapshot != *b.Snapshot {
 		return false
 	}
 	return a.Parent == nil || a.Parent.Layer == b.Parent.Layer && a.Parent.Host == b.Parent.Host &&

@@ -25,10 +25,11 @@ type journey struct {
 
 const journeySize = 2 * mib
 
-func newJourney(t *testing.T, seed uint64) *journey {
+func newJourney(t *testing.T, seed uint64, cipher *drover.Cipher) *journey {
 	ca := newCA(t)
 	j := &journey{t: t, r: rand.New(rand.NewPCG(seed, 3)), layer: "vol_a", epoch: 1, model: make([]byte, journeySize),
 		hosts: [2]*testHost{newHost(t, ca, "h1"), newHost(t, ca, "h2")}}
+	j.hosts[0].cipher, j.hosts[1].cipher = cipher, cipher
 	j.hosts[0].create(j.layer, drover.Bytes(journeySize))
 	j.conn = j.hosts[0].open(j.layer, j.epoch)
 	return j
@@ -103,9 +104,13 @@ func (j *journey) check() {
 
 // Whatever guests do while a volume moves and is hydrated, they read what they wrote.
 func TestJourneysKeepEveryByte(t *testing.T) {
-	for seed := range uint64(4) {
+	for seed := range uint64(6) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
-			j := newJourney(t, seed)
+			var cipher *drover.Cipher
+			if seed >= 3 {
+				cipher = drover.NewCipher()
+			}
+			j := newJourney(t, seed, cipher)
 			for i := range 150 {
 				j.step(i)
 			}

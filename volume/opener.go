@@ -67,7 +67,13 @@ func (o opener) Open(_ context.Context, name string, peer nbd.Peer) (*nbd.Sessio
 	case m.parent() != nil && !m.Activated:
 		return nil, drover.Errorf(drover.Precondition, "layer %s was never opened: until the switch its parent may still change", id)
 	}
-	s, err := l.connect(epoch, host)
+	var key *diskKey
+	if peer.TLS == nil {
+		if key, err = o.pool.keyFor(l); err != nil {
+			return nil, err
+		}
+	}
+	s, err := l.connect(epoch, host, key)
 	if err != nil {
 		return nil, err
 	}

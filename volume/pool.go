@@ -3,26 +3,33 @@ package volume
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"drover"
 	"drover/internal/durable"
+	"drover/manifest"
 )
 
 // pool is all layers of one directory.
 type pool struct {
 	env
-	fences fences
+	fences   fences
+	keys     *keys
+	absorber absorber
+	// wiping is nudged when there is something to be wiped.
+	wiping chan struct{}
 
 	// Background copies run under ctx, and wg waits for them.
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+
+	uploads uploads
 
 	mu     sync.Mutex
 	layers map[drover.LayerID]*layer
@@ -38,10 +45,17 @@ func openPool(cfg Config, dial dialFunc) (*pool, error) {
 		return nil, err
 	}
 	p := &pool{
-		env:    env{pool: cfg.Dir, run: cfg.RunDir, boot: boot, cfg: cfg, budget: newBudget(), dial: dial},
-		fences: fences{dir: filepath.Join(cfg.Dir, "fences"), known: map[drover.DiskID]drover.Epoch{}},
+		env:      env{pool: cfg.Dir, run: cfg.RunDir, boot: boot, cfg: cfg, budget: newBudget(), dial: dial},
+		fences:   fences{dir: filepath.Join(cfg.Dir, "fences"), known: map[drover.DiskID]drover.Epoch{}},
+		absorber: absorber{wake: make(chan struct{}, 1)}, wiping: make(chan struct{}, 1),
 		layers: map[drover.LayerID]*layer{}, broken: map[drover.LayerID]error{}, turns: map[string]chan struct{}{},
 	}
+	p.find, p.changed = p.findLayer, p.absorber.nudge
+	if p.codec, err = manifest.NewCodec(codecUsers); err != nil {
+		return nil, err
+	}
+	p.chunks = newChunkCache()
+	p.uploads.init(cfg.UploadLimit)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	for _, dir := range []string{"layers", "fences", "new", "trash"} {
 		if err := durable.MkdirAll(filepath.Join(cfg.Dir, dir), 0o700); err != nil {
@@ -58,9 +72,14 @@ func openPool(cfg Config, dial dialFunc) (*pool, error) {
 		return nil, drover.Errorf(drover.Internal, "cannot reserve space in the pool %s: %w", cfg.Dir, err)
 	}
 	p.fences.reserve = p.reserve
+	if p.keys, err = openKeys(cfg.RunDir); err != nil {
+		return nil, errors.Join(err, p.reserve.close())
+	}
+	p.loadSettings()
 	if err := p.loadAll(); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
+	p.forgetKeys()
 	return p, nil
 }
 
@@ -72,39 +91,118 @@ func (p *pool) sweep() error {
 			return err
 		}
 		for _, e := range entries {
+			if strings.HasSuffix(e.Name(), wipeSuffix) {
+				continue // goes on being wiped
+			}
 			if err := durable.Remove(filepath.Join(p.pool, dir, e.Name())); err != nil {
 				return err
 			}
 		}
 	}
-	return durable.RemoveTemp(p.fences.dir)
+	return errors.Join(durable.RemoveTemp(p.pool), durable.RemoveTemp(p.fences.dir))
 }
 
-// loadAll opens the layers, those without a base first, since the others need them.
+// loadAll opens the layers, each after what is below it.
 func (p *pool) loadAll() error {
 	entries, err := os.ReadDir(filepath.Join(p.pool, "layers"))
 	if err != nil {
 		return drover.Errorf(drover.Internal, "cannot list the layers of the pool %s: %w", p.pool, err)
 	}
-	known := map[string]bool{}
-	var later []drover.LayerID
+	records := map[drover.LayerID]*meta{}
 	for _, e := range entries {
 		id := drover.LayerID(e.Name())
-		known[e.Name()+".map"] = true
-		if err := durable.RemoveTemp(p.layerDir(id)); err != nil {
+		err := durable.RemoveTemp(p.layerDir(id))
+		var m *meta
+		if err == nil {
+			m, err = readMeta(filepath.Join(p.layerDir(id), metaFile), id)
+		}
+		if err != nil {
 			p.refuse(id, err)
 			continue
 		}
-		if m, err := readMeta(filepath.Join(p.layerDir(id), metaFile), id); err == nil && m.Spec.Base != "" {
-			later = append(later, id)
-			continue
+		records[id] = m
+	}
+	complete := len(records) == len(entries)
+	if err := p.removeLeftLayers(records, complete); err != nil {
+		return err
+	}
+	begun := map[drover.LayerID]bool{}
+	var load func(id drover.LayerID)
+	load = func(id drover.LayerID) {
+		m := records[id]
+		if m == nil || begun[id] {
+			return
 		}
+		begun[id] = true
+		load(m.Spec.Base)
 		p.load(id)
 	}
-	for _, id := range later {
-		p.load(id)
+	for id := range records {
+		load(id)
+	}
+	if !complete {
+		return nil // a live map may be that of a layer whose record cannot be read
+	}
+	known := map[string]bool{}
+	for _, m := range records {
+		known[filepath.Base(p.livePath(m))] = true
 	}
 	return p.removeStrayMaps(known)
+}
+
+// removeLeftLayers removes what a crash left of a split, a take-in or a deletion, and takes it out of the records. Without all of the
+// records nothing is known of what lies over a layer.
+func (p *pool) removeLeftLayers(records map[drover.LayerID]*meta, complete bool) error {
+	for id, m := range records {
+		if m.heldBy(records[m.SplitFrom]) {
+			p.cfg.Log.Info("what is left of a split is removed", "layer", string(id))
+			if err := p.removeLayerDir(id, false); err != nil {
+				return err
+			}
+			delete(records, id)
+		}
+	}
+	for id := unneeded(records); id != ""; id = unneeded(records) {
+		m := records[id]
+		switch {
+		case complete:
+			if err := p.removeLayerDir(id, m.Wipe && !m.Absorbed); err != nil {
+				return err
+			}
+		case m.Absorbed:
+			p.refuse(id, errors.New("the layer that takes it in is not known, since the record of another layer cannot be read"))
+		default:
+			return nil
+		}
+		delete(records, id)
+	}
+	return nil
+}
+
+// heldBy reports whether the other layer has the content that this record names: the split had not come to its commit.
+func (m *meta) heldBy(other *meta) bool { return other != nil && other.Incarnation == m.Incarnation }
+
+// unneeded returns a layer that is unwanted and lies under nothing, empty for none.
+func unneeded(records map[drover.LayerID]*meta) drover.LayerID {
+	bases := map[drover.LayerID]bool{}
+	for _, m := range records {
+		bases[m.Spec.Base] = true
+	}
+	for id, m := range records {
+		if m.Unwanted && !bases[id] {
+			return id
+		}
+	}
+	return ""
+}
+
+// removeLayerDir removes the directory of a layer that was never loaded.
+func (p *pool) removeLayerDir(id drover.LayerID, wipe bool) error {
+	trash, err := p.moveToTrash(id, wipe)
+	if err == nil {
+		err = p.emptyTrash(trash)
+	}
+	return ioError(id, "remove what is left of", err)
 }
 
 // removeStrayMaps removes the live maps of layers that are gone.
@@ -125,7 +223,7 @@ func (p *pool) removeStrayMaps(known map[string]bool) error {
 
 // load opens one layer; the epoch it was open at counts only if the fence has not passed it.
 func (p *pool) load(id drover.LayerID) {
-	l, err := p.loadLayer(id, p.baseContent)
+	l, err := p.loadLayer(id)
 	if err != nil {
 		p.refuse(id, err)
 		return
@@ -137,6 +235,7 @@ func (p *pool) load(id drover.LayerID) {
 			l.writable = 0
 		}
 	}
+	l.withdrawn = l.meta().Unwanted
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.layers[id] = l
@@ -150,20 +249,8 @@ func (p *pool) refuse(id drover.LayerID, err error) {
 	p.broken[id] = drover.Errorf(drover.Internal, "layer %s cannot be used: %w", id, err)
 }
 
-// baseContent finds the content of an image layer.
-func (p *pool) baseContent(id drover.LayerID) (*content, error) {
-	l, err := p.find(id)
-	if err != nil {
-		return nil, fmt.Errorf("its base: %w", err)
-	}
-	if l.meta().State != drover.LayerImage {
-		return nil, drover.Errorf(drover.Precondition, "its base %s is no image layer", id)
-	}
-	return l.content(), nil
-}
-
-// find returns a layer: NotFound for an unknown one, and the reason for one that is refused.
-func (p *pool) find(id drover.LayerID) (*layer, error) {
+// findLayer returns a layer: NotFound for an unknown one, and the reason for one that is refused.
+func (p *pool) findLayer(id drover.LayerID) (*layer, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if l := p.layers[id]; l != nil {
@@ -240,16 +327,8 @@ func (p *pool) close() error {
 	p.cancel()
 	p.wg.Wait()
 	var errs []error
-	layers := p.all()
-	for _, l := range layers { // those that lie over others first
-		if l.meta().Spec.Base != "" {
-			errs = append(errs, l.close(true))
-		}
-	}
-	for _, l := range layers {
-		if l.meta().Spec.Base == "" {
-			errs = append(errs, l.close(true))
-		}
+	for _, l := range p.all() { // a content keeps open what lies under it
+		errs = append(errs, l.close(true))
 	}
 	return errors.Join(append(errs, p.reserve.close())...)
 }

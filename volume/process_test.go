@@ -10,8 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -37,6 +35,9 @@ func daemonMain(text string) int {
 		return 2
 	}
 	cfg.Faults = fault.FromEnv(os.Getenv)
+	if dir := os.Getenv(envObjects); dir != "" {
+		cfg.Objects = dirStore{dir}
+	}
 	if err := Run(context.Background(), cfg); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -48,6 +49,7 @@ func daemonMain(text string) int {
 type processHost struct {
 	*testHost
 	faults string
+	env    []string
 	cmd    *exec.Cmd
 	gone   chan struct{}
 }
@@ -66,6 +68,7 @@ func (p *processHost) spawn() {
 	text := must[[]byte](p.tb)(json.Marshal(cfg))
 	p.cmd = exec.Command(os.Args[0])
 	p.cmd.Env = append(os.Environ(), envDaemon+"="+string(text), fault.EnvDir+"="+p.faults)
+	p.cmd.Env = append(p.cmd.Env, p.env...)
 	p.cmd.Stderr = p.tb.Output()
 	noErr(p.tb, p.cmd.Start())
 	p.gone = make(chan struct{})
@@ -205,16 +208,7 @@ func TestOrdersAreRepeatedAfterACrashAtAnyPoint(t *testing.T) {
 			if all := must[[]drover.LayerStatus](t)(p.Layers(t.Context())); len(all) != 0 {
 				t.Errorf("layers are left: %+v", all)
 			}
-			for _, dir := range []string{"layers", "new", "trash"} {
-				entries := must[[]os.DirEntry](t)(os.ReadDir(filepath.Join(p.cfg.Dir, dir)))
-				if names := slices.Collect(func(yield func(string) bool) {
-					for _, e := range entries {
-						yield(e.Name())
-					}
-				}); len(names) != 0 {
-					t.Errorf("%s holds %s", dir, strings.Join(names, " "))
-				}
-			}
+			p.tidy()
 		})
 	}
 }

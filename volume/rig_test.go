@@ -24,6 +24,8 @@ type testHost struct {
 	cfg  Config
 	ca   *fleetca.CA
 	stop func() error
+	// cipher is that of layers that are made; nil for none.
+	cipher *drover.Cipher
 }
 
 func newCA(tb testing.TB) *fleetca.CA {
@@ -164,7 +166,7 @@ func wantCode(tb testing.TB, err error, code drover.Code) {
 // create makes a plain layer.
 func (h *testHost) create(id drover.LayerID, size drover.Bytes) {
 	h.tb.Helper()
-	must[drover.LayerStatus](h.tb)(h.CreateLayer(h.tb.Context(), drover.LayerSpec{ID: id, Disk: diskOf(id), Size: size}))
+	must[drover.LayerStatus](h.tb)(h.CreateLayer(h.tb.Context(), drover.LayerSpec{ID: id, Disk: diskOf(id), Size: size, Cipher: h.cipher}))
 }
 
 // diskOf takes what a migration added off a layer's name.
@@ -193,6 +195,9 @@ func (h *testHost) tryDial(name string) (*nbd.Client, error) {
 // open opens a layer and connects to it.
 func (h *testHost) open(id drover.LayerID, epoch drover.Epoch) *nbd.Client {
 	h.tb.Helper()
+	if h.cipher != nil {
+		noErr(h.tb, h.SetKey(h.tb.Context(), h.cipher.Key, secretOf(h.cipher.Key)))
+	}
 	a := must[drover.Attachment](h.tb)(h.Open(h.tb.Context(), id, epoch))
 	return h.dial(a.Export)
 }
@@ -202,13 +207,13 @@ func (h *testHost) export(id drover.LayerID, to drover.HostID) *drover.Export {
 	h.tb.Helper()
 	s := must[drover.LayerStatus](h.tb)(h.Freeze(h.tb.Context(), id))
 	noErr(h.tb, h.Export(h.tb.Context(), id, to))
-	return &drover.Export{Disk: s.Disk, Layer: id, Size: s.Size, Host: h.id, Address: h.cfg.Listen, Name: string(id), Allocated: s.Allocated}
+	return &drover.Export{Disk: s.Disk, Layer: id, Size: s.Size, Host: h.id, Address: h.cfg.Listen, Name: string(id), Allocated: s.Allocated, Cipher: s.Cipher}
 }
 
 // clone makes a layer over an export.
 func (h *testHost) clone(id drover.LayerID, e *drover.Export, base drover.LayerID) {
 	h.tb.Helper()
-	must[drover.LayerStatus](h.tb)(h.CreateLayer(h.tb.Context(), drover.LayerSpec{ID: id, Disk: e.Disk, Size: e.Size, Parent: e, Base: base}))
+	must[drover.LayerStatus](h.tb)(h.CreateLayer(h.tb.Context(), drover.LayerSpec{ID: id, Disk: e.Disk, Size: e.Size, Parent: e, Base: base, Cipher: e.Cipher}))
 }
 
 // hydrated waits until the layer needs no parent any more.

@@ -11,6 +11,7 @@ import (
 
 	"drover"
 	"drover/nbd"
+	"drover/vhostuser"
 )
 
 // session is one connection to a layer. It implements nbd.Backend. Once cut has returned, no request of it runs and none can begin.
@@ -19,12 +20,19 @@ type session struct {
 	epoch drover.Epoch // 0: read-only
 	host  drover.HostID
 	seq   uint64
+	// key is the layer's, nil for one that is not encrypted and for a host that reads an export: it gets ciphertext.
+	key *diskKey
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	gone   chan struct{}
 	once   sync.Once
-	gate   gate
+	// gate lets requests in that change nothing, writes those that do.
+	gate, writes gate
+	// resized is called when the layer has grown; nil for a connection whose client cannot be told.
+	resized atomic.Pointer[func(size int64)]
+	// device is what serves a connection over vhost-user-blk; nil for NBD.
+	device atomic.Pointer[vhostuser.Device]
 }
 
 var (
@@ -33,38 +41,8 @@ var (
 	_ nbd.TryWriter = (*session)(nil)
 )
 
-// gate counts requests and, once closed, lets none in.
-type gate struct {
-	state atomic.Int64 // twice the number of requests, plus 1 when closed
-	idle  chan struct{}
-}
-
-func (g *gate) enter() bool {
-	if g.state.Add(2)&1 != 0 {
-		g.leave()
-		return false
-	}
-	return true
-}
-
-func (g *gate) leave() {
-	if g.state.Add(-2) == 1 {
-		select {
-		case g.idle <- struct{}{}:
-		default: // shut knows already
-		}
-	}
-}
-
-// shut closes the gate and waits until all are out. It is called once.
-func (g *gate) shut() {
-	if g.state.Add(1) != 1 {
-		<-g.idle
-	}
-}
-
-// connect registers a connection. epoch 0 is read-only.
-func (l *layer) connect(epoch drover.Epoch, host drover.HostID) (*session, error) {
+// connect registers a connection. epoch 0 is read-only, host is empty for a local one, and key is what keyFor says.
+func (l *layer) connect(epoch drover.Epoch, host drover.HostID, key *diskKey) (*session, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.withdrawn {
@@ -78,8 +56,8 @@ func (l *layer) connect(epoch drover.Epoch, host drover.HostID) (*session, error
 	}
 	l.sequence++
 	ctx, cancel := context.WithCancelCause(context.Background())
-	s := &session{layer: l, epoch: epoch, host: host, seq: l.sequence, ctx: ctx, cancel: cancel, gone: make(chan struct{})}
-	s.gate.idle = make(chan struct{}, 1)
+	s := &session{layer: l, epoch: epoch, host: host, seq: l.sequence, key: key, ctx: ctx, cancel: cancel, gone: make(chan struct{})}
+	l.valve.apply(s)
 	l.sessions[s] = struct{}{}
 	return s, nil
 }
@@ -118,7 +96,9 @@ func (l *layer) endWriter(cause error) {
 	l.mu.Lock()
 	l.writable = 0
 	l.mu.Unlock()
+	wait := l.endVhost()
 	l.cut(cause, func(s *session) bool { return s.epoch != 0 }, false)
+	wait()
 }
 
 // setWritable lets connections write at the epoch.
@@ -133,7 +113,11 @@ func (s *session) end(cause error) {
 	s.once.Do(func() {
 		close(s.gone) // first, so that the client sees a lost connection and no error
 		s.cancel(cause)
+		s.writes.shut()
 		s.gate.shut()
+		if d := s.device.Load(); d != nil {
+			d.Stop() // its rings, too: they may be the next connection's
+		}
 		s.layer.mu.Lock()
 		delete(s.layer.sessions, s)
 		s.layer.mu.Unlock()
@@ -145,18 +129,31 @@ func (s *session) Close() {
 	s.end(drover.Errorf(drover.Canceled, "the connection to layer %s has ended", s.layer.id))
 }
 
-// enter lets a request in. leave must be called when it succeeds. A write makes this session the one that writes.
+// enter lets a request in. leave must be called when it succeeds. A write makes this session the one that writes. While the layer's
+// content changes hands a request waits here, for milliseconds.
 func (s *session) enter(write bool) error {
 	if write {
 		if err := s.takeOver(); err != nil {
 			return err
 		}
 	}
-	if !s.gate.enter() {
+	if !s.gateOf(write).enter() {
 		return s.ended()
 	}
 	return nil
 }
+
+func (s *session) leave(write bool) { s.gateOf(write).leave() }
+
+func (s *session) gateOf(write bool) *gate {
+	if write {
+		return &s.writes
+	}
+	return &s.gate
+}
+
+// onResize sets what is called when the layer has grown, from now on.
+func (s *session) onResize(call func(size int64)) { s.resized.Store(&call) }
 
 func (s *session) ended() error {
 	cause := context.Cause(s.ctx)
@@ -217,32 +214,35 @@ func (s *session) ReadAt(ctx context.Context, p []byte, off int64) error {
 	defer s.gate.leave()
 	ctx, done := s.slow(ctx, off, int64(len(p)))
 	defer done()
-	return forClient(s.layer.content().ReadAt(ctx, p, off))
+	if s.host != "" {
+		return forClient(s.layer.content().ReadChecked(ctx, p, off))
+	}
+	return forClient(s.plain(s.layer.content()).ReadAt(ctx, p, off))
 }
 
 // WriteAt is nbd.Backend's.
 func (s *session) WriteAt(ctx context.Context, p []byte, off int64, fua bool) error {
-	return s.change(ctx, off, int64(len(p)), func(ctx context.Context, c *content) error { return c.WriteAt(ctx, p, off, fua) })
+	return s.change(ctx, off, int64(len(p)), func(ctx context.Context, c plain) error { return c.WriteAt(ctx, p, off, fua) })
 }
 
 // Discard is nbd.Backend's.
 func (s *session) Discard(ctx context.Context, off, n int64, fua bool) error {
-	return s.change(ctx, off, n, func(ctx context.Context, c *content) error { return c.Discard(ctx, off, n, fua) })
+	return s.change(ctx, off, n, func(ctx context.Context, c plain) error { return c.Discard(ctx, off, n, fua) })
 }
 
 // Zero is nbd.Backend's.
 func (s *session) Zero(ctx context.Context, off, n int64, keep, fua bool) error {
-	return s.change(ctx, off, n, func(ctx context.Context, c *content) error { return c.Zero(ctx, off, n, keep, fua) })
+	return s.change(ctx, off, n, func(ctx context.Context, c plain) error { return c.Zero(ctx, off, n, keep, fua) })
 }
 
-func (s *session) change(ctx context.Context, off, n int64, do func(context.Context, *content) error) error {
+func (s *session) change(ctx context.Context, off, n int64, do func(context.Context, plain) error) error {
 	if err := s.enter(true); err != nil {
 		return err
 	}
-	defer s.gate.leave()
+	defer s.leave(true)
 	ctx, done := s.slow(ctx, off, n)
 	defer done()
-	return forClient(do(ctx, s.layer.content()))
+	return forClient(do(ctx, s.plain(s.layer.content())))
 }
 
 // Flush is nbd.Backend's. A flush of a connection that cannot write has nothing to make durable.
@@ -271,26 +271,39 @@ func (s *session) Extents(ctx context.Context, metaContext string, off, n int64)
 
 // TryReadAt is nbd.TryReader's: it reads what is present and in the page cache.
 func (s *session) TryReadAt(p []byte, off int64) (bool, error) {
-	if !s.gate.enter() {
+	if !s.gate.tryEnter() {
 		return false, nil
 	}
 	defer s.gate.leave()
-	return s.layer.content().tryReadAt(p, off), nil
+	c := s.layer.content()
+	if s.host == "" {
+		return s.plain(c).tryReadAt(p, off), nil
+	}
+	// What leaves the host is checked, block by block, and by ReadAt if anything is wrong.
+	c = c.holder(off, int64(len(p)))
+	return c != nil && off%blockSize == 0 && len(p)%blockSize == 0 && c.readNow(p, off) && c.check(p, off/blockSize) == nil, nil
 }
 
 // TryWriteAt is nbd.TryWriter's: it writes to present blocks, into the page cache.
 func (s *session) TryWriteAt(p []byte, off int64) (bool, error) {
-	if s.layer.writer.Load() != s || !s.gate.enter() {
+	if s.layer.writer.Load() != s || !s.writes.tryEnter() {
 		return false, nil
 	}
-	defer s.gate.leave()
-	return s.layer.content().tryWriteAt(p, off)
+	defer s.writes.leave()
+	return s.plain(s.layer.content()).tryWriteAt(p, off)
 }
 
-// tryReadAt reads from a complete or present range what needs no disk. Whatever is in the way is left to ReadAt.
+// tryReadAt reads what needs no disk of a range that lies in one file, this content's or one's below. Whatever is in the way is left
+// to ReadAt.
 func (c *content) tryReadAt(p []byte, off int64) bool {
+	c = c.holder(off, int64(len(p)))
+	return c != nil && c.readNow(p, off)
+}
+
+// readNow reads what is in the page cache of a range that is present in the data file.
+func (c *content) readNow(p []byte, off int64) bool {
 	f, ok := c.data.(osFile)
-	if !ok || !c.present(off, int64(len(p))) {
+	if !ok {
 		return false
 	}
 	n, err := unix.Preadv2(int(f.Fd()), [][]byte{p}, off, unix.RWF_NOWAIT)
@@ -298,7 +311,10 @@ func (c *content) tryReadAt(p []byte, off int64) bool {
 }
 
 func (c *content) tryWriteAt(p []byte, off int64) (bool, error) {
-	if !c.present(off, int64(len(p))) {
+	o := c.enterGuest()
+	defer o.leave()
+	first, end := blocksOf(off, int64(len(p)))
+	if o != nil && !o.present.all(first, end) {
 		return false, nil
 	}
 	if err := c.failure(); err != nil {
@@ -306,10 +322,13 @@ func (c *content) tryWriteAt(p []byte, off int64) (bool, error) {
 	}
 	err := c.data.WriteAt(p, off)
 	c.dirty.Store(true)
+	if o != nil {
+		o.touch(first, end)
+	}
 	return true, ioError(c.name, "write", err)
 }
 
-// present reports whether the range needs neither parent nor base.
+// present reports whether the range is present in the data file.
 func (c *content) present(off, n int64) bool {
 	o := c.enterGuest()
 	if o == nil {
@@ -318,4 +337,24 @@ func (c *content) present(off, n int64) bool {
 	defer o.leave()
 	first, end := blocksOf(off, n)
 	return o.present.all(first, end)
+}
+
+// holder returns the content whose data file has the whole range, nil if no single one has.
+func (c *content) holder(off, n int64) *content {
+	for ; c != nil && off+n <= c.size; c = c.under {
+		o := c.enterGuest()
+		if o == nil {
+			return c
+		}
+		first, end := blocksOf(off, n)
+		all, below := o.present.all(first, end), o.src.Load() == nil && o.present.none(first, end)
+		o.leave()
+		if all {
+			return c
+		}
+		if !below {
+			return nil
+		}
+	}
+	return nil
 }

@@ -253,9 +253,12 @@ func newSimLayer(blocks int64, parent *memParent, base *content) *simLayer {
 }
 
 // open opens the layer as a new process does. live is the live map of the process before, nil after a power cut.
-func (s *simLayer) open(live *bitmap) error {
+func (s *simLayer) open(live *bitmap) error { return s.openOn(live, s.data) }
+
+// openOn is open with another way to the data file.
+func (s *simLayer) openOn(live *bitmap, data file) error {
 	blocks := int64(len(s.data.cache)) / blockSize
-	s.content = newContent("simulated", blocks*blockSize, s.data)
+	s.content = newContent("simulated", blocks*blockSize, data)
 	s.content.faults = (*fault.Points)(nil)
 	table := newMapFile(s.table, blocks)
 	stored, err := table.load(simIncarnation)

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,7 +42,8 @@ const (
 type source struct {
 	from reader
 	// based: absent blocks that the parent does not have itself come from the layer's base.
-	based  bool
+	based bool
+	// blocks is the parent's size. The layer may be larger.
 	blocks int64
 	// wait bounds how long a guest waits for the parent.
 	wait   time.Duration
@@ -79,6 +81,10 @@ func (s *source) bounds(i int64) (first, end int64) {
 
 // wants reports whether the block comes from the parent, and how far, up to stop, that is so. The chunks must be known.
 func (s *source) wants(block, stop int64) (bool, int64) {
+	if block >= s.blocks {
+		return false, stop // beyond the parent's end
+	}
+	stop = min(stop, s.blocks)
 	yes, at := false, block
 	for first := true; at < stop; first = false {
 		low, high := s.bounds(at / chunkBlocks)
@@ -124,6 +130,7 @@ func (s *source) count(n int64) {
 
 // learn makes the parent's share known for the chunks in which blocks of [first, end) are absent.
 func (c *content) learn(ctx context.Context, o *overlay, src *source, first, end int64, who class) error {
+	end = min(end, src.blocks)
 	for b := o.present.next(first, end, false); b < end; {
 		i := b / chunkBlocks
 		if err := c.learnChunk(ctx, o, src, i, who); err != nil {
@@ -322,14 +329,38 @@ func (c *content) fetchRun(ctx context.Context, o *overlay, src *source, first, 
 	return nil
 }
 
-// fetch gets one claimed run and keeps it.
+// fetch gets the first absent run of what was claimed and keeps it. Others may have got any part of it between the look at the map and
+// the claim; whoever claimed looks again for what is left.
 func (c *content) fetch(ctx context.Context, o *overlay, src *source, f *flight, who class) error {
-	// Another one may have got it between the look at the map and the claim.
 	first := o.present.next(f.first, f.end, false)
 	if first == f.end {
 		return nil
 	}
-	buf, err := src.budget.take(ctx, int(f.end-first)*blockSize, who)
+	end := o.present.next(first, f.end, true)
+	return c.fetchPart(ctx, o, src, first, end, who)
+}
+
+// fetchPart gets blocks and keeps them. Of what the parent refuses it gets the halves, so that one block that is damaged there keeps back
+// no other.
+func (c *content) fetchPart(ctx context.Context, o *overlay, src *source, first, end int64, who class) error {
+	err := c.fetchBlocks(ctx, o, src, first, end, who)
+	var no *refused
+	if end-first == 1 || !errors.As(err, &no) {
+		return err
+	}
+	middle := first + (end-first)/2
+	err = c.fetchPart(ctx, o, src, first, middle, who)
+	if err != nil && !errors.As(err, &no) {
+		return err
+	}
+	if after := c.fetchPart(ctx, o, src, middle, end, who); err == nil || after != nil && !errors.As(after, &no) {
+		return after
+	}
+	return err
+}
+
+func (c *content) fetchBlocks(ctx context.Context, o *overlay, src *source, first, end int64, who class) error {
+	buf, err := src.budget.take(ctx, int(end-first)*blockSize, who)
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,10 @@ package volume
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -12,31 +15,46 @@ import (
 // status describes the layer.
 func (l *layer) status() (drover.LayerStatus, error) {
 	m := l.meta()
-	s := drover.LayerStatus{ID: l.id, Disk: m.Spec.Disk, State: m.State, Size: m.Spec.Size, Exports: slices.Clone(m.Exports)}
+	s := drover.LayerStatus{ID: l.id, Disk: m.Spec.Disk, State: m.State, Size: m.Spec.Size, Base: m.Spec.Base, Unwanted: m.Unwanted,
+		Exports: slices.Clone(m.Exports), Cipher: m.Spec.Cipher}
 	l.mu.Lock()
 	s.Writer, s.Clients = l.writable, len(l.sessions)
 	l.mu.Unlock()
-	var err error
-	if s.Allocated, err = l.allocatedNow(m); err != nil {
+	s.Upload = l.upload(m)
+	c, err := l.use()
+	if err != nil {
 		return s, err
 	}
-	if err := l.content().failure(); err != nil {
-		s.Trouble = err.Error()
+	s.Allocated, err = l.allocatedNow(m, c)
+	if failed := c.failure(); failed != nil {
+		s.Trouble = failed.Error()
 	}
-	s.Hydration = l.hydration(m)
-	return s, nil
+	if f := l.filledOnce(); f != nil {
+		s.Hydration = f.hydration(f.meta())
+	}
+	return s, errors.Join(err, c.close())
+}
+
+// filledOnce returns the layer of the chain whose hydration is that of this layer: the first that has, or had, a parent.
+func (l *layer) filledOnce() *layer {
+	for x := l; x != nil; x = x.below.Load() {
+		if m := x.meta(); m.Spec.Disk == l.meta().Spec.Disk && m.origin() != nil {
+			return x
+		}
+	}
+	return nil
 }
 
 // allocatedNow is what the layer holds. Of a layer that does not change any more it is exact: what a full copy of it would
 // transfer. Of another it is what the file takes now, which costs less to find out.
-func (l *layer) allocatedNow(m *meta) (drover.Bytes, error) {
+func (l *layer) allocatedNow(m *meta, c *content) (drover.Bytes, error) {
 	if m.State == drover.LayerReady || m.parent() != nil {
-		return l.content().taken()
+		return c.taken()
 	}
 	if n := l.frozenData.Load(); n >= 0 {
 		return drover.Bytes(n), nil
 	}
-	n, err := l.content().allocated()
+	n, err := c.allocated()
 	if err == nil {
 		l.frozenData.Store(int64(n))
 	}
@@ -58,12 +76,14 @@ func (c *content) taken() (drover.Bytes, error) {
 
 // hydration describes the progress of the copy; nil for a layer that never had a parent.
 func (l *layer) hydration(m *meta) *drover.Hydration {
-	if m.Spec.Parent == nil {
+	origin := m.origin()
+	if origin == nil {
 		return nil
 	}
-	h := &drover.Hydration{Total: m.Spec.Parent.Allocated}
+	h := &drover.Hydration{Total: origin.Allocated}
 	if rec := m.Hydration; rec != nil {
-		h.Copied, h.StartedAt, h.DoneAt = rec.Copied, rec.StartedAt, rec.DoneAt
+		h.Limit, h.Paused = rec.Limit, rec.Paused && !m.ParentDone
+		h.Copied, h.Wire, h.StartedAt, h.DoneAt = rec.Copied, rec.Wire, rec.StartedAt, rec.DoneAt
 		if m.ParentDone {
 			h.Total, h.Skipped = rec.Total, rec.Skipped
 		}
@@ -83,17 +103,32 @@ func (l *layer) hydration(m *meta) *drover.Hydration {
 		return h
 	}
 	total, absent, known := src.progress(o)
-	h.Copied, h.BytesPerSecond = drover.Bytes(src.copied.Load()), drover.Bytes(src.rate.rate())
+	h.Copied, h.Wire, h.BytesPerSecond = drover.Bytes(src.copied.Load()), l.content().wire(), drover.Bytes(src.rate.rate())
 	h.Skipped = max(0, total-absent-h.Copied)
 	h.TotalKnown = known
 	if known || total > h.Total {
 		h.Total = total
 	}
-	h.Waiting = src.from.trouble()
-	if why := l.hydrator.trouble.Load(); why != nil {
-		h.Waiting = *why
-	}
+	l.describeWaiting(h, src)
 	return h
+}
+
+// describeWaiting says why nothing moves, and whether that is so for too long.
+func (l *layer) describeWaiting(h *drover.Hydration, src *source) {
+	pace := l.hydrator.pace
+	h.Waiting = src.from.trouble()
+	for _, why := range []*string{pace.refusal.Load(), l.hydrator.trouble.Load()} {
+		if why != nil {
+			h.Waiting = *why
+		}
+	}
+	stands := pace.standing()
+	if l.hydrator.trouble.Load() != nil && !h.Paused {
+		stands = max(stands, time.Duration(time.Now().UnixNano()-pace.moved.Load()))
+	}
+	if h.Stalled = stands > l.env.settings.stallAfter(); h.Stalled && h.Waiting == "" {
+		h.Waiting = fmt.Sprintf("%s has not answered for %v", l.content().parent.name(), stands.Round(time.Second))
+	}
 }
 
 // statusOf describes one layer. One that is refused is described by the reason.

@@ -18,7 +18,9 @@ func (c *content) WriteAt(ctx context.Context, p []byte, off int64, fua bool) er
 	defer o.leave()
 	first, end := blocksOf(off, int64(len(p)))
 	if o.present.all(first, end) {
-		return c.written(ctx, fua, c.data.WriteAt(p, off))
+		err := c.data.WriteAt(p, off)
+		o.touch(first, end)
+		return c.written(ctx, fua, err)
 	}
 	if err := c.completeEdges(ctx, o, off, int64(len(p))); err != nil {
 		return err
@@ -78,7 +80,9 @@ func (c *content) clearRange(ctx context.Context, off, n int64, fua bool, do fun
 	defer o.leave()
 	first, end := blocksOf(off, n)
 	if o.present.all(first, end) {
-		return c.written(ctx, fua, do(off, n))
+		err := do(off, n)
+		o.touch(first, end)
+		return c.written(ctx, fua, err)
 	}
 	if err := c.completeEdges(ctx, o, off, n); err != nil {
 		return err

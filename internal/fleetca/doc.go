@@ -8,6 +8,9 @@
 //	                                ID and localhost, the addresses are the host's and the loopback ones
 //	client-cert.pem client-key.pem  shown to whom the host connects; the CommonName is the host's ID
 //
+// A control host has one more, control-cert.pem with control-key.pem, which proves that it is one: what control hosts alone may read is sealed to
+// it (Seal), and what only they may say is signed with it. Its key stays for good.
+//
 // Invariants: a private key never leaves the directory it was made in and is readable by its owner alone. Everything is durable before
 // it is reported, and a crash at any moment leaves a directory that the next call repairs. A certificate with less than a third
 // of its life left is issued again; running servers and clients take the new one at their next handshake.

@@ -2,11 +2,9 @@ package fleetca
 
 import (
 	"bytes"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"net"
 	"net/netip"
 	"os"
@@ -106,23 +104,11 @@ func (ca *CA) holds(dir, pair string, want *x509.Certificate, now time.Time) boo
 
 // issue writes a fresh key and then its certificate. A crash between the two leaves a pair that does not match, which holds notices.
 func (ca *CA) issue(dir, pair string, template *x509.Certificate) error {
-	host := template.Subject.CommonName
 	key, err := writeNewKey(filepath.Join(dir, pair+"-key.pem"))
 	if err != nil {
 		return err
 	}
-	if template.SerialNumber, err = newSerial(); err != nil {
-		return err
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, &key.PublicKey, ca.key)
-	if err != nil {
-		return drover.Errorf(drover.Internal, "cannot sign the %s certificate of host %q: %w", pair, host, err)
-	}
-	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	if err := durable.WriteFile(filepath.Join(dir, pair+"-cert.pem"), block, 0o644); err != nil {
-		return drover.Errorf(drover.Internal, "cannot write the %s certificate of host %q: %w", pair, host, err)
-	}
-	return nil
+	return ca.certify(dir, pair, template, key)
 }
 
 func loadPair(dir, pair string) (*tls.Certificate, error) {

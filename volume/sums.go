@@ -1,0 +1,436 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"drover/internal/durable"
+)
+
+const (
+	// sumsName begins the name of the file of checksums in a layer's directory.
+	sumsName = "sums"
+	// sumsMagic begins it: a header as that of a map, then one little-endian uint32 per block.
+	sumsMagic = "DROVRSUM"
+	// sumsSegment is for how many blocks the file takes space at a time: 64 KiB for 64 MiB of data.
+	sumsSegment = 16 << 10
+	// A stripe is the lock of every sumStripes-th group of sumGroup blocks.
+	sumGroup   = 16
+	sumStripes = 256
+	// noRoomFor is how long no space is looked for after there was none.
+	noRoomFor = 10 * time.Second
+)
+
+// unknownSum stands for "not known". A block whose CRC-32C it is gets the next number instead.
+const unknownSum = 0
+
+// sumOf is the checksum of one block.
+func sumOf(block []byte) uint32 {
+	if s := crc32.Checksum(block, crcTable); s != unknownSum {
+		return s
+	}
+	return unknownSum + 1
+}
+
+// sums has the checksum of every block of a data file, as far as it is known, beside the file itself: a file that is mapped into memory,
+// so that it outlives the process. A block's sum is made unknown before the block is changed and stored after it was, both
+// under the lock of the block's stripe, so that a sum that is known is that of what the file holds, also for the next process.
+//
+// Not so for the next boot: of data and sums any part may have got to the disk. So before the first change the header is made to name
+// this boot, durably. A file that names another boot is of no use any more. seal takes the boot out again when everything is durable.
+//
+// What cannot be stored for want of space stays unknown. All methods may be called from many goroutines at once.
+type sums struct {
+	store sumStore
+	head  mapHeader // as it is when sealed
+	boot  string
+
+	// filling is held for reading while an absent block is filled, which needs no stripe.
+	filling sync.RWMutex
+	stripes [sumStripes]sync.Mutex
+
+	// opened: the header on disk names this boot.
+	opened atomic.Bool
+	openMu sync.Mutex
+	// gone: the file failed, and is not used any more.
+	gone atomic.Bool
+
+	roomMu sync.Mutex
+	room   *bitmap // segments that have their space
+	noRoom atomic.Int64
+	// unknown: there may be blocks with data whose sum is not known.
+	unknown atomic.Bool
+}
+
+// sumStore is where sums are kept. Tests put a simulated disk in its place.
+type sumStore interface {
+	// words is the memory that has the sums.
+	words() []uint32
+	// reserve takes the space for the words [first, end).
+	reserve(first, end int64) error
+	// writeHead stores the header durably, after what was stored before it.
+	writeHead(h mapHeader) error
+	// remove makes the file gone, durably.
+	remove() error
+	close() error
+}
+
+// newSums makes sums of a store. opened says that its header names this boot.
+func newSums(store sumStore, blocks int64, incarnation, boot string, opened bool) *sums {
+	s := &sums{store: store, head: mapHeader{blocks: blocks, incarnation: incarnation}, boot: boot}
+	s.room = newBitmap((blocks + sumsSegment - 1) / sumsSegment)
+	s.opened.Store(opened)
+	s.unknown.Store(true)
+	return s
+}
+
+// lock takes the stripes of the blocks [first, end), in the order of their numbers.
+func (s *sums) lock(first, end int64) {
+	stripesOf(first, end, func(i int64) { s.stripes[i].Lock() })
+}
+
+func (s *sums) unlock(first, end int64) {
+	stripesOf(first, end, func(i int64) { s.stripes[i].Unlock() })
+}
+
+func stripesOf(first, end int64, do func(i int64)) {
+	low, high := first/sumGroup, (end-1)/sumGroup
+	if high-low >= sumStripes-1 {
+		low, high = 0, sumStripes-1
+	}
+	low, high = low%sumStripes, high%sumStripes
+	if low > high {
+		for i := range high + 1 {
+			do(i)
+		}
+		high = sumStripes - 1
+	}
+	for i := low; i <= high; i++ {
+		do(i)
+	}
+}
+
+// write does what writes p at the offset, and keeps the sums right. p must not change meanwhile.
+func (s *sums) write(p []byte, off int64, do func() error) error {
+	if s == nil || s.gone.Load() {
+		return do()
+	}
+	first, end := blocksOf(off, int64(len(p)))
+	s.lock(first, end)
+	defer s.unlock(first, end)
+	if err := s.begin(first, end); err != nil {
+		return err
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	s.keep(p, off)
+	return nil
+}
+
+// change does what changes n bytes at the offset in a way that the sums cannot follow: they become unknown.
+func (s *sums) change(off, n int64, do func() error) error {
+	if s == nil || s.gone.Load() || n == 0 {
+		return do()
+	}
+	first, end := blocksOf(off, n)
+	s.lock(first, end)
+	defer s.unlock(first, end)
+	if err := s.begin(first, end); err != nil {
+		return err
+	}
+	s.unknown.Store(true)
+	return do()
+}
+
+// fill is write for whole blocks that nobody reads or writes yet, because they are absent.
+func (s *sums) fill(p []byte, off int64, do func() error) error {
+	if s == nil || s.gone.Load() {
+		return do()
+	}
+	s.filling.RLock()
+	defer s.filling.RUnlock()
+	first, end := blocksOf(off, int64(len(p)))
+	if err := s.begin(first, end); err != nil {
+		return err
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	s.keep(p, off)
+	return nil
+}
+
+// begin makes the sums of blocks unknown that are about to be changed. An error means that they could be wrong for ever.
+func (s *sums) begin(first, end int64) error {
+	if !s.opened.Load() {
+		if err := s.open(); err != nil {
+			return s.giveUp(err)
+		}
+	}
+	return s.guard(func(words []uint32) {
+		end = min(end, int64(len(words)))
+		for b := first; b < end; b++ {
+			if atomic.LoadUint32(&words[b]) != unknownSum {
+				atomic.StoreUint32(&words[b], unknownSum)
+			}
+		}
+	})
+}
+
+// open makes the header name this boot.
+func (s *sums) open() error {
+	s.openMu.Lock()
+	defer s.openMu.Unlock()
+	if s.opened.Load() {
+		return nil
+	}
+	h := s.head
+	h.boot = s.boot
+	if err := s.store.writeHead(h); err != nil {
+		return err
+	}
+	s.opened.Store(true)
+	return nil
+}
+
+// keep stores the sums of the whole blocks of what was written.
+func (s *sums) keep(p []byte, off int64) {
+	if head := -off & (blockSize - 1); head != 0 || len(p)%blockSize != 0 {
+		s.unknown.Store(true)
+		p, off = p[min(head, int64(len(p))):], off+head
+	}
+	first, n := off/blockSize, int64(len(p)/blockSize)
+	if n == 0 || !s.hasRoom(first, first+n) {
+		return
+	}
+	// A fault leaves sums unknown, and the next change finds the file gone.
+	_ = s.guard(func(words []uint32) {
+		for b := range min(n, int64(len(words))-first) {
+			atomic.StoreUint32(&words[first+b], sumOf(p[b*blockSize:(b+1)*blockSize]))
+		}
+	})
+}
+
+// put stores the sum of one block that was computed under its lock. A file that is sealed is left alone.
+func (s *sums) put(block int64, sum uint32) {
+	if s.gone.Load() || !s.opened.Load() || !s.hasRoom(block, block+1) {
+		return
+	}
+	_ = s.guard(func(words []uint32) { // a fault leaves it unknown
+		if block < int64(len(words)) {
+			atomic.StoreUint32(&words[block], sum)
+		}
+	})
+}
+
+// get returns the sum of a block, unknownSum if it is not known.
+func (s *sums) get(block int64) (sum uint32) {
+	if s == nil || s.gone.Load() {
+		return unknownSum
+	}
+	err := s.guard(func(words []uint32) {
+		if block < int64(len(words)) {
+			sum = atomic.LoadUint32(&words[block])
+		}
+	})
+	if err != nil {
+		return unknownSum
+	}
+	return sum
+}
+
+// hasRoom takes the space for the sums of [first, end) if it is not taken yet. A page of a mapped file that has no space
+// would kill the process.
+func (s *sums) hasRoom(first, end int64) bool {
+	low, high := first/sumsSegment, (end-1)/sumsSegment+1
+	if high > s.room.n {
+		s.unknown.Store(true)
+		return false
+	}
+	if s.room.all(low, high) {
+		return true
+	}
+	if time.Now().UnixNano() < s.noRoom.Load() {
+		s.unknown.Store(true)
+		return false
+	}
+	s.roomMu.Lock()
+	defer s.roomMu.Unlock()
+	for i := s.room.next(low, high, false); i < high; i = s.room.next(i, high, false) {
+		if err := s.store.reserve(i*sumsSegment, min((i+1)*sumsSegment, s.head.blocks)); err != nil {
+			s.noRoom.Store(time.Now().Add(noRoomFor).UnixNano())
+			s.unknown.Store(true)
+			return false
+		}
+		s.room.set(i, i+1)
+	}
+	return true
+}
+
+// errSumsFault is a page of the file that cannot be had.
+var errSumsFault = errors.New("the file of checksums cannot be read or written")
+
+// guard runs what touches the mapped memory. A page that the disk cannot give is a fault, which must not end the process: sums are a
+// help, and the disks of all guests hang on it.
+func (s *sums) guard(do func(words []uint32)) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if fault := recover(); fault != nil {
+			if _, ok := fault.(interface{ Addr() uintptr }); !ok {
+				panic(fault)
+			}
+			err = s.giveUp(errSumsFault)
+		}
+	}()
+	do(s.store.words())
+	return nil
+}
+
+// giveUp ends the use of the file, and removes it so that nobody uses it later. The error is nil when that is certain.
+func (s *sums) giveUp(cause error) error {
+	if s == nil {
+		return nil
+	}
+	s.openMu.Lock()
+	defer s.openMu.Unlock()
+	if s.gone.Load() {
+		return nil
+	}
+	if err := s.store.remove(); err != nil {
+		return fmt.Errorf("cannot remove the checksums, which are wrong from now on: %w", errors.Join(cause, err))
+	}
+	s.gone.Store(true)
+	return nil
+}
+
+// seal makes what is known count for ever. The data must be durable, and nobody may be writing; who fills blocks is waited for.
+func (s *sums) seal() error {
+	if s == nil || s.gone.Load() || !s.opened.Load() {
+		return nil
+	}
+	s.filling.Lock()
+	defer s.filling.Unlock()
+	s.lock(0, sumStripes*sumGroup)
+	defer s.unlock(0, sumStripes*sumGroup)
+	if err := s.store.writeHead(s.head); err != nil {
+		return s.giveUp(err)
+	}
+	s.opened.Store(false)
+	return nil
+}
+
+func (s *sums) close() error {
+	if s == nil {
+		return nil
+	}
+	s.gone.Store(true)
+	return s.store.close()
+}
+
+// mappedSums is a file of sums of the host's file system.
+type mappedSums struct {
+	f    osFile
+	path string
+	mem  []byte
+}
+
+var _ sumStore = (*mappedSums)(nil)
+
+// openSums opens the sums at path if they may be used, else begins with none that is known.
+func openSums(path string, blocks int64, incarnation, boot string) (*sums, error) {
+	size := mapHeaderSize + blocks*4
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	usable, opened := false, false
+	if err == nil {
+		head := make([]byte, mapHeaderSize)
+		if _, rerr := f.ReadAt(head, 0); rerr == nil {
+			usable, opened = sumsCount(head, mapHeader{blocks: blocks, incarnation: incarnation, boot: boot})
+		}
+		if usable {
+			err = f.Truncate(size)
+		} else {
+			err = errors.Join(f.Close(), os.Remove(path))
+		}
+	} else if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !usable {
+		created, err := createFile(path, size)
+		if err != nil {
+			return nil, err
+		}
+		f = created.File
+	}
+	mem, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot map %s into memory: %w", path, err), f.Close())
+	}
+	return newSums(&mappedSums{f: osFile{File: f}, path: path, mem: mem}, blocks, incarnation, boot, opened), nil
+}
+
+// sumsCount reports whether sums with the header are those of the layer and may be used, and whether they name this boot. The layer may
+// have grown since.
+func sumsCount(head []byte, want mapHeader) (usable, opened bool) {
+	h, err := decodeMapHeader(head, sumsMagic)
+	if err != nil || h.incarnation != want.incarnation || h.blocks <= 0 || h.blocks > want.blocks {
+		return false, false
+	}
+	return h.boot == "" || h.boot == want.boot, h.boot != ""
+}
+
+func (m *mappedSums) words() []uint32 {
+	return unsafe.Slice((*uint32)(unsafe.Pointer(&m.mem[mapHeaderSize])), (len(m.mem)-mapHeaderSize)/4)
+}
+
+func (m *mappedSums) reserve(first, end int64) error {
+	return retryEINTR(func() error {
+		return unix.Fallocate(int(m.f.Fd()), unix.FALLOC_FL_KEEP_SIZE, mapHeaderSize+first*4, (end-first)*4)
+	})
+}
+
+func (m *mappedSums) writeHead(h mapHeader) error {
+	if err := m.f.Datasync(); err != nil { // the sums, by whichever way they were stored
+		return err
+	}
+	if err := m.f.WriteAt(h.encode(sumsMagic), 0); err != nil {
+		return err
+	}
+	return m.f.Datasync()
+}
+
+func (m *mappedSums) remove() error {
+	if err := durable.Remove(m.path); err != nil && !errors.Is(err, syscall.ENOENT) {
+		return err
+	}
+	return nil
+}
+
+func (m *mappedSums) close() error { return errors.Join(unix.Munmap(m.mem), m.f.Close()) }
+
+// openSums opens the checksums of a content in a directory. A layer does without them where they cannot be had.
+func (e *env) openSums(dir string, m *meta, log *slog.Logger) *sums {
+	path := filepath.Join(dir, fileName(sumsName, m.Files))
+	s, err := openSums(path, int64(m.Spec.Size)/blockSize, m.Incarnation, e.boot)
+	if err != nil {
+		log.Warn("layer has no checksums", "err", err)
+		return nil
+	}
+	return s
+}
