@@ -26,7 +26,7 @@ const (
 	OrderInfo Order = "info"
 	// OrderLayers lists the layers of the host's pool. Empty, []LayerStatus.
 	OrderLayers Order = "layers"
-	// OrderVolumeCreate makes a volume's first layer. VolumeRequest, LayerStatus.
+	// OrderVolumeCreate makes a volume's first layer, which may have to be filled then. VolumeRequest, LayerStatus.
 	OrderVolumeCreate Order = "volume.create"
 	// OrderVolumeDestroy removes every layer of a volume from the host. VolumeRequest, Empty. Precondition while open.
 	OrderVolumeDestroy Order = "volume.destroy"
@@ -132,9 +132,13 @@ type LogLine struct {
 	Text   string    `json:"text"`
 }
 
-// VolumeRequest names a volume by its record.
+// VolumeRequest names a volume by its record. What a new one is filled from is in the record (Volume.From), or is Parent.
 type VolumeRequest struct {
 	Volume Volume `json:"volume"`
+	// Parent is what OrderVolumeFork answered, to make a fork.
+	Parent *Export `json:"parent,omitempty"`
+	// Wipe makes what is removed unreadable.
+	Wipe bool `json:"wipe,omitempty"`
 }
 
 // MoveRequest names a migration and its machine.

@@ -11,7 +11,7 @@ const (
 	VolumeCreating VolumeState = "creating"
 	// VolumeCreated: the layer is there and complete.
 	VolumeCreated VolumeState = "created"
-	// VolumeHydrating: usable, while blocks are still fetched from another host.
+	// VolumeHydrating: usable, while blocks are still fetched from another host, a frozen layer, or the object store.
 	VolumeHydrating VolumeState = "hydrating"
 	// VolumeDestroyed: it was destroyed by a user, and can be brought back until Volume.WipeAt.
 	VolumeDestroyed VolumeState = "destroyed"
@@ -21,12 +21,14 @@ const (
 
 // Volume is a block device of an app. The control side writes it.
 type Volume struct {
-	ID     VolumeID    `json:"id"`
-	App    AppName     `json:"app"`
-	Name   string      `json:"name"`
-	Region Region      `json:"region"`
-	Size   Bytes       `json:"size"`
-	State  VolumeState `json:"state"`
+	ID     VolumeID `json:"id"`
+	App    AppName  `json:"app"`
+	Name   string   `json:"name"`
+	Region Region   `json:"region"`
+	Size   Bytes    `json:"size"`
+	// Grow is what it is being made larger to; 0 when that is done.
+	Grow  Bytes       `json:"grow,omitempty"`
+	State VolumeState `json:"state"`
 	// Host is where the volume lives while no machine has it. While one has, the machine's placement says it.
 	Host HostID `json:"host"`
 	// Machine has the volume; empty when none has.
@@ -36,6 +38,8 @@ type Volume struct {
 	// Cipher is how it is encrypted; nil for not at all.
 	Cipher *Cipher `json:"cipher,omitempty"`
 	Limits Limits  `json:"limits,omitzero"`
+	// LimitsPending: the host has not been told of the newest limits yet.
+	LimitsPending bool `json:"limits_pending,omitempty"`
 	// From is what it was made of; nil for a blank one.
 	From *VolumeOrigin `json:"from,omitempty"`
 	// AutoBackup: snapshots are taken by the schedule, one every SnapshotInterval. They are kept for RetentionDays.
@@ -53,6 +57,8 @@ const (
 	DefaultRetentionDays    = 5
 	MaxRetentionDays        = 60
 	DefaultSnapshotInterval = Duration(24 * time.Hour)
+	MinSnapshotInterval     = Duration(time.Minute)
+	MaxSnapshotInterval     = Duration(30 * 24 * time.Hour)
 )
 
 // VolumeOrigin is what a volume was made of.
@@ -65,6 +71,12 @@ type VolumeOrigin struct {
 	Layer LayerID `json:"layer,omitempty"`
 	// Released: nothing of the source is needed any more, and its frozen layer is given up.
 	Released bool `json:"released,omitempty"`
+}
+
+// Filling reports whether blocks of what it was made of are still fetched. (A volume of a machine that is being moved is in the state
+// hydrating, too.)
+func (v Volume) Filling() bool {
+	return v.State == VolumeHydrating && v.From != nil && !v.From.Released
 }
 
 // LayerState is what a layer of a host's pool is now.

@@ -91,7 +91,9 @@ func (f *Fleet) stays(ctx context.Context, name drover.AppName) error {
 	return err
 }
 
-// DeleteApp deletes an app that has nothing left. Precondition while it has machines or volumes.
+// DeleteApp deletes an app that has nothing left. Precondition while it has machines or volumes. Destroyed volumes that could be brought back
+// are wiped with it, and its snapshots are removed: nothing of it is left for who gets the name next. Where that takes time, or a host does
+// not answer, it is begun, and the app stays until it is done.
 func (f *Fleet) DeleteApp(ctx context.Context, name drover.AppName) error {
 	if err := f.await(ctx); err != nil {
 		return err
@@ -137,9 +139,12 @@ func (f *Fleet) deleteEmptyApp(ctx context.Context, name drover.AppName) error {
 		return err
 	}
 	for id, v := range volumes {
-		if v.Value.App == name {
+		if s := v.Value.State; v.Value.App == name && s != drover.VolumeDestroyed && s != drover.VolumeDestroying {
 			return has("volume", id, "destroy its volumes first: drover volume destroy "+id)
 		}
+	}
+	if err := f.wipeApp(ctx, name); err != nil {
+		return err
 	}
 	if err := f.state.apps.remove(ctx, string(name), 0); err != nil {
 		return err

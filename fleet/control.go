@@ -72,6 +72,19 @@ func FaultPoints() []string {
 	return points
 }
 
+// VolumeFaultPoints names the places at which a fault can strike whoever makes, takes, fills, extends or removes volumes and snapshots: after
+// each write and each order, before the next.
+func VolumeFaultPoints() []string {
+	return []string{
+		"fleet.snapshot.record.after", "fleet.snapshot.taken.after", "fleet.snapshot.claim.after", "fleet.snapshot.uploaded.after",
+		"fleet.snapshot.created.after", "fleet.snapshot.end.after", "fleet.snapshot.destroying.after", "fleet.snapshot.removed.after",
+		"fleet.snapshot.gone.after", "fleet.snapshot.scheduled.after",
+		"fleet.volume.record.after", "fleet.volume.fork.after", "fleet.volume.made.after", "fleet.volume.fork-end.after",
+		"fleet.volume.grow.record.after", "fleet.volume.grow.order.after", "fleet.volume.limits.after", "fleet.volume.wipe.after",
+		"fleet.volume.removed.after",
+	}
+}
+
 // AbortFaultPoints names those of an abort.
 func AbortFaultPoints() []string {
 	return []string{"fleet.move.abort.before", "fleet.move.abort.after"}

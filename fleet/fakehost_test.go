@@ -30,6 +30,11 @@ type fakeHost struct {
 	fail func(order drover.Order) (err error, done bool)
 	// polls is how often move.progress is asked before everything is hydrated.
 	polls int
+	// frozen has what was frozen for snapshots and forks; true for what was given up.
+	frozen map[drover.LayerID]bool
+	// fills has how often a layer is asked about before it is complete.
+	fills   map[drover.LayerID]int
+	storage drover.StorageSettings
 
 	stop func()
 }
@@ -51,7 +56,8 @@ type fakeMove struct {
 func newFakeHost(w *world, id drover.HostID, region drover.Region) *fakeHost {
 	h := &fakeHost{t: w.t, id: id, region: region, world: w, memory: 8 * drover.GiB, disk: 100 * drover.GiB,
 		machines: map[drover.MachineID]*fakeMachine{}, layers: map[drover.LayerID]drover.LayerStatus{}, moves: map[drover.MigrationID]*fakeMove{},
-		fail: func(drover.Order) (error, bool) { return nil, false }, polls: 2}
+		fail: func(drover.Order) (error, bool) { return nil, false }, polls: 2,
+		frozen: map[drover.LayerID]bool{}, fills: map[drover.LayerID]int{}}
 	h.start()
 	w.t.Cleanup(func() { h.halt() })
 	return h
@@ -163,21 +169,25 @@ func (h *fakeHost) running(id drover.MachineID) bool {
 
 func (h *fakeHost) handlers() map[drover.Order]fakeHandler {
 	return map[drover.Order]fakeHandler{
-		drover.OrderOffer:         h.offer,
-		drover.OrderResolve:       h.resolve,
-		drover.OrderApply:         h.apply,
-		drover.OrderLayers:        h.list,
-		drover.OrderVolumeCreate:  h.volumeCreate,
-		drover.OrderVolumeDestroy: h.volumeDestroy,
-		drover.OrderMoveReserve:   h.reserve,
-		drover.OrderMoveExport:    h.export,
-		drover.OrderMoveClone:     h.clone,
-		drover.OrderMoveQuiesce:   h.quiesce,
-		drover.OrderMoveFreeze:    h.freeze,
-		drover.OrderMoveActivate:  h.activate,
-		drover.OrderMoveProgress:  h.progress,
-		drover.OrderMoveRelease:   h.release,
-		drover.OrderMoveAbort:     h.abort,
+		drover.OrderOffer:          h.offer,
+		drover.OrderResolve:        h.resolve,
+		drover.OrderApply:          h.apply,
+		drover.OrderLayers:         h.list,
+		drover.OrderVolumeCreate:   h.volumeCreate,
+		drover.OrderVolumeDestroy:  h.volumeDestroy,
+		drover.OrderVolumeSnapshot: h.snapshot, drover.OrderVolumeSnapshotEnd: h.snapshotEnd, drover.OrderVolumeFork: h.fork,
+		drover.OrderVolumeForkEnd: h.forkEnd, drover.OrderVolumeResize: h.resize, drover.OrderVolumeLimits: h.limits,
+		drover.OrderVolumeHydration: h.hydration, drover.OrderVolumeVerify: h.verify, drover.OrderVolumeStatus: h.volumeStatus,
+		drover.OrderStorageSettings: h.settings,
+		drover.OrderMoveReserve:     h.reserve,
+		drover.OrderMoveExport:      h.export,
+		drover.OrderMoveClone:       h.clone,
+		drover.OrderMoveQuiesce:     h.quiesce,
+		drover.OrderMoveFreeze:      h.freeze,
+		drover.OrderMoveActivate:    h.activate,
+		drover.OrderMoveProgress:    h.progress,
+		drover.OrderMoveRelease:     h.release,
+		drover.OrderMoveAbort:       h.abort,
 		drover.OrderExec: func(b []byte) (any, error) {
 			return drover.ExecResult{Stdout: []byte("hello from " + h.id)}, nil
 		},
@@ -267,7 +277,7 @@ func (h *fakeHost) layer(d drover.DiskID, mig drover.MigrationID) {
 
 func (h *fakeHost) dropLayers(d drover.DiskID) {
 	for id, l := range h.layers {
-		if l.Disk == d {
+		if _, frozen := h.frozen[id]; l.Disk == d && !frozen {
 			delete(h.layers, id)
 		}
 	}
@@ -279,15 +289,4 @@ func (h *fakeHost) list([]byte) (any, error) {
 		layers = append(layers, l)
 	}
 	return layers, nil
-}
-
-func (h *fakeHost) volumeCreate(b []byte) (any, error) {
-	v := decode[drover.VolumeRequest](b).Volume
-	h.layer(v.ID.Disk(), "")
-	return h.layers[drover.LayerFor(v.ID.Disk(), "")], nil
-}
-
-func (h *fakeHost) volumeDestroy(b []byte) (any, error) {
-	h.dropLayers(decode[drover.VolumeRequest](b).Volume.ID.Disk())
-	return drover.Empty{}, nil
 }

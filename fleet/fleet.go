@@ -32,6 +32,10 @@ type Timing struct {
 	Stale time.Duration
 	// KeepDestroyed is how long the record of a destroyed machine is kept, KeepMigrations that of a migration that ended.
 	KeepDestroyed, KeepMigrations time.Duration
+	// KeepVolumes is how long a destroyed volume can be brought back; with 0 it is wiped at once.
+	KeepVolumes time.Duration
+	// Work is how often snapshots that are on their way into the object store, and volumes that are being filled, are looked at.
+	Work time.Duration
 }
 
 // DefaultTiming is the timing that a fleet uses.
@@ -42,6 +46,7 @@ func DefaultTiming() Timing {
 		LeaseTTL: 6 * time.Second, LeaseRenew: 2 * time.Second,
 		Repair: 10 * time.Second, Stale: 5 * time.Minute,
 		KeepDestroyed: 24 * time.Hour, KeepMigrations: 30 * 24 * time.Hour,
+		KeepVolumes: 24 * time.Hour, Work: 2 * time.Second,
 	}
 }
 
@@ -55,6 +60,8 @@ type Config struct {
 	Organization string
 	// Replicas is how many NATS servers hold each bucket. Default: 1.
 	Replicas int
+	// Snapshots removes snapshots from the object store. Without it none are taken.
+	Snapshots SnapshotStore
 	// Keys keeps the keys of volumes. Nil for the fleet's own store, which needs TLSDir, this host's directory of certificates (internal/fleetca). With
 	// neither, volumes are not encrypted, and have to be asked for so.
 	Keys   drover.KeyStore
@@ -81,9 +88,8 @@ type Fleet struct {
 
 	state *state
 	// keys is nil in a fleet that keeps none; sealed is the same store where it is the fleet's own.
-	keys      drover.KeyStore
-	sealed    *sealedkeys.Store
-	snapshots *natsbus.Bucket[drover.Snapshot]
+	keys   drover.KeyStore
+	sealed *sealedkeys.Store
 	// ready is closed once the state is complete.
 	ready chan struct{}
 	// kicks wakes the repair of single machines.

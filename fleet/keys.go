@@ -27,12 +27,9 @@ func (r keyRecords) Delete(ctx context.Context, key string, rev uint64) error {
 
 func (r keyRecords) Keys(ctx context.Context) ([]string, error) { return r.Bucket.Keys(ctx, "") }
 
-// openKeys opens what keys are kept in, and the bucket of snapshots, which may need them. Without another store, the fleet's own is used: this
+// openKeys opens what keys are kept in. Without another store, the fleet's own is used: this
 // host must have the certificate of a control host then.
 func (f *Fleet) openKeys(ctx context.Context) (err error) {
-	if f.snapshots, err = natsbus.OpenBucket[drover.Snapshot](ctx, f.conn, natsbus.BucketSnapshots, natsbus.BucketOptions{Replicas: f.cfg.Replicas}); err != nil {
-		return err
-	}
 	if f.keys != nil || f.cfg.TLSDir == "" {
 		return nil
 	}
@@ -175,7 +172,7 @@ func (f *Fleet) usedKeys(ctx context.Context) (map[drover.KeyID]bool, error) {
 			used[c.Key] = true
 		}
 	}
-	snapshots, err := f.snapshots.All(ctx)
+	snapshots, err := f.state.snapshots.bucket.All(ctx)
 	if err != nil {
 		return nil, err
 	}

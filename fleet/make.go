@@ -114,10 +114,14 @@ func attachable(v drover.Volume, field string) error {
 		return drover.Errorf(drover.Conflict, "%s: volume %q is attached to machine %q", field, v.ID, v.Machine).WithField(field).
 			WithHint("destroy that machine first, or use another volume")
 	}
-	if v.State != drover.VolumeCreated {
-		return drover.Errorf(drover.Conflict, "%s: volume %q is in state %s", field, v.ID, v.State).WithField(field)
+	switch v.State {
+	case drover.VolumeCreated, drover.VolumeHydrating: // usable while it is filled
+		return nil
+	case drover.VolumeDestroyed:
+		return drover.Errorf(drover.Conflict, "%s: volume %q was destroyed", field, v.ID).WithField(field).
+			WithHint("bring it back first: drover volume undelete %s", v.ID)
 	}
-	return nil
+	return drover.Errorf(drover.Conflict, "%s: volume %q is in state %s", field, v.ID, v.State).WithField(field)
 }
 
 // pin returns the host that the machine must be on: that of its volumes, or the one asked for; empty when it may be anywhere.

@@ -28,6 +28,9 @@ func (f *Fleet) MoveMachine(ctx context.Context, req Move) (drover.Migration, er
 	} else if m != nil {
 		return drover.Migration{}, moving(m)
 	}
+	if err := f.whole(ctx, v.Machine); err != nil {
+		return drover.Migration{}, err
+	}
 	p, err := f.state.placementOf(ctx, req.Machine)
 	if err != nil {
 		return drover.Migration{}, err
@@ -49,6 +52,21 @@ func (f *Fleet) MoveMachine(ctx context.Context, req Move) (drover.Migration, er
 	}
 	f.log.Info("migration begun", "migration", m.ID, "machine", m.Machine, "from", m.Source, "to", m.Target, "actor", m.Actor)
 	return m, nil
+}
+
+// whole refuses to move a machine with a volume that is still being filled.
+func (f *Fleet) whole(ctx context.Context, m drover.Machine) error {
+	volumes, err := f.volumesOf(ctx, m)
+	if err != nil {
+		return err
+	}
+	for _, v := range volumes {
+		if v.Filling() {
+			return drover.Errorf(drover.Conflict, "machine %q cannot be moved now: its volume %q is still being filled", m.ID, v.ID).
+				WithHint("ask again when its hydration is done: drover volume show %s", v.ID)
+		}
+	}
+	return nil
 }
 
 // disksOf asks the source what the machine's disks hold.

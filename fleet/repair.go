@@ -118,7 +118,6 @@ func (r *repairer) all(ctx context.Context) {
 		ids = append(ids, m.value.ID)
 	}
 	r.some(ctx, ids)
-	r.repairVolumes(ctx)
 	r.sweep(ctx)
 	r.sweepKeys(ctx)
 }
@@ -277,7 +276,7 @@ func (f *Fleet) freeVolume(ctx context.Context, machine drover.MachineID, id str
 		if p.Host != "" {
 			v.Host, v.Epoch = p.Host, max(v.Epoch, p.Epoch)
 		}
-		if v.State == drover.VolumeHydrating {
+		if v.State == drover.VolumeHydrating && !v.Filling() {
 			v.State = drover.VolumeCreated // a machine is destroyed only when its migration is through
 		}
 		if _, err = f.state.volumes.update(ctx, id, v, rev); !drover.Is(err, drover.Conflict) {

@@ -16,12 +16,16 @@ import (
 type claim struct {
 	Machine   drover.MachineID   `json:"machine,omitempty"`
 	Migration drover.MigrationID `json:"migration,omitempty"`
+	Snapshot  drover.SnapshotID  `json:"snapshot,omitempty"`
 	At        time.Time          `json:"at"`
 }
 
 // The keys of claims.
 func nameClaim(app drover.AppName, name string) string { return "name." + string(app) + "." + name }
 func moveClaim(id drover.MachineID) string             { return "move." + string(id) }
+
+// storeClaim is held by the one snapshot of a volume that is at work in the object store, adding to it or taking from it.
+func storeClaim(id drover.VolumeID) string { return "store." + string(id) }
 
 // leavingClaim says that an app is being deleted.
 func leavingClaim(app drover.AppName) string { return "leaving." + string(app) }
@@ -36,6 +40,7 @@ type state struct {
 	placements *table[drover.Placement]
 	status     *table[drover.MachineStatus]
 	volumes    *table[drover.Volume]
+	snapshots  *table[drover.Snapshot]
 	migrations *table[drover.Migration]
 	hosts      *table[drover.HostInfo]
 	tokens     *table[Principal]
@@ -48,6 +53,8 @@ type state struct {
 	volumesOf  index[drover.AppName]   // volume IDs by app
 	volumesOn  index[drover.MachineID] // volume IDs by the machine that has them
 	placedOn   index[drover.HostID]    // machine IDs by host
+	snapsOf    index[drover.VolumeID]  // snapshot IDs by volume
+	snapsIn    index[drover.AppName]   // snapshot IDs by app
 	movesOf    index[drover.MachineID] // IDs of migrations that have not ended, by machine
 	heard      map[drover.HostID]sign
 	startedAt  time.Time
@@ -94,7 +101,7 @@ func keep[K comparable, T any](x index[K], by func(T) (K, bool)) func(string, *T
 
 func newState(now func() time.Time) *state {
 	s := &state{now: now, machinesOf: index[drover.AppName]{}, volumesOf: index[drover.AppName]{}, volumesOn: index[drover.MachineID]{},
-		placedOn: index[drover.HostID]{}, movesOf: index[drover.MachineID]{}, heard: map[drover.HostID]sign{}, startedAt: now()}
+		snapsOf: index[drover.VolumeID]{}, snapsIn: index[drover.AppName]{}, placedOn: index[drover.HostID]{}, movesOf: index[drover.MachineID]{}, heard: map[drover.HostID]sign{}, startedAt: now()}
 	s.apps = newTable[drover.App](&s.mu, natsbus.BucketApps)
 	s.machines = newTable[drover.Machine](&s.mu, natsbus.BucketMachines)
 	s.machines.changed = keep(s.machinesOf, func(m drover.Machine) (drover.AppName, bool) { return m.App, true })
@@ -107,6 +114,13 @@ func newState(now func() time.Time) *state {
 	s.volumes.changed = func(key string, old, now *drover.Volume) {
 		byApp(key, old, now)
 		byMachine(key, old, now)
+	}
+	s.snapshots = newTable[drover.Snapshot](&s.mu, natsbus.BucketSnapshots)
+	ofVolume := keep(s.snapsOf, func(x drover.Snapshot) (drover.VolumeID, bool) { return x.Volume, true })
+	inApp := keep(s.snapsIn, func(x drover.Snapshot) (drover.AppName, bool) { return x.App, true })
+	s.snapshots.changed = func(key string, old, now *drover.Snapshot) {
+		ofVolume(key, old, now)
+		inApp(key, old, now)
 	}
 	s.migrations = newTable[drover.Migration](&s.mu, natsbus.BucketMigrations)
 	s.migrations.changed = keep(s.movesOf, func(m drover.Migration) (drover.MachineID, bool) { return m.Machine, !m.Ended() })
@@ -128,7 +142,7 @@ type follower interface {
 func (t *table[T]) done() <-chan struct{} { return t.synced }
 
 func (s *state) followers() []follower {
-	return []follower{s.apps, s.machines, s.placements, s.status, s.volumes, s.migrations, s.hosts, s.tokens, s.leases, s.counters, s.claims}
+	return []follower{s.apps, s.machines, s.placements, s.status, s.volumes, s.snapshots, s.migrations, s.hosts, s.tokens, s.leases, s.counters, s.claims}
 }
 
 // open makes and opens the buckets; it tries until ctx ends.

@@ -40,6 +40,8 @@ func (f *Fleet) sweepClaims(ctx context.Context) {
 		switch {
 		case strings.HasPrefix(key, "leaving."):
 			err = f.state.claims.remove(ctx, key, c.rev)
+		case strings.HasPrefix(key, "store."):
+			err = f.sweepStoreClaim(ctx, key, c)
 		case strings.HasPrefix(key, "move."):
 			err = f.sweepMoveClaim(ctx, key, c)
 		case strings.HasPrefix(key, "name."):

@@ -3,9 +3,11 @@ package fleet
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
+	"sync"
 
 	"drover"
 	"drover/plan"
@@ -19,10 +21,8 @@ const (
 
 // volumeViewLocked puts together what is known of a volume.
 func (f *Fleet) volumeViewLocked(v drover.Volume) VolumeView {
-	if p, ok := f.state.placements.items[string(v.Machine)]; ok && v.Machine != "" {
-		v.Host = p.value.Host
-	}
-	view := VolumeView{Volume: v, HostStatus: f.hostStatusLocked(v.Host)}
+	v.Host = f.hostOfVolumeLocked(v)
+	view := VolumeView{Volume: v, HostStatus: f.hostStatusLocked(v.Host), Conditions: f.snapshotConditionsLocked(v)}
 	if v.State == drover.VolumeHydrating && v.Machine != "" {
 		if m := f.state.moveLocked(v.Machine); m != nil {
 			view.Hydration = m.Hydration
@@ -31,21 +31,82 @@ func (f *Fleet) volumeViewLocked(v drover.Volume) VolumeView {
 	return view
 }
 
-// Volumes lists the volumes of an app, oldest first.
-func (f *Fleet) Volumes(ctx context.Context, app drover.AppName) ([]VolumeView, error) {
-	if _, err := f.App(ctx, app); err != nil {
-		return nil, err
+// take takes over what the host says of the volume's layer.
+func (v *VolumeView) take(status drover.LayerStatus) {
+	v.Layer = &status
+	if v.Hydration == nil && status.Hydration != nil && !status.Hydration.Done {
+		v.Hydration = status.Hydration
 	}
+}
+
+// volumeViews returns the volumes of an app that are wanted, oldest first.
+func (f *Fleet) volumeViews(app drover.AppName, want func(drover.Volume) bool) []VolumeView {
 	f.state.mu.RLock()
 	views := make([]VolumeView, 0, len(f.state.volumesOf[app]))
 	for id := range f.state.volumesOf[app] {
-		views = append(views, f.volumeViewLocked(f.state.volumes.items[id].value))
+		if v := f.state.volumes.items[id].value; want(v) {
+			views = append(views, f.volumeViewLocked(v))
+		}
 	}
 	f.state.mu.RUnlock()
 	slices.SortFunc(views, func(a, b VolumeView) int {
 		return cmp.Or(a.Volume.CreatedAt.Compare(b.Volume.CreatedAt), cmp.Compare(a.Volume.ID, b.Volume.ID))
 	})
+	return views
+}
+
+// Volumes lists the volumes of an app, oldest first, without those that are destroyed. Of those that are being filled it tells how far they are, as
+// far as their hosts answer in a moment.
+func (f *Fleet) Volumes(ctx context.Context, app drover.AppName) ([]VolumeView, error) {
+	if _, err := f.App(ctx, app); err != nil {
+		return nil, err
+	}
+	views := f.volumeViews(app, func(v drover.Volume) bool { return v.State != drover.VolumeDestroyed })
+	var group sync.WaitGroup
+	slots := make(chan struct{}, maxAsked)
+	for i := range views {
+		if views[i].Volume.Filling() {
+			group.Go(func() {
+				slots <- struct{}{}
+				defer func() { <-slots }()
+				f.askLayer(ctx, &views[i])
+			})
+		}
+	}
+	group.Wait()
 	return views, nil
+}
+
+// askLayer asks the host of a volume for its layer. A host that does not answer in a moment is no error: the view says less then.
+func (f *Fleet) askLayer(ctx context.Context, view *VolumeView) {
+	v := view.Volume
+	if view.HostStatus == drover.HostUnreachable || v.State == drover.VolumeCreating || v.State == drover.VolumeDestroying {
+		return
+	}
+	var status drover.LayerStatus
+	if err := f.order(ctx, f.timing.Offer, v.Host, drover.OrderVolumeStatus, drover.VolumeRequest{Volume: v}, &status); err != nil {
+		f.log.Debug("host does not tell of a layer", "volume", v.ID, "host", v.Host, "err", err)
+		return
+	}
+	view.take(status)
+}
+
+// readVolume reads a volume of an app from the store; an empty app stands for any.
+func (f *Fleet) readVolume(ctx context.Context, app drover.AppName, id drover.VolumeID) (drover.Volume, error) {
+	v, _, err := f.state.volumes.get(ctx, string(id))
+	if drover.Is(err, drover.NotFound) || err == nil && app != "" && v.App != app {
+		return v, noVolume(app, id)
+	}
+	return v, err
+}
+
+// inState refuses something that the state of a volume does not allow.
+func inState(v drover.Volume) *drover.Error {
+	err := drover.Errorf(drover.Precondition, "volume %q is in state %s", v.ID, v.State)
+	if v.State == drover.VolumeDestroyed {
+		return err.WithHint("bring it back first: drover volume undelete %s", v.ID)
+	}
+	return err
 }
 
 // Volume returns one volume.
@@ -57,7 +118,9 @@ func (f *Fleet) Volume(ctx context.Context, app drover.AppName, id drover.Volume
 	if !ok || (app != "" && v.App != app) {
 		return VolumeView{}, noVolume(app, id)
 	}
-	return f.volumeView(v), nil
+	view := f.volumeView(v)
+	f.askLayer(ctx, &view)
+	return view, nil
 }
 
 func (f *Fleet) volumeView(v drover.Volume) VolumeView {
@@ -73,14 +136,19 @@ func noVolume(app drover.AppName, id drover.VolumeID) *drover.Error {
 	return drover.Errorf(drover.NotFound, "volume %q does not exist in app %q", id, app).WithHint("see `drover volume list --app %s`", app)
 }
 
-// CreateVolume makes a volume on a host with room for it, and answers when its layer is there. The record comes first, in the
-// state creating, so that the repair finishes what a crash left.
+// CreateVolume makes a volume on a host with room for it, and answers when its layer is there: a blank one, or one that is filled from a
+// snapshot or from another volume and can be used at once. The record comes first, in the state creating, so that the lease holder finishes
+// what a crash left.
 func (f *Fleet) CreateVolume(ctx context.Context, req CreateVolume) (VolumeView, error) {
 	if _, err := f.App(ctx, req.App); err != nil {
 		return VolumeView{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, f.timing.Make)
 	defer cancel()
+	made, err := f.originOf(ctx, &req)
+	if err != nil {
+		return VolumeView{}, err
+	}
 	if err := checkVolume(req); err != nil {
 		return VolumeView{}, err
 	}
@@ -88,26 +156,21 @@ func (f *Fleet) CreateVolume(ctx context.Context, req CreateVolume) (VolumeView,
 		return VolumeView{}, err
 	}
 	host, err := f.choose(ctx, plan.Request{What: fmt.Sprintf("volume %q", req.Name), Region: req.Region}, req.Host,
-		drover.OfferRequest{Disk: req.Size}, plan.Options{SameApp: f.volumeSpread(req.App)})
+		drover.OfferRequest{Disk: offered(req, made)}, plan.Options{SameApp: f.volumeSpread(req.App)})
 	if err != nil {
 		return VolumeView{}, err
 	}
-	f.state.mu.RLock()
-	info, _ := f.hostLocked(host)
-	f.state.mu.RUnlock()
-	cipher, err := f.newCipher(ctx, req)
-	if err != nil {
-		return VolumeView{}, drover.AsError(fmt.Errorf("volume %q was not created: %w", req.Name, err))
+	cipher := made.cipher
+	if made.from == nil {
+		if cipher, err = f.newCipher(ctx, req); err != nil {
+			return VolumeView{}, drover.AsError(fmt.Errorf("volume %q was not created: %w", req.Name, err))
+		}
 	}
-	v := drover.Volume{ID: drover.NewVolumeID(), App: req.App, Name: req.Name, Region: info.Region, Size: req.Size,
-		State: drover.VolumeCreating, Host: host, Cipher: cipher, CreatedAt: f.now().UTC()}
+	v := f.newVolume(req, made, cipher, host)
 	_, err = f.state.volumes.create(ctx, string(v.ID), v)
 	if err == nil {
 		f.hit("fleet.volume.record.after")
 		err = f.stays(ctx, req.App)
-	}
-	if err == nil {
-		err = f.claimKey(ctx, v.Cipher)
 	}
 	if err == nil {
 		err = f.makeVolume(ctx, v.ID)
@@ -116,8 +179,28 @@ func (f *Fleet) CreateVolume(ctx context.Context, req CreateVolume) (VolumeView,
 		f.unmakeVolume(ctx, v.ID)
 		return VolumeView{}, drover.AsError(fmt.Errorf("volume %q was not created: %w", req.Name, err))
 	}
-	f.log.Info("volume created", "volume", v.ID, "app", v.App, "host", host)
+	f.log.Info("volume created", "volume", v.ID, "app", v.App, "host", host, "of", v.From)
 	return f.Volume(ctx, req.App, v.ID)
+}
+
+// offered is the room that a host must have: a blank volume may be filled to its size, another holds at least what it is made of.
+func offered(req CreateVolume, made origin) drover.Bytes {
+	if made.from == nil {
+		return req.Size
+	}
+	return made.data
+}
+
+// newVolume makes up the record.
+func (f *Fleet) newVolume(req CreateVolume, made origin, cipher *drover.Cipher, host drover.HostID) drover.Volume {
+	v := drover.Volume{ID: drover.NewVolumeID(), App: req.App, Name: req.Name, Region: f.regionOf(host), Size: req.Size,
+		State: drover.VolumeCreating, Host: host, Cipher: cipher, Limits: req.Limits, From: made.from, AutoBackup: !req.NoAutoBackup,
+		SnapshotInterval: orDefault(req.SnapshotInterval, drover.DefaultSnapshotInterval),
+		RetentionDays:    orDefault(req.RetentionDays, drover.DefaultRetentionDays), CreatedAt: f.now().UTC()}
+	if forks(v) {
+		v.From.Layer = drover.ForkLayer(v.From.Volume, v.ID)
+	}
+	return v
 }
 
 func checkVolume(req CreateVolume) error {
@@ -126,13 +209,15 @@ func checkVolume(req CreateVolume) error {
 		p.add("name", "%q cannot be the name of a volume: 1 to 30 lower-case letters, digits and underscores", req.Name)
 	}
 	switch {
-	case req.Size < minVolume:
+	case req.Size < minVolume && req.Snapshot == "" && req.Source == "":
 		p.add("size_gb", "%d bytes are too few: at least 1 GiB", req.Size)
 	case req.Size > maxVolume:
 		p.add("size_gb", "%d GiB are too many: at most %d", req.Size/drover.GiB, maxVolume/drover.GiB)
 	case req.Size%drover.BlockSize != 0:
 		p.add("size_gb", "%d bytes are no multiple of %d", req.Size, drover.BlockSize)
 	}
+	checkLimits(&p, req.Limits)
+	checkSchedule(&p, req.SnapshotInterval, req.RetentionDays)
 	return p.err()
 }
 
@@ -174,13 +259,27 @@ func (f *Fleet) makeVolume(ctx context.Context, id drover.VolumeID) error {
 	if err != nil {
 		return err
 	}
-	if err := f.order(ctx, f.timing.Apply, v.Host, drover.OrderVolumeCreate, drover.VolumeRequest{Volume: v}, nil); err != nil {
+	if v.State != drover.VolumeCreating {
+		return nil
+	}
+	if err := errors.Join(f.originStays(ctx, v), f.claimKey(ctx, v.Cipher)); err != nil {
 		return err
 	}
+	parent, err := f.freezeSource(ctx, v)
+	if err != nil {
+		return err
+	}
+	if err := f.order(ctx, f.timing.Apply, v.Host, drover.OrderVolumeCreate, drover.VolumeRequest{Volume: v, Parent: parent}, nil); err != nil {
+		return err
+	}
+	f.hit("fleet.volume.made.after")
 	_, err = f.changeVolume(ctx, id, func(v *drover.Volume) error {
 		switch v.State {
 		case drover.VolumeCreating:
 			v.State = drover.VolumeCreated
+			if v.From != nil {
+				v.State = drover.VolumeHydrating
+			}
 		case drover.VolumeDestroying:
 			return drover.Errorf(drover.Conflict, "volume %q is being destroyed", id)
 		}
@@ -199,71 +298,5 @@ func (f *Fleet) unmakeVolume(ctx context.Context, id drover.VolumeID) {
 	}
 	if err != nil && !drover.Is(err, drover.NotFound) {
 		f.log.Warn("volume that was not made is cleared away later", "volume", id, "err", err)
-	}
-}
-
-// DestroyVolume destroys a volume that no machine has. While its host does not answer it stays in the state pending_destroy.
-func (f *Fleet) DestroyVolume(ctx context.Context, app drover.AppName, id drover.VolumeID) (VolumeView, error) {
-	if err := f.await(ctx); err != nil {
-		return VolumeView{}, err
-	}
-	v, err := f.changeVolume(ctx, id, func(v *drover.Volume) error {
-		if app != "" && v.App != app {
-			return noVolume(app, id)
-		}
-		if v.Machine != "" {
-			return drover.Errorf(drover.Precondition, "volume %q is attached to machine %q", id, v.Machine).
-				WithHint("destroy the machine first: drover machine destroy %s", v.Machine)
-		}
-		v.State = drover.VolumeDestroying
-		return nil
-	})
-	if drover.Is(err, drover.NotFound) {
-		return VolumeView{}, noVolume(app, id)
-	}
-	if err != nil {
-		return VolumeView{}, err
-	}
-	view := f.volumeView(v)
-	if err := f.removeVolume(ctx, id); err != nil && !drover.Is(err, drover.Unavailable) {
-		return view, err
-	}
-	return view, nil
-}
-
-// removeVolume removes the layers, then the record, of a volume that is being destroyed. It may be repeated.
-func (f *Fleet) removeVolume(ctx context.Context, id drover.VolumeID) error {
-	v, rev, err := f.state.volumes.get(ctx, string(id))
-	if drover.Is(err, drover.NotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	err = f.order(ctx, f.timing.Apply, v.Host, drover.OrderVolumeDestroy, drover.VolumeRequest{Volume: v}, nil)
-	if err != nil && !drover.Is(err, drover.NotFound) {
-		return err
-	}
-	if err := f.state.volumes.remove(ctx, string(id), rev); err != nil {
-		return err
-	}
-	f.dropKey(ctx, v.Cipher)
-	f.log.Info("volume destroyed", "volume", id, "app", v.App, "host", v.Host)
-	return nil
-}
-
-// repairVolumes goes on with volumes that are half made or half destroyed, where the host answers.
-func (f *Fleet) repairVolumes(ctx context.Context) {
-	for _, i := range f.state.volumes.all() {
-		v := i.value
-		if !f.reachable(v.Host) {
-			continue
-		}
-		switch {
-		case v.State == drover.VolumeDestroying:
-			f.trouble(ctx, "volume", string(v.ID), f.removeVolume(ctx, v.ID))
-		case v.State == drover.VolumeCreating && f.now().Sub(v.CreatedAt) > f.timing.Stale:
-			f.trouble(ctx, "volume", string(v.ID), f.makeVolume(ctx, v.ID))
-		}
 	}
 }

@@ -38,6 +38,9 @@ type world struct {
 	// tune changes the timing of control hosts that are started from now on.
 	tune  func(*Timing, *migrate.Rules)
 	hosts map[drover.HostID]*fakeHost
+	store *fakeStore
+	// clock is what control hosts see as the time, if it is set.
+	clock func() time.Time
 	ca    *fleetca.CA
 	// tlsDirs has the directories of certificates, by host.
 	tlsDirs map[drover.HostID]string
@@ -55,6 +58,7 @@ func quick() (*Timing, *migrate.Rules) {
 	timing.LeaseTTL, timing.LeaseRenew = 1500*time.Millisecond, 200*time.Millisecond
 	timing.Repair = 200 * time.Millisecond
 	timing.Stale = time.Second
+	timing.KeepVolumes, timing.Work = 0, 30*time.Millisecond
 	rules := migrate.DefaultRules()
 	rules.Silence = time.Second
 	rules.Retry, rules.RetryMost = 20*time.Millisecond, 100*time.Millisecond
@@ -67,7 +71,7 @@ func quick() (*Timing, *migrate.Rules) {
 func newWorld(t *testing.T) (*world, *node) {
 	t.Helper()
 	w := &world{t: t, log: slog.New(slog.NewTextHandler(io.Discard, nil)), hosts: map[drover.HostID]*fakeHost{},
-		ranAt: map[drover.MachineID]map[drover.HostID]drover.Epoch{}, tlsDirs: map[drover.HostID]string{}}
+		ranAt: map[drover.MachineID]map[drover.HostID]drover.Epoch{}, tlsDirs: map[drover.HostID]string{}, store: newFakeStore(t)}
 	var err error
 	if w.ca, err = fleetca.Ensure(t.TempDir()); err != nil {
 		t.Fatal(err)
@@ -173,7 +177,7 @@ func (w *world) control(id drover.HostID, killAt func(point string) bool) *node 
 	conn := w.connect(ctx, string(id))
 	timing, rules := quick()
 	w.tune(timing, rules)
-	f, err := New(Config{Conn: conn, Host: id, TLSDir: w.tls(id, true), Log: w.log.With("control", id), Timing: timing, Rules: rules})
+	f, err := New(Config{Conn: conn, Host: id, TLSDir: w.tls(id, true), Log: w.log.With("control", id), Timing: timing, Rules: rules, Snapshots: w.store, Clock: w.clock})
 	if err != nil {
 		w.t.Fatal(err)
 	}

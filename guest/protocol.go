@@ -22,6 +22,19 @@ const (
 	OpSignal = "signal"
 	// OpStop begins an orderly end. Its answer comes at once.
 	OpStop = "stop"
+	// OpFreeze holds all writes to the file system of Volume, until OpThaw or until Timeout is over: the guest keeps the time
+	// itself, so that no file system stays frozen because a host forgot it.
+	OpFreeze = "freeze"
+	// OpThaw ends it. Precondition when the time was over before.
+	OpThaw = "thaw"
+	// OpGrow makes the file system of Volume as large as its disk, once the disk has Size bytes.
+	OpGrow = "grow"
+)
+
+// The time that a file system is frozen for when a request does not say, and at most.
+const (
+	DefaultFreeze = 5 * time.Second
+	MaxFreeze     = 30 * time.Second
 )
 
 // MaxOutput bounds what is kept of each output stream of a command.
@@ -43,7 +56,10 @@ type Request struct {
 	Nonce  string `json:"nonce,omitempty"`
 	Cancel uint64 `json:"cancel,omitempty"`
 	Signal string `json:"signal,omitempty"`
-	// Timeout is until SIGKILL (stop), or how long the command may run (exec).
+	// Volume is the name of a volume of the config (freeze, thaw, grow).
+	Volume string       `json:"volume,omitempty"`
+	Size   drover.Bytes `json:"size,omitempty"`
+	// Timeout is until SIGKILL (stop), how long the command may run (exec), or until the guest thaws by itself (freeze).
 	Timeout drover.Duration `json:"timeout,omitempty"`
 	Argv    []string        `json:"argv,omitempty"`
 	// Env is added to the machine's own.

@@ -29,6 +29,8 @@ type Agent struct {
 
 	// capacity orders those that promise memory or disk, so that two do not promise the same.
 	capacity sync.Mutex
+	// volumes lets one order at a time work on a volume.
+	volumes turns
 }
 
 // New makes an agent and starts nothing. Invalid when a required field of the config is not set.
@@ -67,7 +69,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.addLocked(newMachine(a, id, rec))
 	}
 	a.mu.Unlock()
-	for _, work := range []func(context.Context){a.publishLoop, a.infoLoop, a.placementLoop, a.sweepLoop} {
+	for _, work := range []func(context.Context){a.publishLoop, a.infoLoop, a.placementLoop, a.sweepLoop, a.fillLoop} {
 		group.Go(func() error { work(runCtx); return nil })
 	}
 	for order, handler := range a.handlers() {

@@ -26,7 +26,8 @@ func order[A any](h *fakeHost, o drover.Order, req any) (A, error) {
 	if err != nil {
 		return answer, err
 	}
-	return got.(A), nil
+	a, _ := got.(A)
+	return a, nil
 }
 
 // insist asks until the order is obeyed, as a controller does. The host is started again when it has died.

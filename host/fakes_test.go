@@ -112,6 +112,16 @@ func (v sessionVM) Kill(context.Context) error {
 	return v.s.effect("kill", func() error { v.endLocked("killed"); return nil })
 }
 
+func (v sessionVM) Resize(_ context.Context, disk int, _ drover.Attachment, size drover.Bytes) error {
+	return v.s.effect("vm-resize", func() error {
+		if v.plan.old {
+			return drover.Errorf(drover.Precondition, "the VM cannot be told")
+		}
+		v.h.vmSizes[disk] = size
+		return nil
+	})
+}
+
 func (f fakeVMM) Start(_ context.Context, spec drover.VMSpec) (vm VM, err error) {
 	err = f.s.effect("vm-start", func() error {
 		h := f.s.h
@@ -169,6 +179,45 @@ func (s *session) dial(socket string) (g Guest, err error) {
 
 func (g fakeGuest) Exec(_ context.Context, req drover.ExecRequest) (drover.ExecResult, error) {
 	return drover.ExecResult{Stdout: []byte(req.Command[0])}, nil
+}
+
+func (g fakeGuest) Freeze(_ context.Context, volume drover.VolumeID, most time.Duration) error {
+	return g.s.effect("guest-freeze", func() error {
+		if g.vm.plan.old {
+			return drover.Errorf(drover.Precondition, "the guest knows no freeze")
+		}
+		h := g.vm.h
+		h.guestFrozen++
+		turn := h.guestFrozen
+		g.s.h.w.wg.Go(func() {
+			timer := time.NewTimer(most)
+			defer timer.Stop()
+			select {
+			case <-g.vm.done:
+			case <-timer.C:
+			}
+			h.w.mu.Lock()
+			defer h.w.mu.Unlock()
+			if h.guestFrozen == turn {
+				h.guestFrozen = 0
+			}
+		})
+		return nil
+	})
+}
+
+func (g fakeGuest) Thaw(context.Context, drover.VolumeID) error {
+	return g.s.effect("guest-thaw", func() error {
+		if g.vm.h.guestFrozen == 0 {
+			return drover.Errorf(drover.Precondition, "it is not frozen any more")
+		}
+		g.vm.h.guestFrozen = 0
+		return nil
+	})
+}
+
+func (g fakeGuest) Grow(context.Context, drover.VolumeID, drover.Bytes) error {
+	return g.s.effect("guest-grow", func() error { g.vm.h.guestGrown++; return nil })
 }
 
 func (g fakeGuest) Signal(context.Context, string) error { return nil }

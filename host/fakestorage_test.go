@@ -33,10 +33,11 @@ func (f fakeStorage) CreateLayer(_ context.Context, spec LayerSpec) (st drover.L
 			return nil
 		}
 		l := &fakeLayer{spec: spec, exports: map[drover.HostID]bool{}, status: drover.LayerStatus{ID: spec.ID, Disk: spec.Disk, State: drover.LayerReady,
-			Size: spec.Size, Allocated: 1 << 20, Cipher: spec.Cipher}}
-		if spec.Parent != nil {
+			Size: spec.Size, Allocated: 1 << 20}}
+		if spec.Parent != nil || spec.Snapshot != nil {
 			l.status.Hydration = &drover.Hydration{}
 		}
+		l.status.Cipher, l.status.Limits = spec.Cipher, spec.Limits
 		h.layers[spec.ID] = l
 		st = l.status
 		return nil
@@ -128,8 +129,8 @@ func (f fakeStorage) Unexport(_ context.Context, id drover.LayerID, peer drover.
 
 func (f fakeStorage) CheckParent(_ context.Context, id drover.LayerID) error {
 	_, err := f.with("check-parent", id, func(l *fakeLayer) error {
-		p := l.spec.Parent
-		if src := f.s.h.w.host[p.Host].layers[p.Layer]; src == nil || !src.exports[f.s.h.id] {
+		if src := f.parentOf(l); src == nil {
+			p := l.spec.Parent
 			return drover.Errorf(drover.Unavailable, "parent %q is not exported", p.Layer)
 		}
 		return nil
@@ -139,10 +140,14 @@ func (f fakeStorage) CheckParent(_ context.Context, id drover.LayerID) error {
 
 func (f fakeStorage) Hydrate(_ context.Context, id drover.LayerID, _ drover.Bytes) error {
 	_, err := f.with("hydrate", id, func(l *fakeLayer) error {
-		p, hy := l.spec.Parent, *l.status.Hydration
-		src := f.s.h.w.host[p.Host].layers[p.Layer]
-		if src == nil || !src.exports[f.s.h.id] || src.status.State != drover.LayerFrozen {
-			return nil // it waits
+		if l.status.Hydration == nil {
+			return nil
+		}
+		hy := *l.status.Hydration
+		if l.spec.Parent != nil {
+			if src := f.parentOf(l); src == nil || src.status.State != drover.LayerFrozen || hy.Paused {
+				return nil // it waits
+			}
 		}
 		hy.Copied, hy.Done = 1<<20, true
 		l.status.Hydration = &hy
@@ -152,13 +157,7 @@ func (f fakeStorage) Hydrate(_ context.Context, id drover.LayerID, _ drover.Byte
 }
 
 func (f fakeStorage) Delete(_ context.Context, id drover.LayerID) error {
-	_, err := f.with("delete", id, func(l *fakeLayer) error {
-		if l.status.Writer != 0 || len(l.exports) > 0 {
-			return drover.Errorf(drover.Precondition, "layer %q is in use", id)
-		}
-		delete(f.s.h.layers, id)
-		return nil
-	})
+	_, err := f.with("delete", id, func(l *fakeLayer) error { return f.s.h.removeLayer(l) })
 	return err
 }
 

@@ -117,6 +117,17 @@ func TestFaultPointsAreAllNamed(t *testing.T) {
 		}
 		pass(2 * testGrace)
 		req.Epoch = mv.epoch
+		everyVolumeOrder(b, testVolume.ID)
+		f := newForker(b, a)
+		export := insist[drover.Export](b, drover.OrderVolumeFork, f.req)
+		b.layers[export.Layer].status.State = drover.LayerReady // so that there is something to slow down
+		insist[drover.LayerStatus](a, drover.OrderVolumeCreate, drover.VolumeRequest{Volume: f.volume, Parent: &export})
+		insist[drover.LayerStatus](a, drover.OrderVolumeHydration, drover.HydrationRequest{Volume: testFork})
+		b.layers[export.Layer].status.State = drover.LayerFrozen
+		pass(3 * fillEvery)
+		if err := f.end(); err != nil {
+			t.Fatal(err)
+		}
 		b.apply(&req, func(m *drover.Machine) { m.Run++; m.Image.Digest = "sha256:bb" })
 		w.await("m1", "updated", func(s drover.MachineStatus) bool { return s.State == drover.StateStarted && s.Run == 2 })
 		b.apply(&req, func(m *drover.Machine) { m.Goal = drover.GoalDestroyed })

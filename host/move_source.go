@@ -25,6 +25,11 @@ func (m *machine) exportLayers(ctx context.Context) error {
 		}
 		m.agent.hit("host.export.after")
 		status, err := cfg.Storage.Layer(ctx, d.Layer)
+		if err == nil && status.Size < d.Size {
+			// An extension was cut after its record: the target must not clone less than the volume is.
+			err = cfg.Storage.Resize(ctx, d.Layer, d.Size)
+			status.Size = d.Size
+		}
 		if err != nil {
 			return err
 		}

@@ -59,7 +59,8 @@ func (mv *moveRecord) clones() []diskRecord {
 func (m *machine) cloneLayers(ctx context.Context) error {
 	cfg, mv := m.agent.cfg, m.rec.Load().Move
 	for i, disk := range mv.clones() {
-		spec := LayerSpec{ID: disk.Layer, Disk: disk.Disk, Size: disk.Size, Parent: &mv.Exports[i], Cipher: disk.Cipher}
+		spec := LayerSpec{ID: disk.Layer, Disk: disk.Disk, Size: disk.Size, Parent: &mv.Exports[i], Cipher: disk.Cipher,
+			Limits: m.limitsOf(disk.Volume)}
 		if disk.Image != nil {
 			spec.Base = disk.Image.Layer
 		}
@@ -88,6 +89,24 @@ func (m *machine) cloneLayers(ctx context.Context) error {
 		now.Cloned = true
 		return m.takeDisks(tx, r)
 	})
+}
+
+// limitsOf returns what the machine may ask of a volume, by the volume's record that came with the machine.
+func (m *machine) limitsOf(id drover.VolumeID) drover.Limits {
+	r := m.rec.Load()
+	var volumes []drover.Volume
+	switch {
+	case r.Desired != nil:
+		volumes = r.Desired.Volumes
+	case r.Move != nil && r.Move.Reserve != nil:
+		volumes = r.Move.Reserve.Volumes
+	}
+	for _, v := range volumes {
+		if v.ID == id {
+			return v.Limits
+		}
+	}
+	return drover.Limits{}
 }
 
 // takeDisks makes the clones the disks' layers, once the machine is this host's and they are there. An older layer of the same disk,
@@ -174,7 +193,10 @@ func (m *machine) hydrate(ctx context.Context) error {
 		}
 		done = false
 		m.agent.hit("host.hydrate.before")
-		return m.agent.cfg.Storage.Hydrate(ctx, d.Layer, 0)
+		if now, err := m.disk(d.Disk); err == nil && now.Layer == d.Layer {
+			d = now // with what an operator wishes
+		}
+		return m.agent.keepHydrating(ctx, d)
 	})
 	if err != nil || !done {
 		return err

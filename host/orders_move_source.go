@@ -72,6 +72,9 @@ func (a *Agent) moveExport(ctx context.Context, req drover.MoveExportRequest) (d
 		if err := checkEnded(tx, req.Migration); err != nil {
 			return err
 		}
+		if err := checkFilled(tx, r); err != nil {
+			return err
+		}
 		return beginSource(r, req, a.cfg.ID)
 	})
 	if err != nil {
@@ -87,6 +90,25 @@ func (a *Agent) moveExport(ctx context.Context, req drover.MoveExportRequest) (d
 		return mv.Exported, nil
 	}, actExport)
 	return answer, err
+}
+
+// checkFilled refuses to move a machine with a volume that is still being filled: its source may be a host that the target cannot reach,
+// or may itself be moving.
+func checkFilled(tx *boltstore.Tx, r *records) error {
+	if r.Desired == nil {
+		return nil
+	}
+	for _, mount := range r.Desired.Machine.Config.Mounts {
+		disk, ok, err := diskBucket.Get(tx, string(mount.Volume.Disk()))
+		if err != nil {
+			return err
+		}
+		if ok && disk.filling() {
+			return drover.Errorf(drover.Conflict, "volume %q of machine %q is still being filled", mount.Volume, r.Desired.Machine.ID).
+				WithHint("ask again when its hydration is done: drover volume show %s", mount.Volume)
+		}
+	}
+	return nil
 }
 
 // beginSource makes the machine the source of a migration, unless it is part of another.

@@ -34,8 +34,24 @@ type Storage interface {
 	Hydrate(ctx context.Context, id drover.LayerID, limit drover.Bytes) error
 	// SetKey hands over the key of encrypted layers; it is kept until the host loses its power, or no layer here may be opened with it.
 	SetKey(ctx context.Context, id drover.KeyID, secret []byte) error
-	// Delete removes a layer. Precondition while it is open, exported or the base of another.
+	// Delete removes a layer. Precondition while it is open, exported or the base of several; the base of one is taken in by that one.
 	Delete(ctx context.Context, id drover.LayerID) error
+	// Wipe is Delete that makes the data unreadable first.
+	Wipe(ctx context.Context, id drover.LayerID) error
+	// Split freezes what the layer holds as the new layer into, and makes the layer one over it. Its writer goes on.
+	Split(ctx context.Context, id, into drover.LayerID) (drover.LayerStatus, error)
+	// Resize makes a layer larger, for its writer too. Invalid for a smaller size.
+	Resize(ctx context.Context, id drover.LayerID, size drover.Bytes) error
+	// Limit bounds what the layer's writer may do per second.
+	Limit(ctx context.Context, id drover.LayerID, limits drover.Limits) error
+	// PauseHydration stops the background copy, or lets it go on.
+	PauseHydration(ctx context.Context, id drover.LayerID, paused bool) error
+	// Settings sets what holds for the host's storage as a whole.
+	Settings(ctx context.Context, settings drover.StorageSettings) error
+	// Upload starts or goes on with copying a frozen layer into the object store.
+	Upload(ctx context.Context, id drover.LayerID, snapshot drover.SnapshotSource) (drover.LayerStatus, error)
+	// Verify begins to compare the layer with its checksums, or with a snapshot, or tells how far that is.
+	Verify(ctx context.Context, id drover.LayerID, against *drover.SnapshotSource) (drover.LayerStatus, error)
 	Layer(ctx context.Context, id drover.LayerID) (drover.LayerStatus, error)
 	Layers(ctx context.Context) ([]drover.LayerStatus, error)
 }
@@ -64,6 +80,9 @@ type VM interface {
 	// Done is closed when the process is gone. Ended then tells when and why.
 	Done() <-chan struct{}
 	Ended() (at time.Time, reason string)
+	// Resize makes the guest see that a disk, whose layer is that large already, has grown: disk 0 is the root disk, the volumes follow.
+	// at is where the layer is attached to now. It may be repeated. Precondition when this VM cannot be told.
+	Resize(ctx context.Context, disk int, at drover.Attachment, size drover.Bytes) error
 }
 
 // Images turns images into layers (oci.Store, with the storage daemon).
@@ -83,6 +102,13 @@ type Guest interface {
 	Signal(ctx context.Context, signal string) error
 	// Stop asks for an orderly end: the signal, after the timeout SIGKILL, then unmount and power off.
 	Stop(ctx context.Context, signal string, timeout time.Duration) error
+	// Freeze holds all writes to a volume's file system, flushed, until Thaw or until the time is over, whichever comes first.
+	// Precondition when the guest is too old to know how.
+	Freeze(ctx context.Context, volume drover.VolumeID, most time.Duration) error
+	// Thaw ends a Freeze. Precondition when its time was over before: the file system may have been written since.
+	Thaw(ctx context.Context, volume drover.VolumeID) error
+	// Grow makes a volume's file system as large as its disk, once the disk has that size in the guest.
+	Grow(ctx context.Context, volume drover.VolumeID, size drover.Bytes) error
 	Close() error
 }
 

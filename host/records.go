@@ -17,6 +17,7 @@ var (
 	diskBucket     = boltstore.Bucket[diskRecord]{Name: "disks", Version: 1}
 	retiredBucket  = boltstore.Bucket[retiredRecord]{Name: "retired", Version: 1}
 	endedBucket    = boltstore.Bucket[endedMove]{Name: "ended-moves", Version: 1}
+	frozenBucket   = boltstore.Bucket[frozenRecord]{Name: "frozen", Version: 1}
 )
 
 // storeMigrations are the numbered changes to the form of the whole file. Append only.
@@ -164,6 +165,34 @@ type diskRecord struct {
 	// Made: the layer was created. Image is what a root disk is a change to.
 	Made  bool               `json:"made,omitempty"`
 	Image *drover.ImageLayer `json:"image,omitempty"`
+	// Parent or Snapshot is what a volume that was made here is still being filled from; both are gone when it is complete.
+	Parent   *drover.Export         `json:"parent,omitempty"`
+	Snapshot *drover.SnapshotSource `json:"snapshot,omitempty"`
+	// HydrateLimit and HydratePaused are what an operator wishes of the background copy.
+	HydrateLimit  drover.Bytes `json:"hydrate_limit,omitempty"`
+	HydratePaused bool         `json:"hydrate_paused,omitempty"`
+}
+
+// filling reports whether a volume that was made here is not complete yet.
+func (d diskRecord) filling() bool { return d.Parent != nil || d.Snapshot != nil }
+
+// frozenRecord is a layer that was frozen for a snapshot or a fork of a volume: the journal of both. It stays where it is while the volume
+// moves on, and is not part of what a migration gives up.
+type frozenRecord struct {
+	Layer  drover.LayerID  `json:"layer"`
+	Disk   drover.DiskID   `json:"disk"`
+	Volume drover.VolumeID `json:"volume"`
+	// Snapshot or Fork says what it is for. Target is the host that may read it for a fork; this host itself reads without an export.
+	Snapshot drover.SnapshotID `json:"snapshot,omitempty"`
+	Fork     drover.VolumeID   `json:"fork,omitempty"`
+	Target   drover.HostID     `json:"target,omitempty"`
+	// BegunAt is stored before the split, TakenAt after it.
+	BegunAt  time.Time    `json:"begun_at,omitzero"`
+	TakenAt  time.Time    `json:"taken_at,omitzero"`
+	Quiesced bool         `json:"quiesced,omitempty"`
+	Size     drover.Bytes `json:"size,omitempty"`
+	// EndedAt is when it was given up; a late order finds it and does nothing.
+	EndedAt time.Time `json:"ended_at,omitzero"`
 }
 
 // retiredRecord is a layer that is deleted after a time: the source's copy after a move.

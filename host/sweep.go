@@ -34,7 +34,7 @@ func (a *Agent) sweepLoop(ctx context.Context) {
 func (a *Agent) sweep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, sweepWait)
 	defer cancel()
-	return errors.Join(a.sweepVMs(ctx), a.sweepTaps(ctx), a.sweepFiles(), a.sweepRetired(ctx), a.sweepLayers(ctx), a.sweepEnded(), a.trimLogs())
+	return errors.Join(a.sweepVMs(ctx), a.sweepTaps(ctx), a.sweepFiles(), a.sweepRetired(ctx), a.sweepLayers(ctx), a.sweepFrozen(), a.sweepEnded(), a.trimLogs())
 }
 
 // knows reports whether the host has a record of the machine.
@@ -149,6 +149,10 @@ func (a *Agent) sweepLayers(ctx context.Context) error {
 		return errors.Join(
 			diskBucket.ForEach(tx, func(_ string, d diskRecord, err error) error {
 				known[d.Layer] = true
+				return err
+			}),
+			frozenBucket.ForEach(tx, func(_ string, f frozenRecord, err error) error {
+				known[f.Layer] = true
 				return err
 			}),
 			retiredBucket.ForEach(tx, func(_ string, r retiredRecord, err error) error {

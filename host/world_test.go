@@ -56,6 +56,12 @@ type fakeHost struct {
 	images  error // what Ensure fails with
 	ensured int
 	free    drover.Bytes
+	// wiped lists layers that were made unreadable, settings what was set for the storage; vmSizes is what VMs were told of their disks.
+	wiped    map[drover.LayerID]bool
+	settings drover.StorageSettings
+	vmSizes  map[int]drover.Bytes
+	// guestFrozen is not 0 while a guest's file system is frozen; guestGrown counts how often one was made larger.
+	guestFrozen, guestGrown int
 
 	power bool // a cut agent takes the whole host with it
 	agent *Agent
@@ -77,6 +83,7 @@ type bootPlan struct {
 	code   int
 	crash  bool // the VM ends without a word
 	deaf   bool // it takes no stop
+	old    bool // it knows neither freeze nor resize
 	stopIn time.Duration
 }
 
@@ -91,7 +98,7 @@ func newWorld(t *testing.T, ids ...drover.HostID) *world {
 		w.host[id] = &fakeHost{w: w, id: id, data: filepath.Join(dir, "data"), run: filepath.Join(dir, "run"), db: filepath.Join(dir, "agent.db"),
 			layers: map[drover.LayerID]*fakeLayer{}, keys: map[drover.KeyID]string{}, fences: map[drover.DiskID]drover.Epoch{}, vms: map[drover.MachineID]*fakeVM{},
 			taps: map[drover.MachineID]bool{}, reports: map[string][]report{}, configs: map[string]string{}, boot: defaultBoot,
-			free: 100 * drover.GiB}
+			free: 100 * drover.GiB, wiped: map[drover.LayerID]bool{}, vmSizes: map[int]drover.Bytes{}}
 	}
 	return w
 }

@@ -99,13 +99,16 @@ func (d *Driver) arguments(spec drover.VMSpec) []string {
 
 // disk attaches an export of the storage daemon. Errors go to the guest, ENOSPC too: what the guest's file system makes of
 // them is the guest's to decide, while a paused VM would be a machine that stopped without saying so.
+//
+// The raw node between the device and the NBD client is what a disk can grow by: see VM.Resize.
 func disk(name string, at drover.Attachment) []string {
 	if at.Transport == drover.TransportVhost {
 		return vhostDisk(name, at)
 	}
+	client := name + firstClient
 	return []string{
-		"-blockdev", object(map[string]any{"driver": "nbd", "node-name": name, "export": at.Export, "reconnect-delay": reconnectDelay,
-			"open-timeout": openTimeout, "discard": "unmap", "server": map[string]any{"type": "unix", "path": at.Socket}}),
+		"-blockdev", object(clientNode(client, at)),
+		"-blockdev", object(diskNode(name, client)),
 		"-device", object(map[string]any{"driver": "virtio-blk-pci", "drive": name, "serial": name, "iothread": "io", "write-cache": "on",
 			"discard": true, "logical_block_size": 512, "physical_block_size": int(drover.BlockSize), "werror": "report", "rerror": "report"}),
 	}

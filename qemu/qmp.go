@@ -41,6 +41,8 @@ type qmpError struct {
 	Desc  string `json:"desc"`
 }
 
+func (e *qmpError) Error() string { return e.Desc + " (" + e.Class + ")" }
+
 // qmpEvent is something that happened to the VM.
 type qmpEvent struct {
 	Name string
@@ -142,6 +144,11 @@ func (c *qmpClient) fail(err error) {
 
 // execute runs one command without arguments.
 func (c *qmpClient) execute(ctx context.Context, command string) (json.RawMessage, error) {
+	return c.run(ctx, command, nil)
+}
+
+// run runs one command; arguments may be nil. An error that QEMU answers with is a *qmpError.
+func (c *qmpClient) run(ctx context.Context, command string, arguments any) (json.RawMessage, error) {
 	c.mu.Lock()
 	if c.err != nil {
 		c.mu.Unlock()
@@ -158,9 +165,10 @@ func (c *qmpClient) execute(ctx context.Context, command string) (json.RawMessag
 		c.mu.Unlock()
 	}()
 	line, err := json.Marshal(struct {
-		Execute string `json:"execute"`
-		ID      int    `json:"id"`
-	}{command, id})
+		Execute   string `json:"execute"`
+		Arguments any    `json:"arguments,omitempty"`
+		ID        int    `json:"id"`
+	}{command, arguments, id})
 	if err != nil {
 		return nil, err
 	}
@@ -173,7 +181,7 @@ func (c *qmpClient) execute(ctx context.Context, command string) (json.RawMessag
 			return nil, fmt.Errorf("qmp %s: the connection ended", command)
 		}
 		if m.Error != nil {
-			return nil, fmt.Errorf("qmp %s: %s (%s)", command, m.Error.Desc, m.Error.Class)
+			return nil, fmt.Errorf("qmp %s: %w", command, m.Error)
 		}
 		return m.Return, nil
 	case <-ctx.Done():

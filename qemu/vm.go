@@ -23,6 +23,9 @@ type VM struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 
+	// resizing lets one Resize at a time work.
+	resizing sync.Mutex
+
 	mu       sync.Mutex
 	qmp      *qmpClient
 	killed   bool

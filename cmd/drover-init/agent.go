@@ -20,8 +20,11 @@ const silence = 2 * time.Second
 // errSessionEnded is why the commands of a client that left are killed.
 var errSessionEnded = errors.New("the host's connection ended")
 
-// handler does what requests ask. Exec may block; the others may not.
+// handler does what requests ask. Exec, freeze, thaw and grow may block; the others may not.
 type handler interface {
+	freeze(volume string, most time.Duration) error
+	thaw(volume string) error
+	grow(volume string, size drover.Bytes) error
 	exec(ctx context.Context, req guest.Request) (drover.ExecResult, error)
 	signal(name string) error
 	stop(signal string, timeout time.Duration) error
@@ -148,12 +151,29 @@ func (a *agent) handle(s *session, req guest.Request) {
 		if err = a.startExec(s, req); err == nil {
 			return
 		}
+	case guest.OpFreeze, guest.OpThaw, guest.OpGrow:
+		go a.onVolume(s, req)
+		return
 	default:
 		err = drover.Errorf(drover.Invalid, "the guest knows no request %q", req.Op).
 			WithHint("build the guest again: script/build-guest")
 	}
 	answer.Error = drover.AsError(err)
 	a.answer(s, answer, "")
+}
+
+// onVolume does what a request asks of a volume's file system, which may have to wait for the disk.
+func (a *agent) onVolume(s *session, req guest.Request) {
+	var err error
+	switch req.Op {
+	case guest.OpFreeze:
+		err = a.handler.freeze(req.Volume, time.Duration(req.Timeout))
+	case guest.OpThaw:
+		err = a.handler.thaw(req.Volume)
+	default:
+		err = a.handler.grow(req.Volume, req.Size)
+	}
+	a.answer(s, guest.Answer{ID: req.ID, Error: drover.AsError(err)}, "")
 }
 
 // startExec runs a command in the background and answers when it has ended.

@@ -33,7 +33,8 @@ type machine struct {
 	logs   *logWriter
 	procs  *processes
 	checks *checker
-	env    []string
+	*filesystems
+	env []string
 	// dir is the working directory.
 	dir string
 
@@ -74,6 +75,7 @@ func (m *machine) run(user identity, agentPort *port) error {
 	checks.Go(func() { m.checks.run(ctx, m.cfg.Checks) })
 
 	<-m.main.done
+	m.thawAll() // what ends now must be able to write
 	code, sig := exitCode(m.main.status)
 	m.report.emit(guest.StatusEvent{Event: guest.EventExited, Code: code, Signal: sig, OOM: oomKills() > m.oomKills})
 	cancel()

@@ -85,7 +85,7 @@ func (b *boot) run(watchdog *time.Timer) error {
 	}
 	b.report.emit(guest.StatusEvent{Event: guest.EventBooted, Formatted: b.formatted()})
 	b.stage.Store("run the main process")
-	m := &machine{cfg: b.cfg, report: b.report, procs: b.procs, logs: &logWriter{port: b.logPort},
+	m := &machine{cfg: b.cfg, report: b.report, procs: b.procs, filesystems: newFilesystems(b.volumes), logs: &logWriter{port: b.logPort},
 		checks: newChecker(b.cfg, b.report), env: environment(b.cfg, b.user), dir: path.Clean("/" + b.cfg.WorkDir)}
 	watchdog.Stop()
 	if err := m.run(b.user, b.agentPort); err != nil {

@@ -121,6 +121,16 @@ func (f *fakeMachine) exec(ctx context.Context, req guest.Request) (drover.ExecR
 	}
 	return drover.ExecResult{Stdout: req.Stdin}, nil
 }
+func (f *fakeMachine) freeze(volume string, _ time.Duration) error {
+	if volume == "slow" {
+		f.execs <- context.Background()
+	}
+	return nil
+}
+func (f *fakeMachine) thaw(volume string) error {
+	return drover.Errorf(drover.Precondition, "%s is not frozen", volume)
+}
+func (f *fakeMachine) grow(string, drover.Bytes) error  { return nil }
 func (f *fakeMachine) signal(name string) error         { return drover.Errorf(drover.Invalid, "no %s", name) }
 func (f *fakeMachine) stop(string, time.Duration) error { return nil }
 func (f *fakeMachine) status() guest.Status             { return guest.Status{Run: "r", PID: 9} }

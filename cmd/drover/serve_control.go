@@ -67,7 +67,12 @@ func serveControl(ctx context.Context, p process) error {
 		return err
 	}
 	defer conn.Close()
-	loop, err := fleet.New(fleet.Config{Conn: conn, Host: p.conf.ID, TLSDir: p.conf.TLSDir, Log: p.log, Faults: p.faults})
+	objects, err := newObjects(p.conf, conn)
+	if err != nil {
+		return err
+	}
+	loop, err := fleet.New(fleet.Config{Conn: conn, Host: p.conf.ID, TLSDir: p.conf.TLSDir, Snapshots: fleet.NewSnapshotStore(objects), Log: p.log,
+		Faults: p.faults})
 	if err != nil {
 		return err
 	}
