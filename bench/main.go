@@ -51,6 +51,7 @@ func benches() []bench {
 	return []bench{
 		{"nbd", measureNBD},
 		{"hydrate", measureHydration},
+		{"compress", measureCompression},
 		{"move", measureMoves},
 		{"memory", measureMemory},
 	}
