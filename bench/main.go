@@ -52,6 +52,7 @@ func benches() []bench {
 		{"nbd", measureNBD},
 		{"hydrate", measureHydration},
 		{"cipher", measureCipher},
+		{"compress", measureCompression},
 		{"move", measureMoves},
 		{"memory", measureMemory},
 	}
