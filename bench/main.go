@@ -48,6 +48,7 @@ func benches() []bench {
 		{"hydrate", measureHydration},
 		{"move", measureMoves},
 		{"memory", measureMemory},
+		{"guest", measureGuest},
 	}
 }
 

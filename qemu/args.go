@@ -50,7 +50,9 @@ func (d *Driver) common(accel drover.Accel, memoryMB, cpus int, shared bool) []s
 	if shared {
 		machine += ",memory-backend=" + memoryID
 	}
-	args := []string{"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-msg", "timestamp=on",
+	// With a strict boot order the firmware leaves the disks alone. Otherwise it begins to use every one of them, and the kernel may put
+	// something else where the rings were while the iothread still looks at them: QEMU ends.
+	args := []string{"-nodefaults", "-no-user-config", "-no-reboot", "-boot", "strict=on", "-display", "none", "-msg", "timestamp=on",
 		"-machine", machine, "-m", strconv.Itoa(memoryMB), "-smp", strconv.Itoa(cpus)}
 	if shared { // sealed by QEMU, so that it cannot shrink under the daemon
 		args = append(args, "-object", object(map[string]any{"qom-type": "memory-backend-memfd", "id": memoryID, "size": memoryMB << 20, "share": true}))

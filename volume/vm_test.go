@@ -64,6 +64,12 @@ func newGuestVM(t *testing.T, transport drover.Transport, script string) *guestV
 			v.spec.Volumes = []drover.Attachment{must[drover.Attachment](t)(a.Over(transport))}
 		}
 	}
+	// More disks, attached in both ways: the firmware once ran over those of a VM that had two.
+	for i, t := range []drover.Transport{drover.TransportNBD, drover.TransportVhost} {
+		id := drover.LayerID(fmt.Sprintf("vol_more%d", i))
+		v.host.create(id, drover.MiB)
+		v.spec.Volumes = append(v.spec.Volumes, must[drover.Attachment](v.t)(must[drover.Attachment](v.t)(v.host.Open(v.t.Context(), id, 1)).Over(t)))
+	}
 	v.d = v.driver("vm")
 	return v
 }
