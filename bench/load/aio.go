@@ -17,10 +17,10 @@ const (
 // iocb is struct iocb.
 type iocb struct {
 	data   uint64
-	key    uint32
-	flags  uint32
+	_      uint32 // key
+	_      uint32 // flags
 	opcode uint16
-	prio   int16
+	_      int16 // priority
 	fd     uint32
 	buf    uint64
 	bytes  uint64

@@ -54,7 +54,7 @@ type outcome struct {
 
 func run(args []string, out io.Writer) error {
 	if len(args) == 0 {
-		return errors.New("usage: load bench|gap ... DISK...")
+		return errors.New("usage: load bench|gap [-runs N] [-time D] DISK [DISK]")
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	runs := flags.Int("runs", 3, "how often")
