@@ -23,8 +23,8 @@ const (
 	reconnectDelay = 86400
 	// openTimeout is how long, in seconds, a start waits for a storage daemon that is just restarting.
 	openTimeout = 5
-	// vhostReconnect is how many seconds QEMU waits before it connects again to a storage daemon that went away.
-	vhostReconnect = 1
+	// reconnectPause is how many milliseconds QEMU waits before it connects again to a storage daemon that went away.
+	reconnectPause = 100
 	// codeCacheMiB bounds what TCG keeps of translated code, per VM.
 	codeCacheMiB = 256
 )
@@ -88,22 +88,22 @@ func (d *Driver) arguments(spec drover.VMSpec) []string {
 		"-chardev", "file,id=console,append=on,path="+escape(spec.ConsolePath), "-serial", "chardev:console",
 		"-object", object(map[string]any{"qom-type": "iothread", "id": "io"}),
 	)
-	args = append(args, disk("root", spec.Root)...)
+	args = append(args, d.disk("root", spec.Root)...)
 	args = append(args,
 		"-blockdev", object(map[string]any{"driver": "raw", "node-name": "config", "read-only": true,
 			"file": map[string]any{"driver": "file", "filename": spec.ConfigPath}}),
 		"-device", object(map[string]any{"driver": "virtio-blk-pci", "drive": "config", "serial": "config"}))
 	for i, v := range spec.Volumes {
-		args = append(args, disk(fmt.Sprintf("volume%d", i), v)...)
+		args = append(args, d.disk(fmt.Sprintf("volume%d", i), v)...)
 	}
 	return append(args, links(spec)...)
 }
 
 // disk attaches an export of the storage daemon. Errors go to the guest, ENOSPC too: what the guest's file system makes of
 // them is the guest's to decide, while a paused VM would be a machine that stopped without saying so.
-func disk(name string, at drover.Attachment) []string {
+func (d *Driver) disk(name string, at drover.Attachment) []string {
 	if at.Transport == drover.TransportVhost {
-		return vhostDisk(name, at)
+		return vhostDisk(name, at, reconnectOption(d.version))
 	}
 	return []string{
 		"-blockdev", object(map[string]any{"driver": "nbd", "node-name": name, "export": at.Export, "reconnect-delay": reconnectDelay,
@@ -115,11 +115,20 @@ func disk(name string, at drover.Attachment) []string {
 
 // vhostDisk attaches a disk of the storage daemon that reads and writes the guest's memory by itself. While the daemon is away the
 // guest's requests wait, for as long as it takes.
-func vhostDisk(name string, at drover.Attachment) []string {
+func vhostDisk(name string, at drover.Attachment, reconnect string) []string {
 	return []string{
-		"-chardev", fmt.Sprintf("socket,id=%s,reconnect=%d,path=%s", name, vhostReconnect, escape(at.Socket)),
+		"-chardev", fmt.Sprintf("socket,id=%s,%s,path=%s", name, reconnect, escape(at.Socket)),
 		"-device", object(map[string]any{"driver": "vhost-user-blk-pci", "id": "disk-" + name, "chardev": name, "config-wce": false}),
 	}
+}
+
+// reconnectOption is how a version of QEMU is told of the pause; before 9.2 it knows whole seconds only.
+func reconnectOption(version string) string {
+	var major, minor int
+	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err == nil && (major > 9 || major == 9 && minor >= 2) {
+		return fmt.Sprintf("reconnect-ms=%d", reconnectPause)
+	}
+	return "reconnect=1"
 }
 
 // sharesMemory reports whether a disk of the VM needs the guest's memory to be shared.
