@@ -55,6 +55,7 @@ func benches() []bench {
 		{"compress", measureCompression},
 		{"move", measureMoves},
 		{"memory", measureMemory},
+		{"guest", measureGuest},
 	}
 }
 
