@@ -141,10 +141,10 @@ func (e *env) openContent(dir string, m *meta, under *content, log *slog.Logger)
 	}
 	c := newContent(m.Spec.ID, int64(m.Spec.Size), data)
 	c.faults, c.image = e.cfg.Faults, m.State == drover.LayerImage
-	if under != nil && under.retain() {
-		c.under = under
+	if under != nil {
+		err = c.setUnder(under)
 	}
-	if m.Mapped {
+	if err == nil && m.Mapped {
 		err = e.openOverlay(dir, m, c, log)
 	}
 	if err != nil {
@@ -170,7 +170,7 @@ func (e *env) openOverlay(dir string, m *meta, c *content, log *slog.Logger) err
 		return errors.Join(err, f.Close())
 	}
 	adopt(live.bitmap, stored, table)
-	o := &overlay{present: live.bitmap, table: table, base: c.under, spoil: live.spoil}
+	o := &overlay{present: live.bitmap, table: table, spoil: live.spoil}
 	o.release = func() {
 		if err := errors.Join(f.Close(), live.close()); err != nil {
 			log.Warn("cannot release the map", "err", err)
@@ -185,11 +185,12 @@ func (e *env) openOverlay(dir string, m *meta, c *content, log *slog.Logger) err
 		return nil
 	}
 	filled := m.filledBlocks()
-	src := newSource(c.parent, filled*blockSize, c.under != nil, e.cfg.ParentWait, e.budget)
+	based := c.under.Load() != nil
+	src := newSource(c.parent, filled*blockSize, based, e.cfg.ParentWait, e.budget)
 	if m.Hydration != nil {
 		src.copied.Store(int64(m.Hydration.Copied))
 	}
-	if c.under == nil {
+	if !based {
 		o.mark(filled, head.blocks) // what is beyond the parent's end is empty
 	}
 	o.src.Store(src)

@@ -98,7 +98,7 @@ func (g *growth) prepare() error {
 		err = durable.SyncDir(dir)
 	}
 	if err == nil {
-		g.into, err = g.pool.openContent(dir, g.next, g.from.under, g.l.log)
+		g.into, err = g.pool.openContent(dir, g.next, g.from.under.Load(), g.l.log)
 	}
 	if err != nil {
 		return errors.Join(ioError(g.l.id, "make the larger files of", err), g.pool.removeContent(dir, g.next))
@@ -106,8 +106,8 @@ func (g *growth) prepare() error {
 	return nil
 }
 
-// exchange makes the change. The valve is closed.
-func (g *growth) exchange(ctx context.Context) error {
+// carry takes over what the old content has in memory.
+func (g *growth) carry() {
 	old, fresh := g.from.enter(), g.into.enter()
 	defer old.leave()
 	defer fresh.leave()
@@ -123,6 +123,11 @@ func (g *growth) exchange(ctx context.Context) error {
 			src.copied.Store(was.copied.Load())
 		}
 	}
+}
+
+// exchange makes the change. The valve is closed.
+func (g *growth) exchange(ctx context.Context) error {
+	g.carry()
 	if err := g.into.Flush(ctx); err != nil { // the new map says "present" of all that is
 		return err
 	}

@@ -277,10 +277,31 @@ func (s *session) TryWriteAt(p []byte, off int64) (bool, error) {
 // tryReadAt reads what needs no disk of a range that lies in one file, this content's or one's below. Whatever is in the way is left
 // to ReadAt.
 func (c *content) tryReadAt(p []byte, off int64) bool {
-	c = c.holder(off, int64(len(p)))
-	if c == nil {
+	if off+int64(len(p)) > c.size {
 		return false
 	}
+	o := c.enterGuest()
+	if o == nil {
+		return c.readCached(p, off)
+	}
+	defer o.leave()
+	first, end := blocksOf(off, int64(len(p)))
+	if o.present.all(first, end) {
+		return c.readCached(p, off)
+	}
+	if o.src.Load() != nil || !o.present.none(first, end) {
+		return false
+	}
+	under, err := c.useUnder()
+	if under == nil || err != nil {
+		return false
+	}
+	defer under.release()
+	return under.tryReadAt(p, off)
+}
+
+// readCached reads from the content's own file what is in the page cache.
+func (c *content) readCached(p []byte, off int64) bool {
 	f, ok := c.data.(osFile)
 	if !ok {
 		return false
@@ -305,24 +326,4 @@ func (c *content) tryWriteAt(p []byte, off int64) (bool, error) {
 		o.touch(first, end)
 	}
 	return true, ioError(c.name, "write", err)
-}
-
-// holder returns the content whose data file has the whole range, nil if no single one has.
-func (c *content) holder(off, n int64) *content {
-	for ; c != nil && off+n <= c.size; c = c.under {
-		o := c.enterGuest()
-		if o == nil {
-			return c
-		}
-		first, end := blocksOf(off, n)
-		all, below := o.present.all(first, end), o.src.Load() == nil && o.present.none(first, end)
-		o.leave()
-		if all {
-			return c
-		}
-		if !below {
-			return nil
-		}
-	}
-	return nil
 }

@@ -106,18 +106,22 @@ func (t *takeIn) prepareMerged(o *overlay) error {
 		err = durable.SyncDir(t.upper.dir)
 	}
 	if err == nil {
-		t.into, err = t.pool.openContent(t.upper.dir, m, t.lower.content().under, t.upper.log)
+		t.into, err = t.pool.openContent(t.upper.dir, m, t.lower.content().under.Load(), t.upper.log)
 	}
 	if err != nil {
 		return errors.Join(ioError(t.upper.id, "prepare the files of", err), t.pool.removeContent(t.upper.dir, m))
 	}
-	// From here on nothing that the guest writes is missed: what it wrote before is in the map.
+	t.watch(o)
+	return nil
+}
+
+// watch makes the bitmap of what is to be copied. From here on nothing that the guest writes is missed: what it wrote before is in the map.
+func (t *takeIn) watch(o *overlay) {
 	t.changed = newBitmap(o.present.n)
 	o.changed.Store(t.changed)
 	for w := range t.changed.words {
 		atomic.OrUint64(&t.changed.words[w], loadWord(o.present, int64(w)))
 	}
-	return nil
 }
 
 // run copies until little is left, and then makes the change.
@@ -244,6 +248,11 @@ func (t *takeIn) exchange() error {
 		below = nil
 	}
 	t.upper.take(t.into, below)
+	for _, l := range t.pool.over(t.upper.id) {
+		if err := l.content().setUnder(t.into); err != nil {
+			l.log.Warn("cannot close what was taken in", "err", err)
+		}
+	}
 	return nil
 }
 
