@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"drover"
@@ -22,6 +23,11 @@ const (
 
 // contentNames begin the names of the files that a content consists of, and that change hands with it. It is never written to.
 var contentNames = [...]string{dataFile, mapName}
+
+// withoutMap are the files that a content of another size, or one with more blocks, can share.
+func withoutMap() []string {
+	return slices.DeleteFunc(slices.Clone(contentNames[:]), func(name string) bool { return name == mapName })
+}
 
 // fileName is the name of one of the content's files.
 func fileName(name, files string) string {

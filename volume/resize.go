@@ -80,13 +80,7 @@ type growth struct {
 // prepare makes and opens the files, while the guest goes on.
 func (g *growth) prepare() error {
 	dir := g.l.dir
-	var names []string
-	for _, name := range contentNames {
-		if name != mapName {
-			names = append(names, name)
-		}
-	}
-	err := linkContent(dir, dir, g.was.Files, g.next.Files, names...)
+	err := linkContent(dir, dir, g.was.Files, g.next.Files, withoutMap()...)
 	if err == nil {
 		err = os.Truncate(filepath.Join(dir, fileName(dataFile, g.next.Files)), int64(g.next.Spec.Size))
 	}

@@ -95,7 +95,7 @@ func (t *takeIn) prepareMerged(o *overlay) error {
 	m := t.upper.meta().clone()
 	t.adopt(m)
 	t.files = m
-	err := linkContent(t.lower.dir, t.upper.dir, was.Files, incarnation, dataFile)
+	err := linkContent(t.lower.dir, t.upper.dir, was.Files, incarnation, withoutMap()...)
 	if err == nil {
 		err = os.Truncate(filepath.Join(t.upper.dir, fileName(dataFile, incarnation)), int64(m.Spec.Size))
 	}
