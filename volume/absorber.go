@@ -25,7 +25,7 @@ const (
 	// takeInRate bounds what take-ins copy per second, so that guests hardly notice.
 	takeInRate = 128 << 20
 	// takeInRetry is how long what could not be taken in waits for the next try, if nothing wakes the absorber before.
-	takeInRetry = 3 * time.Second
+	takeInRetry = time.Second
 	// takeInRetryMax is the longest time between tries of what fails, on a full disk for example.
 	takeInRetryMax = time.Minute
 )
