@@ -39,7 +39,9 @@ type takeIn struct {
 const (
 	// takeInRest is how many blocks are left for the pause at most when that is reached, takeInMost at all events.
 	takeInRest = 128
-	takeInMost = 4096
+	takeInMost = 16384
+	// takeInCalm is how many passes keep to the rate. Those after them chase a guest that writes as fast.
+	takeInCalm = 2
 	// takeInPasses bounds how often the absorber goes after a guest that writes faster than it copies, before others get their turn.
 	takeInPasses = 20
 )
@@ -128,7 +130,7 @@ func (t *takeIn) watch(o *overlay) {
 func (t *takeIn) run() error {
 	for pass := 1; ; pass++ {
 		if t.changed != nil {
-			if err := t.copyChanged(true); err != nil {
+			if err := t.copyChanged(pass <= takeInCalm); err != nil {
 				return err
 			}
 			// What is dirty when the valve closes makes the pause longer.
@@ -137,6 +139,11 @@ func (t *takeIn) run() error {
 			}
 			if pass < takeInPasses && t.left() > takeInRest {
 				continue
+			}
+			if t.left() <= takeInMost { // so that next to nothing is to be copied in the pause, but only flushed
+				if err := t.copyChanged(false); err != nil {
+					return err
+				}
 			}
 		}
 		t.pool.cfg.Faults.Hit("volume.take-in.copied")
