@@ -63,6 +63,7 @@ bench: build guest
 
 # Random faults for a long time.
 soak: build guest
+	$(GO) test -count=1 -timeout 0 -v -run Soak ./volume -soak '$(SOAK)'
 	$(GO) test -count=1 -timeout 0 -v -run Soak $(END_TO_END) -soak '$(SOAK)'
 
 clean:

@@ -25,7 +25,9 @@ const (
 	// takeInRate bounds what take-ins copy per second, so that guests hardly notice.
 	takeInRate = 128 << 20
 	// takeInRetry is how long what could not be taken in waits for the next try, if nothing wakes the absorber before.
-	takeInRetry = 3 * time.Second
+	takeInRetry = time.Second
+	// takeInRetryMax is the longest time between tries of what fails, on a full disk for example.
+	takeInRetryMax = time.Minute
 )
 
 // nudge makes the absorber look again.
@@ -50,15 +52,20 @@ func (a *absorber) stop(l *layer) {
 // absorb takes in what is unwanted until the pool is closed.
 func (p *pool) absorb(ctx context.Context) {
 	limit := rate.NewLimiter(takeInRate, maxFetch*blockSize)
-	for {
+	for failures := 0; ; {
+		failed := false
 		for _, lower := range p.unwanted() {
 			if err := p.takeInOne(ctx, lower, limit); err != nil && ctx.Err() == nil {
+				failed = true
 				lower.log.Warn("an unwanted layer is not taken in yet", "err", err)
 			}
 		}
+		if failures++; !failed {
+			failures = 0
+		}
 		retry := time.Duration(0)
 		if len(p.unwanted()) > 0 {
-			retry = takeInRetry
+			retry = min(takeInRetry<<min(failures, 8), takeInRetryMax)
 		}
 		if !awaitNudge(ctx, p.absorber.wake, retry) {
 			return

@@ -19,8 +19,9 @@ type content struct {
 	data file
 	// image: it is an image's, which other hosts have as well.
 	image bool
-	// under is what lies below, of which close gives up one use; nil for nothing. A complete content needs it no more, but for Flush.
-	under *content
+	// under is what lies below and holds what neither this content nor its parent has; nil for zeroes. It is another one when the layer
+	// below has taken its own base in: see useUnder. close gives up one use of it.
+	under atomic.Pointer[content]
 	// settled: everything below that a writer of this content has seen acknowledged is durable.
 	settled atomic.Bool
 	// parent is what the content is filled from; nil for nothing. It is closed when it is needed no more.
@@ -45,8 +46,6 @@ type overlay struct {
 	present *bitmap
 	table   *mapFile
 	locks   rangeLock
-	// base holds what the parent does not; nil for zeroes.
-	base *content
 	// src is nil when there is no parent, or when nothing is needed of it any more.
 	src   atomic.Pointer[source]
 	guest activity
@@ -77,6 +76,34 @@ func (c *content) retain() bool {
 		}
 	}
 	return false
+}
+
+// release is close for those who only looked: whoever gave the content up meanwhile is told of errors by the log of the layer that has
+// lost it, and there is nothing else to be told here.
+func (c *content) release() { _ = c.close() }
+
+// useUnder returns what lies below, nil for nothing. It must be released. It fails when this content is closed.
+func (c *content) useUnder() (*content, error) {
+	for {
+		u := c.under.Load()
+		if u == nil || u.retain() {
+			return u, nil
+		}
+		if c.under.Load() == u {
+			return nil, drover.Errorf(drover.Unavailable, "layer %s is being withdrawn", c.name)
+		}
+	}
+}
+
+// setUnder replaces what lies below by something that holds the same. Those who are reading the old one may end in peace.
+func (c *content) setUnder(u *content) error {
+	if !u.retain() {
+		return drover.Errorf(drover.Unavailable, "layer %s is being withdrawn", u.name)
+	}
+	if old := c.under.Swap(u); old != nil {
+		return old.close()
+	}
+	return nil
 }
 
 // setOverlay is called once, before the content is used.
@@ -154,19 +181,24 @@ func blocksOf(off, n int64) (first, end int64) {
 
 // local reports whether the range can be read and written without waiting for a parent, of this content or of one below.
 func (c *content) local(off, n int64) bool {
-	for ; c != nil && off < c.size; c = c.under {
-		o := c.enter()
-		if o == nil {
-			return true
-		}
-		first, end := blocksOf(off, min(n, c.size-off))
-		present, parent := o.present.all(first, end), o.src.Load() != nil
-		o.leave()
-		if present || parent {
-			return present
-		}
+	if off >= c.size {
+		return true
 	}
-	return true
+	o := c.enter()
+	if o == nil {
+		return true
+	}
+	defer o.leave()
+	first, end := blocksOf(off, min(n, c.size-off))
+	if o.present.all(first, end) {
+		return true
+	}
+	under, err := c.useUnder()
+	if o.src.Load() != nil || under == nil {
+		return o.src.Load() == nil && err == nil
+	}
+	defer under.release()
+	return under.local(off, n)
 }
 
 // ReadAt fills p with the composed view.
@@ -228,7 +260,7 @@ func (c *content) readComposed(ctx context.Context, o *overlay, src *source, p [
 		case fetch:
 			err = src.read(ctx, guestClass, part, off)
 		default:
-			err = o.readBase(ctx, part, off)
+			err = c.readBase(ctx, part, off)
 		}
 		if err != nil {
 			return err
@@ -239,16 +271,21 @@ func (c *content) readComposed(ctx context.Context, o *overlay, src *source, p [
 }
 
 // readBase reads what lies under the layer when the parent has no part in it. The layer may be larger than the base.
-func (o *overlay) readBase(ctx context.Context, p []byte, off int64) error {
+func (c *content) readBase(ctx context.Context, p []byte, off int64) error {
+	under, err := c.useUnder()
+	if err != nil {
+		return err
+	}
 	var n int64
-	if o.base != nil {
-		n = max(0, min(int64(len(p)), o.base.size-off))
+	if under != nil {
+		defer under.release()
+		n = max(0, min(int64(len(p)), under.size-off))
 	}
 	clear(p[n:])
 	if n == 0 {
 		return nil
 	}
-	return o.base.ReadAt(ctx, p[:n], off)
+	return under.ReadAt(ctx, p[:n], off)
 }
 
 // failure returns the error that ended writing to the layer, if one did.
@@ -291,11 +328,10 @@ func (c *content) dataIn(off, end int64) (sum int64, err error) {
 	for off < end {
 		from, stop := c.originOf(o, nil, off, end)
 		var n int64
-		switch {
-		case from == fromData:
+		if from == fromData {
 			n, err = c.fileData(off, stop)
-		case o.base != nil && !o.base.image && off < o.base.size:
-			n, err = o.base.dataIn(off, min(stop, o.base.size))
+		} else {
+			n, err = c.dataUnder(off, stop)
 		}
 		if err != nil {
 			return 0, err
@@ -303,6 +339,19 @@ func (c *content) dataIn(off, end int64) (sum int64, err error) {
 		sum, off = sum+n, stop
 	}
 	return sum, nil
+}
+
+// dataUnder is dataIn for what lies below.
+func (c *content) dataUnder(off, end int64) (int64, error) {
+	under, err := c.useUnder()
+	if under == nil {
+		return 0, err
+	}
+	defer under.release()
+	if under.image || off >= under.size {
+		return 0, nil
+	}
+	return under.dataIn(off, min(end, under.size))
 }
 
 // fileData sums up the data of a range of the content's own file.

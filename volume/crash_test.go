@@ -13,12 +13,12 @@ import (
 const simBlocks = 10
 
 // history is what a layer may hold after a crash: of each block the content at the last flush, and all that was written since.
-type history struct{ states [simBlocks][][]byte }
+type history struct{ states [][][]byte }
 
 func newHistory(view []byte) *history {
 	h := &history{}
-	for b := range simBlocks {
-		h.states[b] = [][]byte{bytes.Clone(view[b*blockSize : (b+1)*blockSize])}
+	for ; len(view) > 0; view = view[blockSize:] {
+		h.states = append(h.states, [][]byte{bytes.Clone(view[:blockSize])})
 	}
 	return h
 }

@@ -72,7 +72,7 @@ func (p *pool) discardRefused(id drover.LayerID, wipe bool) ([]string, error) {
 // unneededBelow returns the layer under a deleted one if that was all that kept it, nil if not.
 func (l *layer) unneededBelow(p *pool) *layer {
 	below := l.below.Load()
-	if below == nil || !below.meta().Unwanted || len(p.over(below.id)) > 0 {
+	if below == nil || !below.meta().Unwanted || len(p.over(below.id)) > 0 || p.refusedOver(below.id) != "" {
 		return nil
 	}
 	return below
@@ -84,6 +84,10 @@ func (p *pool) mayDelete(l *layer) error {
 	if forks := p.filledFrom(l.id); len(forks) > 0 {
 		return drover.Errorf(drover.Precondition, "cannot delete layer %s: layer %s is still filled from it", l.id, forks[0].id).
 			WithHint("wait until its hydration is done, or delete it first")
+	}
+	if over := p.refusedOver(l.id); over != "" {
+		return drover.Errorf(drover.Precondition, "cannot delete layer %s: it is the base of layer %s, which cannot be used now", l.id, over).
+			WithHint("repair layer %s and restart the storage daemon, or delete it first", over)
 	}
 	switch over := p.over(l.id); {
 	case m.Writer != 0:
@@ -146,6 +150,19 @@ func (p *pool) forget(id drover.LayerID) {
 	defer p.mu.Unlock()
 	delete(p.layers, id)
 	delete(p.broken, id)
+	delete(p.needed, id)
+}
+
+// refusedOver returns a layer over this one that cannot be used, but may be repaired; empty for none.
+func (p *pool) refusedOver(id drover.LayerID) drover.LayerID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for over, base := range p.needed {
+		if base == id {
+			return over
+		}
+	}
+	return ""
 }
 
 // moveToTrash takes a layer's directory out of the way in one step.

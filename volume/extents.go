@@ -54,7 +54,7 @@ func (c *content) describe(ctx context.Context, out *extentList, metaContext str
 		var err error
 		switch {
 		case from == fromBase:
-			err = o.describeBase(ctx, out, metaContext, off, stop)
+			err = c.describeBase(ctx, out, metaContext, off, stop)
 		case metaContext == nbd.ContextPresent:
 			out.add(stop-off, nbd.FlagPresent)
 		case metaContext == nbd.ContextSum && from == fromParent:
@@ -76,15 +76,20 @@ func (c *content) describe(ctx context.Context, out *extentList, metaContext str
 
 // describeBase is describe for what the content does not have itself. An image is present in no layer, since other hosts have it too, and
 // neither is what lies beyond the base's end.
-func (o *overlay) describeBase(ctx context.Context, out *extentList, metaContext string, off, end int64) error {
+func (c *content) describeBase(ctx context.Context, out *extentList, metaContext string, off, end int64) error {
+	under, err := c.useUnder()
+	if err != nil {
+		return err
+	}
 	inBase := off
-	if o.base != nil {
-		inBase = max(off, min(end, o.base.size))
+	if under != nil {
+		defer under.release()
+		inBase = max(off, min(end, under.size))
 	}
 	if inBase > off {
-		if metaContext == nbd.ContextPresent && o.base.image {
+		if metaContext == nbd.ContextPresent && under.image {
 			out.add(inBase-off, 0)
-		} else if err := o.base.describe(ctx, out, metaContext, off, inBase); err != nil {
+		} else if err := under.describe(ctx, out, metaContext, off, inBase); err != nil {
 			return err
 		}
 	}

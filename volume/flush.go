@@ -90,11 +90,20 @@ func (c *content) flushNow() error {
 
 // settle makes durable, once, what lies below: a writer's flush covers what it wrote before a split, too.
 func (c *content) settle() error {
-	if c.under == nil || c.under.image || c.settled.Load() {
+	if c.settled.Load() {
 		return nil
 	}
-	if err := c.under.Flush(context.Background()); err != nil {
-		return c.fail("sync what lies under", err)
+	under, err := c.useUnder()
+	if err != nil {
+		return err
+	}
+	if under != nil {
+		defer under.release()
+		if !under.image {
+			if err := under.Flush(context.Background()); err != nil {
+				return c.fail("sync what lies under", err)
+			}
+		}
 	}
 	c.settled.Store(true)
 	return nil
@@ -145,8 +154,8 @@ func (c *content) close() error {
 	if err := c.data.Close(); err != nil {
 		errs = append(errs, drover.Errorf(drover.Internal, "cannot close layer %s: %w", c.name, err))
 	}
-	if c.under != nil {
-		errs = append(errs, c.under.close())
+	if under := c.under.Load(); under != nil {
+		errs = append(errs, under.close())
 	}
 	return errors.Join(errs...)
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"drover"
@@ -23,6 +24,11 @@ const (
 
 // contentNames begin the names of the files that a content consists of, and that change hands with it. It is never written to.
 var contentNames = [...]string{dataFile, mapName, sumsName}
+
+// withoutMap are the files that a content of another size, or one with more blocks, can share.
+func withoutMap() []string {
+	return slices.DeleteFunc(slices.Clone(contentNames[:]), func(name string) bool { return name == mapName })
+}
 
 // fileName is the name of one of the content's files.
 func fileName(name, files string) string {
@@ -158,10 +164,10 @@ func (e *env) openContent(dir string, m *meta, under *content, log *slog.Logger)
 	c := newContent(m.Spec.ID, int64(m.Spec.Size), data)
 	c.disk, c.sums = m.Spec.Disk, data.sums
 	c.faults, c.image = e.cfg.Faults, m.State == drover.LayerImage
-	if under != nil && under.retain() {
-		c.under = under
+	if under != nil {
+		err = c.setUnder(under)
 	}
-	if m.Mapped {
+	if err == nil && m.Mapped {
 		err = e.openOverlay(dir, m, c, log)
 	}
 	if err != nil {
@@ -187,7 +193,7 @@ func (e *env) openOverlay(dir string, m *meta, c *content, log *slog.Logger) err
 		return errors.Join(err, f.Close())
 	}
 	adopt(live.bitmap, stored, table)
-	o := &overlay{present: live.bitmap, table: table, base: c.under, spoil: live.spoil}
+	o := &overlay{present: live.bitmap, table: table, spoil: live.spoil}
 	fetched := e.openFetched(o, m, head, log)
 	o.release = func() {
 		if err := errors.Join(f.Close(), live.close(), fetched.close()); err != nil {
@@ -203,14 +209,15 @@ func (e *env) openOverlay(dir string, m *meta, c *content, log *slog.Logger) err
 		return nil
 	}
 	filled := m.filledBlocks()
-	src := newSource(c.parent, filled*blockSize, c.under != nil, e.cfg.ParentWait, e.budget)
+	based := c.under.Load() != nil
+	src := newSource(c.parent, filled*blockSize, based, e.cfg.ParentWait, e.budget)
 	if m.Hydration != nil {
 		src.copied.Store(int64(m.Hydration.Copied))
 		if p, remote := c.parent.(*parent); remote {
 			p.traffic.Wire.Store(int64(m.Hydration.Wire))
 		}
 	}
-	if c.under == nil {
+	if !based {
 		o.mark(filled, head.blocks) // what is beyond the parent's end is empty
 	}
 	o.src.Store(src)

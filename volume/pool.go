@@ -35,6 +35,8 @@ type pool struct {
 	layers map[drover.LayerID]*layer
 	// broken has the layers that could not be opened, and why. They are in nobody's way.
 	broken map[drover.LayerID]error
+	// needed has what those of them lie over whose records can be read.
+	needed map[drover.LayerID]drover.LayerID
 	turns  map[string]chan struct{}
 }
 
@@ -48,7 +50,7 @@ func openPool(cfg Config, dial dialFunc) (*pool, error) {
 		env:      env{pool: cfg.Dir, run: cfg.RunDir, boot: boot, cfg: cfg, budget: newBudget(), dial: dial},
 		fences:   fences{dir: filepath.Join(cfg.Dir, "fences"), known: map[drover.DiskID]drover.Epoch{}},
 		absorber: absorber{wake: make(chan struct{}, 1)}, wiping: make(chan struct{}, 1),
-		layers: map[drover.LayerID]*layer{}, broken: map[drover.LayerID]error{}, turns: map[string]chan struct{}{},
+		layers: map[drover.LayerID]*layer{}, broken: map[drover.LayerID]error{}, needed: map[drover.LayerID]drover.LayerID{}, turns: map[string]chan struct{}{},
 	}
 	p.find, p.changed = p.findLayer, p.absorber.nudge
 	if p.codec, err = manifest.NewCodec(codecUsers); err != nil {
@@ -226,6 +228,11 @@ func (p *pool) load(id drover.LayerID) {
 	l, err := p.loadLayer(id)
 	if err != nil {
 		p.refuse(id, err)
+		if m, err := readMeta(filepath.Join(p.layerDir(id), metaFile), id); err == nil && m.Spec.Base != "" {
+			p.mu.Lock()
+			p.needed[id] = m.Spec.Base
+			p.mu.Unlock()
+		}
 		return
 	}
 	if l.writable != 0 {

@@ -81,13 +81,7 @@ type growth struct {
 // prepare makes and opens the files, while the guest goes on.
 func (g *growth) prepare() error {
 	dir := g.l.dir
-	var names []string
-	for _, name := range contentNames {
-		if name != mapName {
-			names = append(names, name)
-		}
-	}
-	err := linkContent(dir, dir, g.was.Files, g.next.Files, names...)
+	err := linkContent(dir, dir, g.was.Files, g.next.Files, withoutMap()...)
 	if err == nil {
 		err = os.Truncate(filepath.Join(dir, fileName(dataFile, g.next.Files)), int64(g.next.Spec.Size))
 	}
@@ -99,7 +93,7 @@ func (g *growth) prepare() error {
 		err = durable.SyncDir(dir)
 	}
 	if err == nil {
-		g.into, err = g.pool.openContent(dir, g.next, g.from.under, g.l.log)
+		g.into, err = g.pool.openContent(dir, g.next, g.from.under.Load(), g.l.log)
 	}
 	if err != nil {
 		return errors.Join(ioError(g.l.id, "make the larger files of", err), g.pool.removeContent(dir, g.next))
@@ -107,8 +101,8 @@ func (g *growth) prepare() error {
 	return nil
 }
 
-// exchange makes the change. The valve is closed.
-func (g *growth) exchange(ctx context.Context) error {
+// carry takes over what the old content has in memory.
+func (g *growth) carry() {
 	old, fresh := g.from.enter(), g.into.enter()
 	defer old.leave()
 	defer fresh.leave()
@@ -129,6 +123,11 @@ func (g *growth) exchange(ctx context.Context) error {
 			src.copied.Store(was.copied.Load())
 		}
 	}
+}
+
+// exchange makes the change. The valve is closed.
+func (g *growth) exchange(ctx context.Context) error {
+	g.carry()
 	if err := g.into.Flush(ctx); err != nil { // the new map says "present" of all that is
 		return err
 	}

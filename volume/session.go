@@ -280,8 +280,10 @@ func (s *session) TryReadAt(p []byte, off int64) (bool, error) {
 		return s.plain(c).tryReadAt(p, off), nil
 	}
 	// What leaves the host is checked, block by block, and by ReadAt if anything is wrong.
-	c = c.holder(off, int64(len(p)))
-	return c != nil && off%blockSize == 0 && len(p)%blockSize == 0 && c.readNow(p, off) && c.check(p, off/blockSize) == nil, nil
+	whole := off%blockSize == 0 && len(p)%blockSize == 0
+	return whole && c.inOneFile(off, int64(len(p)), func(h *content) bool {
+		return h.readCached(p, off) && h.check(p, off/blockSize) == nil
+	}), nil
 }
 
 // TryWriteAt is nbd.TryWriter's: it writes to present blocks, into the page cache.
@@ -296,12 +298,36 @@ func (s *session) TryWriteAt(p []byte, off int64) (bool, error) {
 // tryReadAt reads what needs no disk of a range that lies in one file, this content's or one's below. Whatever is in the way is left
 // to ReadAt.
 func (c *content) tryReadAt(p []byte, off int64) bool {
-	h := c.holder(off, int64(len(p)))
-	if h == nil || !h.readNow(p, off) {
+	read := c.inOneFile(off, int64(len(p)), func(h *content) bool { return h.readCached(p, off) })
+	if read {
+		c.readOn(off, int64(len(p)))
+	}
+	return read
+}
+
+// inOneFile calls do for the content whose data file has the whole range, this one or one below, if there is one.
+func (c *content) inOneFile(off, n int64, do func(*content) bool) bool {
+	if off+n > c.size {
 		return false
 	}
-	c.readOn(off, int64(len(p)))
-	return true
+	o := c.enterGuest()
+	if o == nil {
+		return do(c)
+	}
+	defer o.leave()
+	first, end := blocksOf(off, n)
+	if o.present.all(first, end) {
+		return do(c)
+	}
+	if o.src.Load() != nil || !o.present.none(first, end) {
+		return false
+	}
+	under, err := c.useUnder()
+	if under == nil || err != nil {
+		return false
+	}
+	defer under.release()
+	return under.inOneFile(off, n, do)
 }
 
 // readOn tells the source of a guest's read that did not have to wait: what lies behind it may be wanted next.
@@ -317,8 +343,8 @@ func (c *content) readOn(off, n int64) {
 	}
 }
 
-// readNow reads what is in the page cache of a range that is present in the data file.
-func (c *content) readNow(p []byte, off int64) bool {
+// readCached reads from the content's own file what is in the page cache.
+func (c *content) readCached(p []byte, off int64) bool {
 	f, ok := c.data.(osFile)
 	if !ok {
 		return false
@@ -357,24 +383,4 @@ func (c *content) present(off, n int64) bool {
 	defer o.leave()
 	first, end := blocksOf(off, n)
 	return o.present.all(first, end)
-}
-
-// holder returns the content whose data file has the whole range, nil if no single one has.
-func (c *content) holder(off, n int64) *content {
-	for ; c != nil && off+n <= c.size; c = c.under {
-		o := c.enterGuest()
-		if o == nil {
-			return c
-		}
-		first, end := blocksOf(off, n)
-		all, below := o.present.all(first, end), o.src.Load() == nil && o.present.none(first, end)
-		o.leave()
-		if all {
-			return c
-		}
-		if !below {
-			return nil
-		}
-	}
-	return nil
 }

@@ -50,6 +50,14 @@ func (d *simDisk) newFile(size int64) *simFile {
 	return f
 }
 
+// grow makes the file longer. That is durable at once: a start that finds it longer than its record cuts it.
+func (f *simFile) grow(size int64) {
+	f.disk.mu.Lock()
+	defer f.disk.mu.Unlock()
+	f.cache = append(f.cache, make([]byte, max(0, size-int64(len(f.cache))))...)
+	f.data = append(f.data, make([]bool, max(0, int(size/blockSize)-len(f.data)))...)
+}
+
 var _ file = (*simFile)(nil)
 
 func (f *simFile) ReadAt(p []byte, off int64) error {
@@ -284,7 +292,12 @@ func (s *simLayer) openOn(live *bitmap, data file) error {
 	}
 	adopt(live, stored, table)
 	s.live = live
-	o := &overlay{present: live, table: table, base: s.base, release: func() {}}
+	o := &overlay{present: live, table: table, release: func() {}}
+	if s.base != nil {
+		if err := s.setUnder(s.base); err != nil {
+			return err
+		}
+	}
 	s.setOverlay(o)
 	if err := s.sanitize(o); err != nil {
 		return err

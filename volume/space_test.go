@@ -101,3 +101,42 @@ func TestFullDiskMakesNoHalfLayer(t *testing.T) {
 	}
 	h.create("vol_a", drover.MiB)
 }
+
+// A split or a growth that finds no room has not happened, and a take-in waits for room; the guest goes on.
+func TestFullDiskAndChains(t *testing.T) {
+	h := prepareHost(t, newCA(t), "h1")
+	h.cfg.Dir = filepath.Join(smallDisk(t, "size=8m"), "pool")
+	h.start()
+	t.Cleanup(func() { h.halt() })
+	v := newVolumeUnder(t, h, "vol_a", 64*mib)
+	v.write(1, 0, 2*mib)
+	v.split("vol_a.s1")
+	moment := bytes.Clone(v.model)
+	var full error
+	for off := int64(3 * mib); full == nil; off += blockSize {
+		p := pattern(uint64(off), blockSize)
+		if full = v.conn.WriteAt(t.Context(), p, off, false); full == nil {
+			copy(v.model[off:], p)
+		}
+	}
+	wantCode(t, full, drover.Exhausted)
+	_, err := h.Split(t.Context(), "vol_a", "vol_a.s2")
+	wantCode(t, err, drover.Exhausted)
+	wantCode(t, h.Resize(t.Context(), "vol_a", 4*drover.GiB), drover.Exhausted)
+	v.check()
+	holds(t, h.dial("vol_a.s1"), moment)
+	h.tidy()
+	noErr(t, h.Delete(t.Context(), "vol_a.s1"))
+	eventually(t, func() error {
+		if m := must[*meta](t)(readMeta(filepath.Join(h.cfg.Dir, "layers", "vol_a.s1", metaFile), "vol_a.s1")); !m.Absorbed {
+			return errors.New("the take-in was not tried yet")
+		}
+		return nil
+	})
+	v.discard(3*mib, 61*mib)
+	noErr(t, v.conn.Flush(t.Context()))
+	h.gone("vol_a.s1")
+	v.check()
+	h.emptied()
+	h.tidy()
+}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"drover"
@@ -87,7 +88,7 @@ func (h *testHost) tidy() {
 		known := []string{metaFile, fileName(dataFile, m.Files), fileName(sumsName, m.Files)}
 		if m.Mapped {
 			known = append(known, fileName(mapName, m.Files))
-			live[m.Incarnation+".map"] = true
+			live[m.Incarnation+".map"], live[m.Incarnation+".map"+fetchedSuffix] = true, m.parent() != nil
 		}
 		for _, f := range must[[]os.DirEntry](h.tb)(os.ReadDir(dir)) {
 			if !slices.Contains(known, f.Name()) {
@@ -103,6 +104,18 @@ func (h *testHost) tidy() {
 	if len(stray) > 0 {
 		h.tb.Errorf("left behind: %s", strings.Join(stray, " "))
 	}
+	// A file without a name takes space as long as it is open.
+	eventually(h.tb, func() error {
+		for _, fd := range must[[]os.DirEntry](h.tb)(os.ReadDir("/proc/self/fd")) {
+			name := filepath.Join("/proc/self/fd", fd.Name())
+			path, err := os.Readlink(name)
+			var st syscall.Stat_t
+			if err == nil && strings.HasPrefix(path, h.cfg.Dir) && syscall.Stat(name, &st) == nil && st.Nlink == 0 {
+				return fmt.Errorf("open, and without a name: %s", path)
+			}
+		}
+		return nil
+	})
 }
 
 func TestSplitFreezesTheMoment(t *testing.T) {

@@ -52,6 +52,9 @@ func (l *layer) allocatedNow(m *meta, c *content) (drover.Bytes, error) {
 	if m.State == drover.LayerReady || m.parent() != nil {
 		return c.taken()
 	}
+	if l.filled() != nil {
+		return c.allocated() // what lies below still gets more
+	}
 	if n := l.frozenData.Load(); n >= 0 {
 		return drover.Bytes(n), nil
 	}

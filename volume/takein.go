@@ -39,7 +39,9 @@ type takeIn struct {
 const (
 	// takeInRest is how many blocks are left for the pause at most when that is reached, takeInMost at all events.
 	takeInRest = 128
-	takeInMost = 4096
+	takeInMost = 16384
+	// takeInCalm is how many passes keep to the rate. Those after them chase a guest that writes as fast.
+	takeInCalm = 2
 	// takeInPasses bounds how often the absorber goes after a guest that writes faster than it copies, before others get their turn.
 	takeInPasses = 20
 )
@@ -95,7 +97,7 @@ func (t *takeIn) prepareMerged(o *overlay) error {
 	m := t.upper.meta().clone()
 	t.adopt(m)
 	t.files = m
-	err := linkContent(t.lower.dir, t.upper.dir, was.Files, incarnation, dataFile)
+	err := linkContent(t.lower.dir, t.upper.dir, was.Files, incarnation, withoutMap()...)
 	if err == nil {
 		err = os.Truncate(filepath.Join(t.upper.dir, fileName(dataFile, incarnation)), int64(m.Spec.Size))
 	}
@@ -106,25 +108,29 @@ func (t *takeIn) prepareMerged(o *overlay) error {
 		err = durable.SyncDir(t.upper.dir)
 	}
 	if err == nil {
-		t.into, err = t.pool.openContent(t.upper.dir, m, t.lower.content().under, t.upper.log)
+		t.into, err = t.pool.openContent(t.upper.dir, m, t.lower.content().under.Load(), t.upper.log)
 	}
 	if err != nil {
 		return errors.Join(ioError(t.upper.id, "prepare the files of", err), t.pool.removeContent(t.upper.dir, m))
 	}
-	// From here on nothing that the guest writes is missed: what it wrote before is in the map.
+	t.watch(o)
+	return nil
+}
+
+// watch makes the bitmap of what is to be copied. From here on nothing that the guest writes is missed: what it wrote before is in the map.
+func (t *takeIn) watch(o *overlay) {
 	t.changed = newBitmap(o.present.n)
 	o.changed.Store(t.changed)
 	for w := range t.changed.words {
 		atomic.OrUint64(&t.changed.words[w], loadWord(o.present, int64(w)))
 	}
-	return nil
 }
 
 // run copies until little is left, and then makes the change.
 func (t *takeIn) run() error {
 	for pass := 1; ; pass++ {
 		if t.changed != nil {
-			if err := t.copyChanged(true); err != nil {
+			if err := t.copyChanged(pass <= takeInCalm); err != nil {
 				return err
 			}
 			// What is dirty when the valve closes makes the pause longer.
@@ -133,6 +139,11 @@ func (t *takeIn) run() error {
 			}
 			if pass < takeInPasses && t.left() > takeInRest {
 				continue
+			}
+			if t.left() <= takeInMost { // so that next to nothing is to be copied in the pause, but only flushed
+				if err := t.copyChanged(false); err != nil {
+					return err
+				}
 			}
 		}
 		t.pool.cfg.Faults.Hit("volume.take-in.copied")
@@ -244,6 +255,11 @@ func (t *takeIn) exchange() error {
 		below = nil
 	}
 	t.upper.take(t.into, below)
+	for _, l := range t.pool.over(t.upper.id) {
+		if err := l.content().setUnder(t.into); err != nil {
+			l.log.Warn("cannot close what was taken in", "err", err)
+		}
+	}
 	return nil
 }
 

@@ -230,7 +230,7 @@ func (r *uploadRun) confirm(ctx context.Context, m *manifest.Manifest) error {
 // layer over the very layer that the snapshot before was made of differs from it where it has blocks of its own.
 func (r *uploadRun) unchanged(c *content) func(i int64) bool {
 	below := r.layer.below.Load()
-	if r.previous == nil || below == nil || c.under == nil || c.under != below.content() {
+	if r.previous == nil || below == nil || c.under.Load() == nil || c.under.Load() != below.content() {
 		return nil
 	}
 	rec := below.meta().Upload

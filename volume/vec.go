@@ -99,24 +99,17 @@ func vecLen(iov [][]byte) (n int64) {
 	return n
 }
 
-// directRead returns the file that has the whole range, this content's or one's below, if it takes several buffers at once.
-func (c *content) directRead(off, n int64) vecFile {
-	if c = c.holder(off, n); c == nil {
-		return nil
-	}
-	f, _ := c.data.(vecFile)
-	return f
-}
-
 // tryReadVec reads what is in the page cache.
 func (c *content) tryReadVec(iov [][]byte, off int64) bool {
 	n := vecLen(iov)
-	f := c.directRead(off, n)
-	if f == nil || !f.TryReadVec(iov, off) {
-		return false
+	read := c.inOneFile(off, n, func(h *content) bool {
+		f, ok := h.data.(vecFile)
+		return ok && f.TryReadVec(iov, off)
+	})
+	if read {
+		c.readOn(off, n)
 	}
-	c.readOn(off, n)
-	return true
+	return read
 }
 
 // tryWriteVec writes to present blocks, into the page cache.
@@ -151,9 +144,17 @@ const bounceSize = 1 << 20
 // ReadVec fills the buffers with the composed view.
 func (c *content) ReadVec(ctx context.Context, iov [][]byte, off int64) error {
 	n := vecLen(iov)
-	if f := c.directRead(off, n); f != nil {
+	var err error
+	read := c.inOneFile(off, n, func(h *content) bool {
+		f, ok := h.data.(vecFile)
+		if ok {
+			err = ioError(h.name, "read", f.ReadVec(iov, off))
+		}
+		return ok
+	})
+	if read {
 		c.readOn(off, n)
-		return ioError(c.name, "read", f.ReadVec(iov, off))
+		return err
 	}
 	return bounce(iov, func(buf []byte, at int64) error { return c.ReadAt(ctx, buf, off+at) }, func(buf, p []byte) int { return copy(p, buf) }, nil)
 }

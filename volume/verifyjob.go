@@ -143,13 +143,17 @@ func (p *pool) runVerification(ctx context.Context, l *layer, v *verification, a
 
 // compareAll compares the content with a snapshot, or, when ref is nil, it and the frozen ones below it with their own checksums.
 func (c *content) compareAll(ctx context.Context, ref chunkSums, v *verification) error {
-	own, total := []*content{c}, drover.Bytes(0)
-	if ref == nil {
-		for x := c.under; x != nil && !x.image; x = x.under {
-			own = append(own, x)
+	chain, err := c.chain()
+	defer func() {
+		for _, x := range chain[1:] {
+			x.release()
 		}
+	}()
+	if err != nil {
+		return err
 	}
-	for _, x := range own {
+	var total drover.Bytes
+	for _, x := range chain {
 		n, err := x.allocated()
 		if err != nil {
 			return err
@@ -158,16 +162,31 @@ func (c *content) compareAll(ctx context.Context, ref chunkSums, v *verification
 	}
 	v.begin(total)
 	limit := newBucket(verifyRate)
-	for _, x := range own {
-		with := ref
-		if with == nil {
-			with = keptSums{x}
-		}
-		if err := x.compare(ctx, with, v, limit.take); err != nil {
+	if ref != nil {
+		return c.compare(ctx, ref, v, limit.take)
+	}
+	for _, x := range chain {
+		if err := x.compare(ctx, keptSums{x}, v, limit.take); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// chain returns the content and those below it up to an image; all but the first must be released.
+func (c *content) chain() ([]*content, error) {
+	out := []*content{c}
+	for x := c; ; {
+		under, err := x.useUnder()
+		if err != nil || under == nil {
+			return out, err
+		}
+		if under.image {
+			under.release()
+			return out, nil
+		}
+		out, x = append(out, under), under
+	}
 }
 
 // verification describes the newest comparison, with what was found to be damaged at any time since.

@@ -221,7 +221,7 @@ func TestVhostTellsOfANewSize(t *testing.T) {
 	cfg := must[Config](t)(prepareHost(t, newCA(t), "h1").cfg.withDefaults())
 	unlock := must[func() error](t)(lockDirs(cfg))
 	defer func() { noErr(t, unlock()) }()
-	p := must[*pool](t)(openPool(cfg, dialTLS(cfg.TLSDir)))
+	p := must[*pool](t)(openPool(cfg, dialTLS(cfg.TLSDir, true)))
 	defer func() { noErr(t, p.close()) }()
 	noErr(t, p.resumeVhost())
 	must[*layer](t)(p.createLayer(t.Context(), drover.LayerSpec{ID: "vol_a", Disk: "vol_a", Size: drover.MiB}))
@@ -235,7 +235,7 @@ func TestVhostTellsOfANewSize(t *testing.T) {
 	if n := sectors(); n != 2048 {
 		t.Errorf("%d sectors", n)
 	}
-	noErr(t, must[*layer](t)(p.find("vol_a")).resized(2*drover.MiB))
+	noErr(t, p.resize(t.Context(), "vol_a", 2*drover.MiB))
 	if n := sectors(); n != 4096 {
 		t.Errorf("%d sectors after it has grown", n)
 	}

@@ -24,7 +24,6 @@ func TestWipeOverwritesTheData(t *testing.T) {
 	for _, id := range []drover.LayerID{"vol_a", "vol_a.s"} {
 		m := must[*meta](t)(readMeta(filepath.Join(h.cfg.Dir, "layers", string(id), metaFile), id))
 		f := must[*os.File](t)(os.Open(filepath.Join(h.cfg.Dir, "layers", string(id), fileName(dataFile, m.Files))))
-		defer f.Close()
 		files = append(files, f)
 	}
 	noErr(t, h.Wipe(t.Context(), "vol_a"))
@@ -38,6 +37,7 @@ func TestWipeOverwritesTheData(t *testing.T) {
 		if _, err := f.ReadAt(got, 0); err != nil || !isZero(got) {
 			t.Errorf("%s still has data, or cannot be read: %v", f.Name(), err)
 		}
+		noErr(t, f.Close())
 	}
 	h.tidy()
 }

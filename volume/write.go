@@ -128,7 +128,7 @@ func (c *content) copyUp(ctx context.Context, o *overlay, block int64) error {
 		return nil
 	}
 	buf := make([]byte, blockSize)
-	if err := o.readBase(ctx, buf, block*blockSize); err != nil {
+	if err := c.readBase(ctx, buf, block*blockSize); err != nil {
 		return err
 	}
 	return c.keep(o, block, buf)
