@@ -22,7 +22,7 @@ all: build guest
 # bin/drover is the product; bin/drover-init is PID 1 of a guest; bin/writer makes the records that demo and tests compare.
 build:
 	$(GO) build -trimpath -o bin/ ./cmd/drover
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/drover-init ./demo/writer ./demo/mkimage
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/drover-init ./demo/writer ./demo/mkimage ./bench/load
 
 # QEMU, NBD tools and the guest's kernel, where they are missing.
 bootstrap:

@@ -29,6 +29,9 @@ type Guest struct {
 	CPUKind  string `json:"cpu_kind,omitempty"`
 	CPUs     int    `json:"cpus,omitempty"`
 	MemoryMB int    `json:"memory_mb,omitempty"`
+	// DiskTransport is how the machine's disks are attached: "nbd", "vhost-user-blk", or "auto" for what the host is set to. It
+	// holds from the next start on. Default: auto.
+	DiskTransport Transport `json:"disk_transport,omitempty"`
 }
 
 // Init overrides what the image says is to be run.

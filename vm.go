@@ -42,6 +42,21 @@ const (
 	TransportAuto Transport = "auto"
 )
 
+// ValidTransport reports whether a config may name the transport. Empty means auto.
+func ValidTransport(t Transport) bool {
+	return t == "" || t == TransportAuto || t == TransportNBD || t == TransportVhost
+}
+
+// ChooseTransport takes the machine's wish before the host's.
+func ChooseTransport(machine, host Transport) Transport {
+	for _, t := range []Transport{machine, host} {
+		if t != "" && t != TransportAuto {
+			return t
+		}
+	}
+	return TransportAuto
+}
+
 // Attachment is where a VM finds an open layer.
 type Attachment struct {
 	// Transport is how; empty means NBD.

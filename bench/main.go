@@ -52,8 +52,10 @@ func benches() []bench {
 		{"nbd", measureNBD},
 		{"hydrate", measureHydration},
 		{"cipher", measureCipher},
+		{"compress", measureCompression},
 		{"move", measureMoves},
 		{"memory", measureMemory},
+		{"guest", measureGuest},
 	}
 }
 

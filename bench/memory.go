@@ -54,7 +54,8 @@ func measureMemory(ctx context.Context, s setup) (results []result, err error) {
 	return out, nil
 }
 
-// peakMemory reads the highest resident set that a host's service ever had, in bytes (VmHWM in /proc/PID/status).
+// peakMemory reads the highest resident set that a host's service ever had, in bytes (VmHWM in /proc/PID/status), without the memory that
+// it shares now with guests whose disks it serves over vhost-user-blk, which is theirs (RssShmem).
 func peakMemory(fleetDir, host, role string) (float64, error) {
 	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -69,12 +70,22 @@ func peakMemory(fleetDir, host, role string) (float64, error) {
 		if err != nil {
 			return 0, err
 		}
-		for _, l := range strings.Split(string(status), "\n") {
-			if rest, ok := strings.CutPrefix(l, "VmHWM:"); ok {
-				kib, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
-				return kib * 1024, err
-			}
+		peak, err := statusKiB(string(status), "VmHWM:")
+		if err != nil {
+			return 0, err
 		}
+		shared, err := statusKiB(string(status), "RssShmem:")
+		return (peak - shared) * 1024, err
 	}
 	return 0, fmt.Errorf("no process serves %s on %s", role, host)
+}
+
+// statusKiB reads a field of /proc/PID/status.
+func statusKiB(status, field string) (float64, error) {
+	for l := range strings.Lines(status) {
+		if rest, ok := strings.CutPrefix(l, field); ok && len(strings.Fields(rest)) > 0 {
+			return strconv.ParseFloat(strings.Fields(rest)[0], 64)
+		}
+	}
+	return 0, fmt.Errorf("a process' status has no %s", field)
 }

@@ -27,7 +27,7 @@ type daemon struct {
 	cmd     *exec.Cmd
 }
 
-func startDaemon(ctx context.Context, s setup, id string) (*daemon, error) {
+func startDaemon(ctx context.Context, s setup, id string, edits ...func(*hostconf.Config)) (*daemon, error) {
 	dir := filepath.Join(s.dir, id)
 	address, err := freeAddress()
 	if err != nil {
@@ -36,6 +36,9 @@ func startDaemon(ctx context.Context, s setup, id string) (*daemon, error) {
 	conf := hostconf.Config{ID: drover.HostID(id), Region: "bench", Roles: []drover.Role{drover.RoleWorker}, Address: "127.0.0.1",
 		DataDir: filepath.Join(dir, "data"), RunDir: filepath.Join(dir, "run"), TLSDir: filepath.Join(dir, "tls"), StorageListen: address,
 		Bus: hostconf.Bus{URLs: []string{"nats://127.0.0.1:1"}}}
+	for _, edit := range edits {
+		edit(&conf)
+	}
 	ca, err := fleetca.Ensure(filepath.Join(s.dir, "ca"))
 	if err != nil {
 		return nil, err

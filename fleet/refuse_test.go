@@ -34,6 +34,8 @@ func TestABadConfigIsRefusedByField(t *testing.T) {
 		{"much memory", func(c *drover.MachineConfig) { c.Guest.MemoryMB = 1 << 30 }, "config.guest.memory_mb", ""},
 		{"negative cpus", func(c *drover.MachineConfig) { c.Guest.CPUs = -1 }, "config.guest.cpus", "config.guest.cpus: -1 is too few: at least 1"},
 		{"cpus", func(c *drover.MachineConfig) { c.Guest.CPUs = 65 }, "config.guest.cpus", "config.guest.cpus: 65 is too many: at most 64"},
+		{"disk transport", func(c *drover.MachineConfig) { c.Guest.DiskTransport = "scsi" }, "config.guest.disk_transport",
+			`config.guest.disk_transport: "scsi" is unknown: use auto, nbd or vhost-user-blk`},
 		{"cpu kind", func(c *drover.MachineConfig) { c.Guest.CPUKind = "quantum" }, "config.guest.cpu_kind", ""},
 		{"restart policy", func(c *drover.MachineConfig) { c.Restart.Policy = "maybe" }, "config.restart.policy", `config.restart.policy: "maybe" is unknown: use no, on-failure or always`},
 		{"retries", func(c *drover.MachineConfig) { c.Restart.MaxRetries = -1 }, "config.restart.max_retries", ""},

@@ -113,6 +113,9 @@ func checkGuest(p *problems, g drover.Guest) {
 	if g.CPUKind != "shared" && g.CPUKind != "performance" {
 		p.add("config.guest.cpu_kind", "%q is unknown: use shared or performance", g.CPUKind)
 	}
+	if !drover.ValidTransport(g.DiskTransport) {
+		p.add("config.guest.disk_transport", "%q is unknown: use auto, nbd or vhost-user-blk", g.DiskTransport)
+	}
 }
 
 func checkInit(p *problems, i drover.Init) {

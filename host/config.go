@@ -27,6 +27,8 @@ type Config struct {
 	// Memory is what machines may use together; CPUs what one machine may have at most.
 	Memory drover.Bytes
 	CPUs   int
+	// DiskTransport is how disks are attached of machines that leave it to the host. Default auto.
+	DiskTransport drover.Transport
 	// DiskReserve is kept free: machines and moves that would go below it are refused. Default 1 GiB.
 	DiskReserve drover.Bytes
 	Version     string

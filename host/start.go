@@ -115,6 +115,9 @@ func (m *machine) prepare(ctx context.Context, disks []diskRecord) (drover.VMSpe
 		if err != nil {
 			return spec, fmt.Errorf("cannot open the layer %q: %w", disk.Layer, err)
 		}
+		if at, err = at.Over(drover.ChooseTransport(size.DiskTransport, cfg.DiskTransport)); err != nil {
+			return spec, fmt.Errorf("cannot attach the layer %q: %w", disk.Layer, err)
+		}
 		m.agent.hit("host.start.after-open")
 		if i == 0 {
 			spec.Root = at

@@ -46,6 +46,10 @@ const (
 	// ContextPresent is Drover's own: FlagPresent is set where the layer, or a parent of it on another host, has the block itself,
 	// clear where the block comes from the base image or is zeroes because nobody wrote it.
 	ContextPresent = "drover:present"
+	// ContextSum is Drover's own: an extent per block of 4 KiB, neighbours of one kind as one, whose flags are the CRC-32C of
+	// what was written to each block of it, or 0 where that is not known. A client asks for it on a connection of its own, because a
+	// request describes its range in every context that was chosen.
+	ContextSum = "drover:crc32c"
 )
 
 // Flags of extents.

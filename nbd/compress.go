@@ -29,10 +29,12 @@ const (
 	packSample = 4 << 10
 	// maxWindow is the zstd window: more finds little in what a volume holds, and takes memory on both sides.
 	maxWindow = 256 << 10
-	// retryPacked is how often compression is tried again where it does not pay: once in so many replies.
+	// retryPacked is how often compression is tried where it does not pay, or nobody knows yet: once in so many replies, and with
+	// probeSize of it at most.
 	retryPacked = 32
+	probeSize   = 32 << 10
 	// linkCheck is how long a measured rate of the link counts.
-	linkCheck = 200 * time.Millisecond
+	linkCheck = 10 * time.Millisecond
 	// forget is what is left of earlier experience with each new one.
 	forget = 0.9
 )
@@ -62,35 +64,53 @@ type packer struct {
 	rate     float64
 	measured time.Time
 	// spent and saved sum up what compression took and what it saved, the more recent the more it counts.
-	spent   time.Duration
-	saved   float64
-	skipped int
+	spent time.Duration
+	saved float64
+	rest  int // replies until the next try
 }
 
-// wanted decides whether to compress the next reply.
-func (p *packer) wanted() bool {
+// effort is what is done to a reply.
+type effort int
+
+const (
+	asIs     effort = iota
+	probed          // compressed in part, to learn whether it pays
+	compress        // compressed
+)
+
+// next decides what to do to the next reply.
+func (p *packer) next() effort {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if now := time.Now(); now.Sub(p.measured) > linkCheck {
 		p.rate, p.measured = p.linkRate(), now
 	}
-	if p.rate <= 0 || p.saved/p.rate >= p.spent.Seconds() {
-		return true
+	switch {
+	case p.rate <= 0 || p.spent > 0 && p.saved/p.rate >= p.spent.Seconds():
+		return compress
+	case p.rest > 0:
+		p.rest--
+		return asIs
 	}
-	if p.skipped++; p.skipped < retryPacked {
-		return false
-	}
-	p.skipped = 0
-	return true
+	p.rest = retryPacked - 1
+	return probed
 }
 
 // pack compresses src into dst, which has as much room, and reports false when src is better sent as it is.
-func (p *packer) pack(dst, src []byte) ([]byte, bool) {
+func (p *packer) pack(e effort, dst, src []byte) ([]byte, bool) {
+	if e == asIs {
+		return nil, false
+	}
 	begun := time.Now()
+	if e == probed && len(src) > probeSize {
+		probe := src[len(src)-probeSize:]
+		p.learn(begun, len(probe)-min(len(probe), len(p.encoder.EncodeAll(probe, dst[:0]))))
+		return nil, false
+	}
 	if len(src) >= 4*packSample {
 		at := (len(src) - packSample) / 2
 		if sample := p.encoder.EncodeAll(src[at:at+packSample], dst[:0]); !worthwhile(len(sample), packSample) {
-			p.learn(time.Since(begun), 0)
+			p.learn(begun, 0)
 			return nil, false
 		}
 	}
@@ -100,19 +120,20 @@ func (p *packer) pack(dst, src []byte) ([]byte, bool) {
 	if ok {
 		saved = len(src) - len(out)
 	}
-	p.learn(time.Since(begun), saved)
+	p.learn(begun, saved)
 	return out, ok
 }
 
-func (p *packer) learn(took time.Duration, saved int) {
+// learn takes in what compression took, since begun, and what it saved.
+func (p *packer) learn(begun time.Time, saved int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.spent = time.Duration(forget*float64(p.spent)) + took
+	p.spent = time.Duration(forget*float64(p.spent)) + time.Since(begun)
 	p.saved = forget*p.saved + float64(saved)
 }
 
-// rateOfLink returns a function that asks the kernel how fast the peer has lately acknowledged what was sent (tcpi_delivery_rate of
-// tcp(7)). What is no TCP connection is memory, and faster than any compression.
+// rateOfLink returns a function that asks the kernel how fast a TCP connection carries what is sent. What is no TCP connection is
+// memory, and faster than any compression.
 func rateOfLink(conn net.Conn) func() float64 {
 	unlimited := func() float64 { return math.Inf(1) }
 	tcp, ok := conn.(*net.TCPConn)
@@ -123,6 +144,7 @@ func rateOfLink(conn net.Conn) func() float64 {
 	if err != nil {
 		return unlimited
 	}
+	var meter linkMeter
 	return func() float64 {
 		var info *unix.TCPInfo
 		var failed error
@@ -130,8 +152,29 @@ func rateOfLink(conn net.Conn) func() float64 {
 		if err != nil || failed != nil {
 			return math.Inf(1) // the connection is ending
 		}
-		return float64(info.Delivery_rate)
+		return meter.rate(info.Bytes_acked, info.Busy_time)
 	}
+}
+
+// linkMeter makes a rate of what a connection's kernel counts: bytes that the peer acknowledged, and the microseconds in which
+// some were not yet acknowledged. The time in which there was nothing to send is not in it.
+type linkMeter struct {
+	acked, busy uint64
+	// bytes and seconds sum up what was counted, the more recent the more it counts.
+	bytes, seconds float64
+}
+
+// rate returns bytes per second, 0 while nothing is known.
+func (m *linkMeter) rate(acked, busy uint64) float64 {
+	if busy > m.busy {
+		m.bytes = forget*m.bytes + float64(acked-m.acked)
+		m.seconds = forget*m.seconds + float64(busy-m.busy)/1e6
+		m.acked, m.busy = acked, busy
+	}
+	if m.seconds == 0 {
+		return 0
+	}
+	return m.bytes / m.seconds
 }
 
 // appendPackedHead adds what stands before the compressed data of a chunk to b: where in the export the plain data belongs and how

@@ -126,9 +126,9 @@ func TestCompressionRestsWhereItDoesNotPay(t *testing.T) {
 		tries := 0
 		dst := make([]byte, 0, len(c.content))
 		for range 10 * retryPacked {
-			if p.wanted() {
+			if e := p.next(); e != asIs {
 				tries++
-				p.pack(dst, c.content)
+				p.pack(e, dst, c.content)
 			}
 		}
 		if tries < 8 || tries > 12 {
@@ -144,21 +144,41 @@ func TestCompressionComesBackWhenTheLinkSlowsDown(t *testing.T) {
 	p := &packer{encoder: newEncoder(), linkRate: func() float64 { return rate }}
 	dst := make([]byte, 0, len(content))
 	for range 3 {
-		if p.wanted() {
-			p.pack(dst, content)
+		if _, ok := p.pack(p.next(), dst, content); ok {
+			t.Fatal("a reply was compressed for a link that has no bounds")
 		}
 	}
-	if p.wanted() {
+	if p.next() == compress {
 		t.Fatal("compression goes on though the link has no bounds")
 	}
 	rate, p.measured = 1e6, time.Time{}
 	for range 3 {
-		if !p.wanted() {
+		e := p.next()
+		if e != compress {
 			t.Fatal("nothing is compressed for a link of 1 MB/s")
 		}
-		if _, ok := p.pack(dst, content); !ok {
+		if _, ok := p.pack(e, dst, content); !ok {
 			t.Fatal("text was not compressed")
 		}
+	}
+}
+
+func TestTheMeterLeavesIdleTimeOut(t *testing.T) {
+	var m linkMeter
+	if r := m.rate(0, 0); r != 0 {
+		t.Errorf("a connection that sent nothing has the rate %v", r)
+	}
+	for i := range uint64(10) {
+		m.rate(i*1000, i*100) // 1000 bytes in 0.1 ms
+		if r := m.rate(i*1000, i*100); i > 0 && math.Abs(r-1e7) > 1 {
+			t.Errorf("the rate is %v after %d measurements", r, i)
+		}
+	}
+	for i := range uint64(60) {
+		m.rate(10000+i*1000, 1000+i*10000)
+	}
+	if r := m.rate(69000, 601000); math.Abs(r-1e5) > 1e4 {
+		t.Errorf("the rate is %v after the link became a hundred times slower", r)
 	}
 }
 

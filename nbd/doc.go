@@ -15,8 +15,8 @@
 //
 //	64 bits: offset    32 bits: length of the data    the rest: the data as one zstd frame, its window at most 256 KiB
 //
-// Whether a reply is compressed is decided for each anew, from what compression took and saved lately and from the rate at which the
-// kernel sees the connection's data acknowledged.
+// Whether a reply is compressed is decided for each anew, from what compression took and saved lately and from how fast the
+// kernel sees the connection's data acknowledged while there is some.
 //
 // Invariants:
 //   - A malformed frame ends its own connection and nothing else.

@@ -120,13 +120,17 @@ func (t *transmission) succeedPacked(r *request) bool {
 
 // pack compresses a part of a READ's data, which begins at the place at in it, to the same place of the request's second buffer.
 func (t *transmission) pack(r *request, at int64, data []byte) ([]byte, bool) {
-	if !t.packs(uint32(len(data))) || !t.packer.wanted() {
+	if !t.packs(uint32(len(data))) {
+		return nil, false
+	}
+	effort := t.packer.next()
+	if effort == asIs {
 		return nil, false
 	}
 	if r.packed == nil {
 		r.packed = t.srv.buffers.get(int(r.length))
 	}
-	return t.packer.pack(r.packed.b[at:at:at+int64(len(data))], data)
+	return t.packer.pack(effort, r.packed.b[at:at:at+int64(len(data))], data)
 }
 
 // readSparse reads what is not known to be zeroes and makes a reply of several chunks.

@@ -23,8 +23,8 @@ const (
 	reconnectDelay = 86400
 	// openTimeout is how long, in seconds, a start waits for a storage daemon that is just restarting.
 	openTimeout = 5
-	// vhostReconnect is how many seconds QEMU waits before it connects again to a storage daemon that went away.
-	vhostReconnect = 1
+	// reconnectPause is how many milliseconds QEMU waits before it connects again to a storage daemon that went away.
+	reconnectPause = 100
 	// codeCacheMiB bounds what TCG keeps of translated code, per VM.
 	codeCacheMiB = 256
 )
@@ -50,7 +50,9 @@ func (d *Driver) common(accel drover.Accel, memoryMB, cpus int, shared bool) []s
 	if shared {
 		machine += ",memory-backend=" + memoryID
 	}
-	args := []string{"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-msg", "timestamp=on",
+	// With a strict boot order the firmware leaves the disks alone. Otherwise it begins to use every one of them, and the kernel may put
+	// something else where the rings were while the iothread still looks at them: QEMU ends.
+	args := []string{"-nodefaults", "-no-user-config", "-no-reboot", "-boot", "strict=on", "-display", "none", "-msg", "timestamp=on",
 		"-machine", machine, "-m", strconv.Itoa(memoryMB), "-smp", strconv.Itoa(cpus)}
 	if shared { // sealed by QEMU, so that it cannot shrink under the daemon
 		args = append(args, "-object", object(map[string]any{"qom-type": "memory-backend-memfd", "id": memoryID, "size": memoryMB << 20, "share": true}))
@@ -86,13 +88,13 @@ func (d *Driver) arguments(spec drover.VMSpec) []string {
 		"-chardev", "file,id=console,append=on,path="+escape(spec.ConsolePath), "-serial", "chardev:console",
 		"-object", object(map[string]any{"qom-type": "iothread", "id": "io"}),
 	)
-	args = append(args, disk("root", spec.Root)...)
+	args = append(args, d.disk("root", spec.Root)...)
 	args = append(args,
 		"-blockdev", object(map[string]any{"driver": "raw", "node-name": "config", "read-only": true,
 			"file": map[string]any{"driver": "file", "filename": spec.ConfigPath}}),
 		"-device", object(map[string]any{"driver": "virtio-blk-pci", "drive": "config", "serial": "config"}))
 	for i, v := range spec.Volumes {
-		args = append(args, disk(fmt.Sprintf("volume%d", i), v)...)
+		args = append(args, d.disk(fmt.Sprintf("volume%d", i), v)...)
 	}
 	return append(args, links(spec)...)
 }
@@ -101,9 +103,9 @@ func (d *Driver) arguments(spec drover.VMSpec) []string {
 // them is the guest's to decide, while a paused VM would be a machine that stopped without saying so.
 //
 // The raw node between the device and the NBD client is what a disk can grow by: see VM.Resize.
-func disk(name string, at drover.Attachment) []string {
+func (d *Driver) disk(name string, at drover.Attachment) []string {
 	if at.Transport == drover.TransportVhost {
-		return vhostDisk(name, at)
+		return vhostDisk(name, at, reconnectOption(d.version))
 	}
 	client := name + firstClient
 	return []string{
@@ -116,11 +118,20 @@ func disk(name string, at drover.Attachment) []string {
 
 // vhostDisk attaches a disk of the storage daemon that reads and writes the guest's memory by itself. While the daemon is away the
 // guest's requests wait, for as long as it takes.
-func vhostDisk(name string, at drover.Attachment) []string {
+func vhostDisk(name string, at drover.Attachment, reconnect string) []string {
 	return []string{
-		"-chardev", fmt.Sprintf("socket,id=%s,reconnect=%d,path=%s", name, vhostReconnect, escape(at.Socket)),
+		"-chardev", fmt.Sprintf("socket,id=%s,%s,path=%s", name, reconnect, escape(at.Socket)),
 		"-device", object(map[string]any{"driver": "vhost-user-blk-pci", "id": "disk-" + name, "chardev": name, "config-wce": false}),
 	}
+}
+
+// reconnectOption is how a version of QEMU is told of the pause; before 9.2 it knows whole seconds only.
+func reconnectOption(version string) string {
+	var major, minor int
+	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err == nil && (major > 9 || major == 9 && minor >= 2) {
+		return fmt.Sprintf("reconnect-ms=%d", reconnectPause)
+	}
+	return "reconnect=1"
 }
 
 // sharesMemory reports whether a disk of the VM needs the guest's memory to be shared.

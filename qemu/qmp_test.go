@@ -197,6 +197,11 @@ func TestArguments(t *testing.T) {
 			t.Errorf("the arguments lack %s:\n%s", want, line)
 		}
 	}
+	for version, want := range map[string]string{"7.2.22": "reconnect=1", "9.1.3": "reconnect=1", "9.2.0": "reconnect-ms=100", "10.0": "reconnect-ms=100", "?": "reconnect=1"} {
+		if got := reconnectOption(version); got != want {
+			t.Errorf("QEMU %s is told %s, want %s", version, got, want)
+		}
+	}
 	d.accel, spec.Tap = drover.AccelTCG, ""
 	line = strings.Join(d.arguments(spec), " ")
 	for _, want := range []string{"-accel tcg,thread=multi,tb-size=256", "/guest/vmlinux ", "mitigations=off", "-netdev user,id=net"} {

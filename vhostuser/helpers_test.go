@@ -17,13 +17,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // disk is a Backend in memory. A request whose offset is held waits until it is let go.
 type disk struct {
-	mu      sync.Mutex
-	data    []byte
-	log     []string
-	flushes int
-	held    map[int64]chan struct{}
-	trying  bool
-	fail    error
+	mu     sync.Mutex
+	data   []byte
+	log    []string
+	held   map[int64]chan struct{}
+	trying bool
+	fail   error
 }
 
 func newDisk(n int) *disk {

@@ -294,6 +294,7 @@ func (q *queue) markData(r *request) {
 	if log == nil || !q.d.logging.Load() {
 		return
 	}
+	fence() // what was written is seen before it is looked whether the page is marked already
 	left := uint64(r.written)
 	for i, p := range r.in {
 		n := min(left, uint64(len(p)))

@@ -77,6 +77,7 @@ func (p *pool) resume() {
 	for _, l := range p.all() {
 		p.resumeHydration(l)
 		p.resumeUpload(l)
+		p.resumeVerifying(l)
 	}
 }
 
@@ -95,6 +96,7 @@ func (p *pool) startHydration(l *layer) {
 	p.wg.Go(func() {
 		defer close(h.done)
 		l.runHydration(ctx)
+		p.settleIdle(ctx, l)
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.running = false
@@ -160,6 +162,7 @@ func (l *layer) checkpoint() error {
 	return l.update(func(m *meta) {
 		if m.Hydration != nil {
 			m.Hydration.Copied, m.Hydration.Wire = copied, wire
+			m.Verification, m.Against = l.hydrator.pace.verification.status(), nil
 		}
 	})
 }

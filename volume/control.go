@@ -69,6 +69,9 @@ func (p *pool) handler() http.Handler {
 	handle(p, mux, "pause-hydration", func(ctx context.Context, r layerRequest) (any, error) {
 		return nil, p.pauseHydration(ctx, r.Layer, r.Paused)
 	})
+	handle(p, mux, "verify", func(ctx context.Context, r layerRequest) (any, error) {
+		return described(p.verify(ctx, r.Layer, r.Snapshot))
+	})
 	handle(p, mux, "settings", func(ctx context.Context, r layerRequest) (any, error) { return nil, p.set(ctx, r.Settings) })
 	handle(p, mux, "layer", func(_ context.Context, r layerRequest) (any, error) { return p.statusOf(r.Layer) })
 	handle(p, mux, "layers", func(context.Context, layerRequest) (any, error) { return p.statuses() })

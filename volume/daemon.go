@@ -103,6 +103,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return errors.Join(err, listeners.close(), p.close())
 	}
 	p.resume()
+	p.wg.Go(func() { p.scrub(p.ctx) })
 	err = serve(ctx, p, listeners)
 	return errors.Join(err, p.close())
 }
@@ -215,12 +216,12 @@ func serve(ctx context.Context, p *pool, l listeners) error {
 
 // dialTLS connects to exports of other hosts with the host's own certificate.
 func dialTLS(dir string, compress bool) dialFunc {
-	return func(ctx context.Context, export drover.Export) (remote, error) {
+	return func(ctx context.Context, export drover.Export, contexts ...string) (remote, error) {
 		cfg, err := fleetca.ClientConfig(dir, export.Host)
 		if err != nil {
 			return nil, err
 		}
 		return nbd.Dial(ctx, nbd.ClientConfig{Network: "tcp", Address: export.Address, Export: export.Name, TLS: cfg, Compress: compress,
-			MetaContexts: []string{nbd.ContextAllocation, nbd.ContextPresent}, DialTimeout: dialTimeout})
+			MetaContexts: contexts, DialTimeout: dialTimeout})
 	}
 }

@@ -116,6 +116,7 @@ func (p *pool) giveUp(l *layer, wipe bool) error {
 	}
 	l.cut(drover.Errorf(drover.Unavailable, "layer %s was deleted", l.id), func(*session) bool { return true }, true)
 	l.stopUpload()
+	l.stopVerifying()
 	p.absorber.nudge()
 	return nil
 }
@@ -124,6 +125,7 @@ func (p *pool) giveUp(l *layer, wipe bool) error {
 func (p *pool) dismiss(l *layer, wipe bool) (trash string, err error) {
 	l.stopHydration()
 	l.stopUpload()
+	l.stopVerifying()
 	wipe = wipe && l.meta().Spec.Cipher == nil // what is encrypted is unreadable without its key
 	if trash, err = p.moveToTrash(l.id, wipe); err != nil {
 		return "", ioError(l.id, "delete", err)

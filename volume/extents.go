@@ -27,7 +27,7 @@ func (l *extentList) full() bool { return len(*l) >= maxExtents }
 func (c *content) extents(ctx context.Context, metaContext string, off, n int64) ([]nbd.Extent, error) {
 	var out extentList
 	switch metaContext {
-	case nbd.ContextPresent, nbd.ContextAllocation:
+	case nbd.ContextPresent, nbd.ContextAllocation, nbd.ContextSum:
 		err := c.describe(ctx, &out, metaContext, off, off+n)
 		return out, err
 	}
@@ -57,6 +57,10 @@ func (c *content) describe(ctx context.Context, out *extentList, metaContext str
 			err = o.describeBase(ctx, out, metaContext, off, stop)
 		case metaContext == nbd.ContextPresent:
 			out.add(stop-off, nbd.FlagPresent)
+		case metaContext == nbd.ContextSum && from == fromParent:
+			out.add(stop-off, unknownSum)
+		case metaContext == nbd.ContextSum:
+			stop, err = c.dataSums(ctx, out, off, stop)
 		case from == fromParent:
 			out.add(stop-off, 0)
 		default:
@@ -85,9 +89,9 @@ func (o *overlay) describeBase(ctx context.Context, out *extentList, metaContext
 		}
 	}
 	if inBase < end && !out.full() {
-		flags := uint32(nbd.FlagHole | nbd.FlagZero)
-		if metaContext == nbd.ContextPresent {
-			flags = 0
+		flags := uint32(0) // neither present nor with a checksum
+		if metaContext == nbd.ContextAllocation {
+			flags = nbd.FlagHole | nbd.FlagZero
 		}
 		out.add(end-inBase, flags)
 	}
@@ -139,4 +143,57 @@ func (c *content) dataExtents(out *extentList, off, end int64) error {
 		off = stop
 	}
 	return nil
+}
+
+// dataSums describes the sums of the layer's own file, up to the offset that it returns. Those that are not kept are computed from what
+// the file holds.
+func (c *content) dataSums(ctx context.Context, out *extentList, off, end int64) (int64, error) {
+	for off < end && !out.full() {
+		start, stop, err := c.data.NextData(off, end)
+		if err != nil {
+			return off, ioError(c.name, "examine", err)
+		}
+		start = start / blockSize * blockSize
+		if start > off {
+			out.add(start-off, unknownSum)
+		}
+		for off = max(off, start); off < stop && !out.full(); off += min(blockSize-off%blockSize, end-off) {
+			sum, err := c.blockSum(off / blockSize)
+			if err != nil {
+				return off, err
+			}
+			out.add(min(blockSize-off%blockSize, end-off), sum)
+			if ctx.Err() != nil {
+				return off, context.Cause(ctx)
+			}
+		}
+	}
+	return off, nil
+}
+
+// blockSum is the kept checksum of a present block, or that of what the file holds.
+func (c *content) blockSum(block int64) (uint32, error) {
+	if sum := c.sums.get(block); sum != unknownSum {
+		return sum, nil
+	}
+	p := make([]byte, blockSize)
+	if c.sums == nil {
+		err := c.data.ReadAt(p, block*blockSize)
+		return sumOf(p), ioError(c.name, "read", err)
+	}
+	return c.learnSum(block, p)
+}
+
+// learnSum computes the sum of a block while nobody writes it, and keeps it.
+func (c *content) learnSum(block int64, p []byte) (uint32, error) {
+	c.sums.lock(block, block+1)
+	defer c.sums.unlock(block, block+1)
+	if err := c.data.ReadAt(p, block*blockSize); err != nil {
+		return unknownSum, ioError(c.name, "read", err)
+	}
+	sum := sumOf(p)
+	if c.sums.get(block) == unknownSum {
+		c.sums.put(block, sum)
+	}
+	return sum, nil
 }

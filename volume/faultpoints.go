@@ -14,6 +14,7 @@ func FaultPoints() []string {
 		"volume.flush.map-synced",
 		"volume.hydrate.checkpoint",
 		"volume.hydrate.complete",
+		"volume.hydrate.copied",
 		"volume.resize.committed",
 		"volume.resize.ready",
 		"volume.split.committed",

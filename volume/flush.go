@@ -139,6 +139,7 @@ func (c *content) close() error {
 	if c.refs.Add(-1) > 0 {
 		return nil
 	}
+	c.stopAhead()
 	c.dropOverlay()
 	var errs []error
 	if err := c.data.Close(); err != nil {

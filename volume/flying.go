@@ -72,10 +72,10 @@ func newBudget() *budget {
 }
 
 func (b *budget) of(who class) *semaphore.Weighted {
-	if who == guestClass {
-		return b.guest
+	if who == hydrationClass {
+		return b.hydration
 	}
-	return b.hydration
+	return b.guest
 }
 
 // take waits for n bytes, largeBuffer at most. give must be called with the result.

@@ -15,6 +15,10 @@ const (
 	// politeWorkers is how many requests of one layer's hydration are in flight while the guest is at work.
 	politeWorkers = 2
 	politeFetch   = 32 // blocks
+	// What is on its way when a process is killed is fetched again. So that this stays small beside the whole, a request of a small layer
+	// is no larger than this part of it, or this many blocks.
+	largestPart = 512
+	minLargest  = 64
 	// A request grows while answers are fast and shrinks when they are slow, so that a thin link carries several in a second.
 	fetchStart = 64
 	fetchMin   = 4
@@ -69,6 +73,10 @@ func (c *content) hydrate(ctx context.Context, pace *pace, checkpoint func() err
 		return err
 	}
 	if err := c.Flush(ctx); err != nil {
+		return err
+	}
+	c.faults.Hit("volume.hydrate.copied")
+	if err := h.verify(ctx); err != nil {
 		return err
 	}
 	src.forget()
@@ -197,7 +205,7 @@ func (h *hydration) copyRun(ctx context.Context, first, end int64) error {
 
 // next chooses the next run.
 func (h *hydration) next() (first, end int64) {
-	size := min(h.fetchSize.Load(), h.pace.most())
+	size := min(h.fetchSize.Load(), h.pace.most(), max(minLargest, h.src.blocks/largestPart))
 	if h.o.guest.within(guestBusy) {
 		size = min(size, politeFetch)
 	}

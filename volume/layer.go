@@ -44,6 +44,7 @@ type layer struct {
 
 	hydrator hydrator
 	uploader uploader
+	verifier verifier
 	// frozenData is the data of a layer that does not change any more; -1 while nobody has looked.
 	frozenData atomic.Int64
 }
@@ -83,6 +84,12 @@ func (l *layer) take(c *content, below *layer) {
 	l.below.Store(below)
 	l.body.Store(c)
 	l.frozenData.Store(-1)
+	if o := c.over.Load(); o != nil {
+		if src := o.src.Load(); src != nil {
+			may := l.hydrator.pace.may
+			src.ahead.may.Store(&may)
+		}
+	}
 }
 
 // meta returns the record, which must not be changed.
@@ -116,12 +123,17 @@ func (l *layer) hydrated(now func() hydrationRecord) error {
 	if !plain && l.meta().Spec.Base == "" {
 		return drover.Errorf(drover.Internal, "layer %s has absent blocks after its hydration", l.id)
 	}
-	done := now()
-	if err := l.update(func(m *meta) { m.ParentDone, m.Mapped, m.Hydration = true, !plain, &done }); err != nil {
+	done, verified := now(), l.hydrator.pace.verification.end(nil)
+	err := l.update(func(m *meta) {
+		m.ParentDone, m.Mapped, m.Hydration = true, !plain, &done
+		m.Verification, m.Against = verified, nil
+	})
+	if err != nil {
 		return err
 	}
 	c.faults.Hit("volume.hydrate.complete")
 	if o != nil {
+		l.content().stopAhead()
 		o.src.Store(nil)
 	}
 	if f, ok := c.data.(osFile); ok {

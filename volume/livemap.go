@@ -79,7 +79,12 @@ func (m *liveMap) spoil() {
 }
 
 // close unmaps. Nobody may use the bits any more.
-func (m *liveMap) close() error { return unix.Munmap(m.mem) }
+func (m *liveMap) close() error {
+	if m == nil {
+		return nil
+	}
+	return unix.Munmap(m.mem)
+}
 
 // bootID names this boot of the host.
 func bootID() (string, error) {

@@ -46,6 +46,8 @@ type env struct {
 	// codec and chunks are for snapshots in the object store.
 	codec  *manifest.Codec
 	chunks *chunkCache
+	// snapshots finds what layers should hold by a snapshot; nil without an object store.
+	snapshots snapshotSums
 	// find finds a layer of the pool.
 	find func(drover.LayerID) (*layer, error)
 }
@@ -65,6 +67,7 @@ func (e *env) newLayer(m *meta) *layer {
 		l.hydrator.pace.setLimit(m.Hydration.Limit)
 		l.hydrator.pace.pause(m.Hydration.Paused)
 	}
+	l.hydrator.pace.verification = goOnVerifying(m.Verification)
 	return l
 }
 
@@ -185,8 +188,9 @@ func (e *env) openOverlay(dir string, m *meta, c *content, log *slog.Logger) err
 	}
 	adopt(live.bitmap, stored, table)
 	o := &overlay{present: live.bitmap, table: table, base: c.under, spoil: live.spoil}
+	fetched := e.openFetched(o, m, head, log)
 	o.release = func() {
-		if err := errors.Join(f.Close(), live.close()); err != nil {
+		if err := errors.Join(f.Close(), live.close(), fetched.close()); err != nil {
 			log.Warn("cannot release the map", "err", err)
 		}
 	}
@@ -252,10 +256,13 @@ func (l *layer) removeLiveMap() error {
 	return ioError(l.id, "remove the live map of", removeLive(l.env.livePath(l.meta())))
 }
 
+// removeLive removes a live map, and that of what came from the parent, if there are any.
 func removeLive(path string) error {
-	err := os.Remove(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	var errs []error
+	for _, p := range []string{path, path + fetchedSuffix} {
+		if err := os.Remove(p); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
 	}
-	return err
+	return errors.Join(errs...)
 }

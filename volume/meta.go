@@ -58,6 +58,9 @@ type meta struct {
 	KeyCheck string `json:"key_check,omitempty"`
 	// Upload is what is known of the layer's way into the object store.
 	Upload *uploadRecord `json:"upload,omitempty"`
+	// Verification is the newest comparison; one that is not done goes on after a restart. Against is the snapshot that it is with.
+	Verification *drover.Verification   `json:"verification,omitempty"`
+	Against      *drover.SnapshotSource `json:"against,omitempty"`
 }
 
 // hydrationRecord is what is remembered of a hydration.

@@ -80,7 +80,7 @@ func (o opener) Open(_ context.Context, name string, peer nbd.Peer) (*nbd.Sessio
 	return &nbd.Session{
 		Backend: s,
 		Info: nbd.Info{Size: int64(m.Spec.Size), ReadOnly: epoch == 0,
-			MetaContexts: []string{nbd.ContextAllocation, nbd.ContextPresent}},
+			MetaContexts: []string{nbd.ContextAllocation, nbd.ContextPresent, nbd.ContextSum}},
 		Gone:  s.gone,
 		Close: s.Close,
 	}, nil

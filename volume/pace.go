@@ -108,6 +108,8 @@ type pace struct {
 	moved atomic.Int64
 	// refusal is why blocks are left over that the parent does not give; nil when there are none.
 	refusal atomic.Pointer[string]
+	// verification is the comparison with the parent that ends the hydration; nil for none.
+	verification *verification
 }
 
 func newPace(limit drover.Bytes, host *bucket) *pace {
@@ -169,6 +171,22 @@ func (p *pace) take(ctx context.Context, n int64) error {
 		return err
 	}
 	return p.host.take(ctx, n)
+}
+
+// may reports whether n bytes may go at once, and counts them if so. It never waits.
+func (p *pace) may(n int64) bool {
+	if p.paused() {
+		return false
+	}
+	for _, b := range []*bucket{p.own, p.host} {
+		if b == nil {
+			continue
+		}
+		if wait, _ := b.try(n); wait > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // most is how many blocks one request may have.

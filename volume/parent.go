@@ -28,14 +28,19 @@ type remote interface {
 }
 
 // dialFunc connects to an export of another host.
-type dialFunc func(ctx context.Context, export drover.Export) (remote, error)
+type dialFunc func(ctx context.Context, export drover.Export, contexts ...string) (remote, error)
 
 const (
 	// hydrationLinks is how many connections hydration uses, beside the guest's own.
 	hydrationLinks = 2
-	backoffMin     = 50 * time.Millisecond
-	backoffMax     = 3 * time.Second
-	dialTimeout    = 5 * time.Second
+	// sumLink is the connection on which checksums are asked for, aheadLink that of blocks that the guest may read next.
+	sumLink   = 1 + hydrationLinks
+	aheadLink = sumLink + 1
+	linkCount = aheadLink + 1
+
+	backoffMin  = 50 * time.Millisecond
+	backoffMax  = 3 * time.Second
+	dialTimeout = 5 * time.Second
 	// silence is how long a request may wait while nothing at all comes over its connection.
 	silence = 15 * time.Second
 )
@@ -46,7 +51,7 @@ type parent struct {
 	export atomic.Pointer[drover.Export]
 	dial   dialFunc
 	log    *slog.Logger
-	links  [1 + hydrationLinks]link
+	links  [linkCount]link
 	turn   atomic.Uint32
 	// traffic counts what all links read.
 	traffic nbd.Traffic
@@ -95,23 +100,34 @@ func (p *parent) name() string {
 }
 
 func (p *parent) read(ctx context.Context, who class, buf []byte, off int64) error {
-	return p.ask(ctx, who, func(ctx context.Context, r remote) error { return r.ReadAt(ctx, buf, off) })
+	return p.ask(ctx, p.linkFor(who), func(ctx context.Context, r remote) error { return r.ReadAt(ctx, buf, off) })
 }
 
 func (p *parent) extents(ctx context.Context, who class, metaContext string, off, n int64) (out []nbd.Extent, err error) {
-	err = p.ask(ctx, who, func(ctx context.Context, r remote) error {
+	l := p.linkFor(who)
+	if metaContext == nbd.ContextSum {
+		l = &p.links[sumLink]
+	}
+	err = p.ask(ctx, l, func(ctx context.Context, r remote) error {
 		out, err = r.Extents(ctx, metaContext, off, n)
 		return err
 	})
 	return out, err
 }
 
-// ask makes a request over a link, again and again until it is answered or the context ends.
-func (p *parent) ask(ctx context.Context, who class, request func(context.Context, remote) error) error {
-	l := &p.links[0]
-	if who == hydrationClass {
-		l = &p.links[1+p.turn.Add(1)%hydrationLinks]
+// linkFor chooses a connection. The guest has its own, so that no large request is in front of it there.
+func (p *parent) linkFor(who class) *link {
+	switch who {
+	case hydrationClass:
+		return &p.links[1+p.turn.Add(1)%hydrationLinks]
+	case aheadClass:
+		return &p.links[aheadLink]
 	}
+	return &p.links[0]
+}
+
+// ask makes a request over a link, again and again until it is answered or the context ends.
+func (p *parent) ask(ctx context.Context, l *link, request func(context.Context, remote) error) error {
 	for {
 		conn, err := p.connect(ctx, l)
 		if err != nil {
@@ -234,7 +250,11 @@ func (p *parent) redial(ctx context.Context, l *link) {
 	dctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	export := *p.export.Load()
-	conn, err := p.dial(dctx, export)
+	contexts := []string{nbd.ContextAllocation, nbd.ContextPresent}
+	if l == &p.links[sumLink] {
+		contexts = []string{nbd.ContextSum}
+	}
+	conn, err := p.dial(dctx, export, contexts...)
 	if err == nil && conn.Size() != int64(export.Size) {
 		err = errors.Join(fmt.Errorf("the export has %d bytes where %d are expected", conn.Size(), export.Size), conn.Close())
 	}

@@ -212,7 +212,7 @@ func (p *pool) removeStrayMaps(known map[string]bool) error {
 		return drover.Errorf(drover.Internal, "cannot list the live maps: %w", err)
 	}
 	for _, e := range maps {
-		if !known[e.Name()] {
+		if !known[strings.TrimSuffix(e.Name(), fetchedSuffix)] {
 			if err := os.Remove(filepath.Join(p.run, "maps", e.Name())); err != nil {
 				return drover.Errorf(drover.Internal, "cannot remove a stray live map: %w", err)
 			}

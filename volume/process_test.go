@@ -176,7 +176,7 @@ func TestPowerCutLosesNothingFlushed(t *testing.T) {
 
 // crashPoints are the places of Config.Faults.
 var crashPoints = []string{"volume.create.filled", "volume.create.installed", "volume.fence.raised", "volume.flush.data-synced",
-	"volume.flush.map-synced", "volume.close.flushed", "volume.hydrate.complete", "volume.delete.renamed"}
+	"volume.flush.map-synced", "volume.close.flushed", "volume.hydrate.copied", "volume.hydrate.complete", "volume.delete.renamed"}
 
 // Wherever the process is killed, the same orders again lead to the same end.
 func TestOrdersAreRepeatedAfterACrashAtAnyPoint(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"drover"
 	"drover/internal/durable"
@@ -118,6 +119,11 @@ func (g *growth) exchange(ctx context.Context) error {
 				fresh.mark(b, end)
 			}
 			b = old.present.next(end, old.present.n, true)
+		}
+		if old.fetched != nil && fresh.fetched != nil {
+			for w := range old.fetched.words {
+				atomic.OrUint64(&fresh.fetched.words[w], loadWord(old.fetched, int64(w)))
+			}
 		}
 		if was, src := old.src.Load(), fresh.src.Load(); was != nil && src != nil {
 			src.copied.Store(was.copied.Load())

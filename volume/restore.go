@@ -268,13 +268,18 @@ func (p *snapshotParent) extents(ctx context.Context, _ class, metaContext strin
 	for end := off + n; off < end && !out.full(); {
 		i := off / manifest.ChunkSize
 		stop := min(end, (i+1)*manifest.ChunkSize)
-		flags := uint32(nbd.FlagPresent)
-		if metaContext == nbd.ContextAllocation {
+		flags := uint32(0)
+		switch metaContext {
+		case nbd.ContextPresent:
+			flags = nbd.FlagPresent
+		case nbd.ContextSum:
+			flags = unknownSum // chunks were compared with their own checksums
+		case nbd.ContextAllocation:
 			_, there, err := p.chunk(ctx, i)
 			if err != nil {
 				return nil, err
 			}
-			if flags = 0; !there {
+			if !there {
 				flags = nbd.FlagHole | nbd.FlagZero
 			}
 		}

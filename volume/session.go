@@ -296,8 +296,25 @@ func (s *session) TryWriteAt(p []byte, off int64) (bool, error) {
 // tryReadAt reads what needs no disk of a range that lies in one file, this content's or one's below. Whatever is in the way is left
 // to ReadAt.
 func (c *content) tryReadAt(p []byte, off int64) bool {
-	c = c.holder(off, int64(len(p)))
-	return c != nil && c.readNow(p, off)
+	h := c.holder(off, int64(len(p)))
+	if h == nil || !h.readNow(p, off) {
+		return false
+	}
+	c.readOn(off, int64(len(p)))
+	return true
+}
+
+// readOn tells the source of a guest's read that did not have to wait: what lies behind it may be wanted next.
+func (c *content) readOn(off, n int64) {
+	o := c.enter()
+	if o == nil {
+		return
+	}
+	defer o.leave()
+	if src := o.src.Load(); src != nil {
+		first, end := blocksOf(off, n)
+		src.ahead.note(c, first, end, false)
+	}
 }
 
 // readNow reads what is in the page cache of a range that is present in the data file.
@@ -319,6 +336,9 @@ func (c *content) tryWriteAt(p []byte, off int64) (bool, error) {
 	}
 	if err := c.failure(); err != nil {
 		return true, err
+	}
+	if o != nil {
+		o.unfetch(first, end)
 	}
 	err := c.data.WriteAt(p, off)
 	c.dirty.Store(true)

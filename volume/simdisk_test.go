@@ -171,10 +171,14 @@ type memParent struct {
 	data    []byte
 	own     *bitmap // nil: the parent has no base
 	reads   atomic.Int64
+	guests  atomic.Int64 // those of reads that a guest waits for
 	bytes   atomic.Int64
 	asked   atomic.Int64
 	blocked atomic.Pointer[chan struct{}] // closed when the parent answers again
 	why     atomic.Pointer[string]
+	// beforeSums is called before checksums are told; with lies they are wrong.
+	beforeSums func()
+	lies       bool
 }
 
 var _ reader = (*memParent)(nil)
@@ -192,11 +196,14 @@ func (m *memParent) wait(ctx context.Context) error {
 	}
 }
 
-func (m *memParent) read(ctx context.Context, _ class, p []byte, off int64) error {
+func (m *memParent) read(ctx context.Context, who class, p []byte, off int64) error {
 	if err := m.wait(ctx); err != nil {
 		return err
 	}
 	m.reads.Add(1)
+	if who == guestClass {
+		m.guests.Add(1)
+	}
 	m.bytes.Add(int64(len(p)))
 	copy(p, m.data[off:])
 	return nil
@@ -207,12 +214,19 @@ func (m *memParent) extents(ctx context.Context, _ class, metaContext string, of
 		return nil, err
 	}
 	m.asked.Add(1)
+	if metaContext == nbd.ContextSum && m.beforeSums != nil {
+		m.beforeSums()
+	}
 	var out extentList
 	for b := off / blockSize; b*blockSize < off+n; b++ {
 		var flags uint32
 		switch {
 		case metaContext == nbd.ContextPresent && (m.own == nil || m.own.get(b)):
 			flags = nbd.FlagPresent
+		case metaContext == nbd.ContextSum:
+			if flags = sumOf(m.data[b*blockSize : (b+1)*blockSize]); m.lies {
+				flags++
+			}
 		case metaContext == nbd.ContextAllocation && isZero(m.data[b*blockSize:(b+1)*blockSize]):
 			flags = nbd.FlagHole | nbd.FlagZero
 		}
@@ -276,7 +290,9 @@ func (s *simLayer) openOn(live *bitmap, data file) error {
 		return err
 	}
 	if s.parent != nil {
-		o.src.Store(newSource(s.parent, s.size, s.base != nil, 30*time.Second, newBudget()))
+		src := newSource(s.parent, s.size, s.base != nil, 30*time.Second, newBudget())
+		src.ahead.stop() // a crash at the k-th operation wants the same operations each time
+		o.src.Store(src)
 	}
 	return nil
 }

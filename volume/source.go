@@ -19,6 +19,8 @@ type class int
 const (
 	guestClass class = iota
 	hydrationClass
+	// aheadClass is for what a guest may read next.
+	aheadClass
 )
 
 // reader is a parent that can be asked. A call waits while the parent cannot be reached, until its context ends.
@@ -50,6 +52,7 @@ type source struct {
 	budget *budget
 	chunks []chunk
 	flying flying
+	ahead  ahead
 	copied atomic.Int64
 	rate   meter
 	// waiting counts requests of guests that wait for the parent now.
@@ -58,8 +61,10 @@ type source struct {
 
 func newSource(from reader, size int64, based bool, wait time.Duration, b *budget) *source {
 	blocks := size / blockSize
-	return &source{from: from, based: based, blocks: blocks, wait: wait, budget: b,
+	s := &source{from: from, based: based, blocks: blocks, wait: wait, budget: b,
 		chunks: make([]chunk, (blocks+chunkBlocks-1)/chunkBlocks)}
+	s.ahead.init()
+	return s
 }
 
 // chunk is what is known of one part of the layer.
@@ -245,7 +250,7 @@ func (s *source) ask(ctx context.Context, who class, metaContext string, first, 
 
 // materialize makes every block of [first, end) present that comes from the parent. For a guest it waits at most src.wait.
 func (c *content) materialize(ctx context.Context, o *overlay, src *source, first, end int64, who class) error {
-	if who == hydrationClass {
+	if who != guestClass {
 		return c.fetchAbsent(ctx, o, src, first, end, who)
 	}
 	return c.forGuest(ctx, src, first, func(ctx context.Context) error {
@@ -369,5 +374,5 @@ func (c *content) fetchBlocks(ctx context.Context, o *overlay, src *source, firs
 		return err
 	}
 	src.count(int64(len(buf)))
-	return c.keep(o, first, buf)
+	return c.keepFrom(o, first, buf, o.fetched)
 }

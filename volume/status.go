@@ -32,6 +32,7 @@ func (l *layer) status() (drover.LayerStatus, error) {
 	if f := l.filledOnce(); f != nil {
 		s.Hydration = f.hydration(f.meta())
 	}
+	s.Verification = l.verification(m)
 	return s, errors.Join(err, c.close())
 }
 

@@ -125,12 +125,21 @@ func stripesOf(first, end int64, do func(i int64)) {
 
 // write does what writes p at the offset, and keeps the sums right. p must not change meanwhile.
 func (s *sums) write(p []byte, off int64, do func() error) error {
-	if s == nil || s.gone.Load() {
+	if s == nil {
 		return do()
 	}
 	first, end := blocksOf(off, int64(len(p)))
-	s.lock(first, end)
+	s.lock(first, end) // also when the file is gone: others rely on it that nobody writes
 	defer s.unlock(first, end)
+	return s.writeLocked(p, off, do)
+}
+
+// writeLocked is write for those who hold the stripes of the blocks.
+func (s *sums) writeLocked(p []byte, off int64, do func() error) error {
+	if s.gone.Load() {
+		return do()
+	}
+	first, end := blocksOf(off, int64(len(p)))
 	if err := s.begin(first, end); err != nil {
 		return err
 	}
@@ -143,12 +152,15 @@ func (s *sums) write(p []byte, off int64, do func() error) error {
 
 // change does what changes n bytes at the offset in a way that the sums cannot follow: they become unknown.
 func (s *sums) change(off, n int64, do func() error) error {
-	if s == nil || s.gone.Load() || n == 0 {
+	if s == nil || n == 0 {
 		return do()
 	}
 	first, end := blocksOf(off, n)
 	s.lock(first, end)
 	defer s.unlock(first, end)
+	if s.gone.Load() {
+		return do()
+	}
 	if err := s.begin(first, end); err != nil {
 		return err
 	}
@@ -337,7 +349,11 @@ func (s *sums) close() error {
 	if s == nil {
 		return nil
 	}
-	s.gone.Store(true)
+	s.filling.Lock()
+	s.lock(0, sumStripes*sumGroup)
+	s.gone.Store(true) // for those who look for unknown sums just now
+	s.unlock(0, sumStripes*sumGroup)
+	s.filling.Unlock()
 	return s.store.close()
 }
 

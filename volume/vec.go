@@ -110,8 +110,13 @@ func (c *content) directRead(off, n int64) vecFile {
 
 // tryReadVec reads what is in the page cache.
 func (c *content) tryReadVec(iov [][]byte, off int64) bool {
-	f := c.directRead(off, vecLen(iov))
-	return f != nil && f.TryReadVec(iov, off)
+	n := vecLen(iov)
+	f := c.directRead(off, n)
+	if f == nil || !f.TryReadVec(iov, off) {
+		return false
+	}
+	c.readOn(off, n)
+	return true
 }
 
 // tryWriteVec writes to present blocks, into the page cache.
@@ -129,6 +134,9 @@ func (c *content) tryWriteVec(iov [][]byte, off int64) (bool, error) {
 	if err := c.failure(); err != nil {
 		return true, err
 	}
+	if o != nil {
+		o.unfetch(first, end)
+	}
 	err := f.WriteVec(iov, off)
 	c.dirty.Store(true)
 	if o != nil {
@@ -144,6 +152,7 @@ const bounceSize = 1 << 20
 func (c *content) ReadVec(ctx context.Context, iov [][]byte, off int64) error {
 	n := vecLen(iov)
 	if f := c.directRead(off, n); f != nil {
+		c.readOn(off, n)
 		return ioError(c.name, "read", f.ReadVec(iov, off))
 	}
 	return bounce(iov, func(buf []byte, at int64) error { return c.ReadAt(ctx, buf, off+at) }, func(buf, p []byte) int { return copy(p, buf) }, nil)

@@ -70,7 +70,7 @@ func (p *pool) resumeVhost() error {
 			continue
 		}
 		if _, err := p.serveVhost(l, epoch); err != nil {
-			return err
+			l.log.Error("layer is not served over vhost-user-blk", "err", err) // no reason to keep the others from their VMs
 		}
 	}
 	return nil

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"bytes"
+	"encoding/binary"
 	"os"
 	"testing"
 
@@ -213,4 +214,30 @@ func TestVhostSocketsHaveShortPaths(t *testing.T) {
 			t.Error("the path is not that of layer and epoch")
 		}
 	}
+}
+
+// A layer that grows tells the guest that uses it.
+func TestVhostTellsOfANewSize(t *testing.T) {
+	cfg := must[Config](t)(prepareHost(t, newCA(t), "h1").cfg.withDefaults())
+	unlock := must[func() error](t)(lockDirs(cfg))
+	defer func() { noErr(t, unlock()) }()
+	p := must[*pool](t)(openPool(cfg, dialTLS(cfg.TLSDir)))
+	defer func() { noErr(t, p.close()) }()
+	noErr(t, p.resumeVhost())
+	must[*layer](t)(p.createLayer(t.Context(), drover.LayerSpec{ID: "vol_a", Disk: "vol_a", Size: drover.MiB}))
+	a := must[drover.Attachment](t)(p.open(t.Context(), "vol_a", 1))
+	f := vhosttest.NewFrontend(vhosttest.NewGuest(t, 64))
+	noErr(t, f.Dial(a.VhostSocket))
+	f.Begin(0)
+	sectors := func() uint64 {
+		return binary.LittleEndian.Uint64(f.Ask(vhosttest.GetConfig, append(vhosttest.Pair(0, 60), 0, 0, 0, 0))[12:])
+	}
+	if n := sectors(); n != 2048 {
+		t.Errorf("%d sectors", n)
+	}
+	noErr(t, must[*layer](t)(p.find("vol_a")).resized(2*drover.MiB))
+	if n := sectors(); n != 4096 {
+		t.Errorf("%d sectors after it has grown", n)
+	}
+	f.Detach()
 }

@@ -36,6 +36,8 @@ type guestVM struct {
 	dir  string
 	spec drover.VMSpec
 	d    *qemu.Driver
+	// writers is how many of the guest's processes write.
+	writers int
 }
 
 const vmID drover.MachineID = "0123456789abcd"
@@ -43,7 +45,7 @@ const vmID drover.MachineID = "0123456789abcd"
 // newGuestVM makes the layers of a machine that runs a script, which has the console as its output.
 func newGuestVM(t *testing.T, transport drover.Transport, script string) *guestVM {
 	t.Helper()
-	v := &guestVM{t: t, host: newProcessHost(t, prepareHost(t, newCA(t), "h1")), dir: shortDir(t)}
+	v := &guestVM{t: t, host: newProcessHost(t, prepareHost(t, newCA(t), "h1")), dir: shortDir(t), writers: 4}
 	v.host.start()
 	root := v.rootImage(script)
 	v.spec = drover.VMSpec{Machine: vmID, CPUs: 1, MemoryMB: 192, MAC: vmID.MAC(), ConfigPath: filepath.Join(v.dir, "config"),
@@ -63,6 +65,12 @@ func newGuestVM(t *testing.T, transport drover.Transport, script string) *guestV
 		} else {
 			v.spec.Volumes = []drover.Attachment{must[drover.Attachment](t)(a.Over(transport))}
 		}
+	}
+	// More disks, attached in both ways: the firmware once ran over those of a VM that had two.
+	for i, t := range []drover.Transport{drover.TransportNBD, drover.TransportVhost} {
+		id := drover.LayerID(fmt.Sprintf("vol_more%d", i))
+		v.host.create(id, drover.MiB)
+		v.spec.Volumes = append(v.spec.Volumes, must[drover.Attachment](v.t)(must[drover.Attachment](v.t)(v.host.Open(v.t.Context(), id, 1)).Over(t)))
 	}
 	v.d = v.driver("vm")
 	return v
@@ -142,7 +150,7 @@ func (v *guestVM) last(writer int) (last int) {
 // goesOn waits until every writer has written some more blocks.
 func (v *guestVM) goesOn() {
 	v.t.Helper()
-	for n := range 4 {
+	for n := range v.writers {
 		v.await(fmt.Sprintf("wrote %d %d.", n, v.last(n)+4))
 	}
 }
@@ -158,7 +166,7 @@ func (v *guestVM) intact(vm *qemu.VM) {
 		}
 	}
 	c := v.host.dial("vol_0123456789abcdef")
-	for n := range 4 {
+	for n := range v.writers {
 		for i := range v.last(n) + 1 {
 			got := make([]byte, 4096)
 			noErr(v.t, c.ReadAt(v.t.Context(), got, int64(n*1000+i)*4096))

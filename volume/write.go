@@ -18,6 +18,7 @@ func (c *content) WriteAt(ctx context.Context, p []byte, off int64, fua bool) er
 	defer o.leave()
 	first, end := blocksOf(off, int64(len(p)))
 	if o.present.all(first, end) {
+		o.unfetch(first, end)
 		err := c.data.WriteAt(p, off)
 		o.touch(first, end)
 		return c.written(ctx, fua, err)
@@ -26,6 +27,7 @@ func (c *content) WriteAt(ctx context.Context, p []byte, off int64, fua bool) er
 		return err
 	}
 	unlock := o.locks.lock(first, end)
+	o.unfetch(first, end)
 	err := c.writeLocked(o, p, off, first, end)
 	unlock()
 	return c.written(ctx, fua, err)
@@ -80,6 +82,7 @@ func (c *content) clearRange(ctx context.Context, off, n int64, fua bool, do fun
 	defer o.leave()
 	first, end := blocksOf(off, n)
 	if o.present.all(first, end) {
+		o.unfetch(first, end)
 		err := do(off, n)
 		o.touch(first, end)
 		return c.written(ctx, fua, err)
@@ -88,6 +91,7 @@ func (c *content) clearRange(ctx context.Context, off, n int64, fua bool, do fun
 		return err
 	}
 	unlock := o.locks.lock(first, end)
+	o.unfetch(first, end)
 	err := do(off, n)
 	if err == nil {
 		o.mark(first, end)
@@ -133,12 +137,17 @@ func (c *content) copyUp(ctx context.Context, o *overlay, block int64) error {
 // keep stores blocks that were read from elsewhere, except those that became present meanwhile: whatever made them so is newer.
 // Blocks of zeroes are marked and not written.
 func (c *content) keep(o *overlay, first int64, data []byte) error {
+	return c.keepFrom(o, first, data, nil)
+}
+
+// keepFrom is keep that remembers in from which blocks it stored.
+func (c *content) keepFrom(o *overlay, first int64, data []byte, from *bitmap) error {
 	end := first + int64(len(data))/blockSize
 	unlock := o.locks.lock(first, end)
 	defer unlock()
 	for b := o.present.next(first, end, false); b < end; {
 		stop := o.present.next(b, end, true)
-		if err := c.keepRun(o, b, data[(b-first)*blockSize:(stop-first)*blockSize]); err != nil {
+		if err := c.keepRun(o, b, data[(b-first)*blockSize:(stop-first)*blockSize], from); err != nil {
 			return err
 		}
 		b = o.present.next(stop, end, false)
@@ -147,7 +156,7 @@ func (c *content) keep(o *overlay, first int64, data []byte) error {
 }
 
 // keepRun stores absent blocks, run by run of what is not zeroes.
-func (c *content) keepRun(o *overlay, first int64, data []byte) error {
+func (c *content) keepRun(o *overlay, first int64, data []byte, from *bitmap) error {
 	n := int64(len(data)) / blockSize
 	for b := int64(0); b < n; {
 		zero := isZero(data[b*blockSize : (b+1)*blockSize])
@@ -161,6 +170,9 @@ func (c *content) keepRun(o *overlay, first int64, data []byte) error {
 			if err != nil {
 				return errors.Join(ioError(c.name, "fill", err), c.emptyAbsent(o, first+b, first+stop))
 			}
+		}
+		if from != nil { // before anybody can write there without the lock, and say so
+			from.set(first+b, first+stop)
 		}
 		o.mark(first+b, first+stop)
 		b = stop

@@ -121,6 +121,7 @@ func newAgent(ctx context.Context, p process, parts agentParts) (*host.Agent, er
 		BootTimeout:    time.Duration(p.conf.BootTimeout),
 		Log:            p.log,
 		Faults:         p.faults,
+		DiskTransport:  p.conf.DiskTransport,
 	})
 }
 

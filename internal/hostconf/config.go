@@ -76,6 +76,9 @@ type Config struct {
 	BootTimeout drover.Duration `json:"boot_timeout,omitempty"`
 	// Network is how machines are linked: "taps", "user" (the VMM's user networking), or empty for taps where they can be made.
 	Network string `json:"network,omitempty"`
+	// DiskTransport is how the disks of machines are attached that leave it to the host: "nbd", "vhost-user-blk", or "auto" for the faster
+	// one. Default: auto.
+	DiskTransport drover.Transport `json:"disk_transport,omitempty"`
 	// ImageProxy is the HTTP proxy through which registries are reached. Default: as the environment says.
 	ImageProxy string `json:"image_proxy,omitempty"`
 	// ObjectStore is where snapshots are kept. Default: the fleet's bus.
@@ -171,6 +174,7 @@ func (c *Config) check() []string {
 	wrong(slices.Contains([]string{"", CompressionAuto, CompressionOff}, c.LinkCompression),
 		"link_compression: %q is not %s or %s", c.LinkCompression, CompressionAuto, CompressionOff)
 	wrong(slices.Contains([]string{"", NetworkTaps, NetworkUser}, c.Network), "network: %q is not %s or %s", c.Network, NetworkTaps, NetworkUser)
+	wrong(drover.ValidTransport(c.DiskTransport), "disk_transport: %q is not %s, %s or %s", c.DiskTransport, drover.TransportAuto, drover.TransportNBD, drover.TransportVhost)
 	if c.ImageProxy != "" {
 		parsed, err := url.Parse(c.ImageProxy)
 		wrong(err == nil && parsed.Scheme == "http" && parsed.Host != "", "image_proxy: %q is not an address such as http://10.0.0.1:3128", c.ImageProxy)
