@@ -120,10 +120,15 @@ func TestFaultPointsAreAllNamed(t *testing.T) {
 		everyVolumeOrder(b, testVolume.ID)
 		f := newForker(b, a)
 		export := insist[drover.Export](b, drover.OrderVolumeFork, f.req)
-		b.layers[export.Layer].status.State = drover.LayerReady // so that there is something to slow down
+		state := func(to drover.LayerState) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			b.layers[export.Layer].status.State = to
+		}
+		state(drover.LayerReady) // so that there is something to slow down
 		insist[drover.LayerStatus](a, drover.OrderVolumeCreate, drover.VolumeRequest{Volume: f.volume, Parent: &export})
 		insist[drover.LayerStatus](a, drover.OrderVolumeHydration, drover.HydrationRequest{Volume: testFork})
-		b.layers[export.Layer].status.State = drover.LayerFrozen
+		state(drover.LayerFrozen)
 		pass(3 * fillEvery)
 		if err := f.end(); err != nil {
 			t.Fatal(err)

@@ -201,6 +201,8 @@ type retiredRecord struct {
 	Disk        drover.DiskID      `json:"disk"`
 	Migration   drover.MigrationID `json:"migration,omitempty"`
 	DeleteAfter time.Time          `json:"delete_after"`
+	// Wipe: it is made unreadable first. An encrypted one is so when its key is gone.
+	Wipe bool `json:"wipe,omitempty"`
 }
 
 // endedMove remembers a migration that this host is done with, so that a late order for it does nothing.

@@ -120,7 +120,7 @@ func (a *Agent) sweepRetired(ctx context.Context) error {
 	})
 	for _, r := range due {
 		a.hit("host.sweep.before-delete")
-		if derr := a.deleteLayer(ctx, r.Layer); derr != nil {
+		if derr := a.discardLayer(ctx, r.Layer, r.Wipe); derr != nil {
 			err = errors.Join(err, derr)
 			continue
 		}
