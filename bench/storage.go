@@ -27,7 +27,8 @@ type daemon struct {
 	cmd     *exec.Cmd
 }
 
-func startDaemon(ctx context.Context, s setup, id string) (*daemon, error) {
+// startDaemon starts a daemon. tune may change its configuration.
+func startDaemon(ctx context.Context, s setup, id string, tune ...func(*hostconf.Config)) (*daemon, error) {
 	dir := filepath.Join(s.dir, id)
 	address, err := freeAddress()
 	if err != nil {
@@ -42,6 +43,9 @@ func startDaemon(ctx context.Context, s setup, id string) (*daemon, error) {
 	}
 	if err := fleetca.IssueHost(ca, conf.TLSDir, conf.ID, []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil); err != nil {
 		return nil, err
+	}
+	for _, change := range tune {
+		change(&conf)
 	}
 	path := filepath.Join(dir, "host.json")
 	if err := errors.Join(os.MkdirAll(conf.DataDir, 0o700), os.MkdirAll(conf.RunDir, 0o700), hostconf.Save(path, conf)); err != nil {
