@@ -51,7 +51,9 @@ type Snapshot struct {
 	TakenAt   time.Time `json:"taken_at,omitzero"`
 	CreatedAt time.Time `json:"created_at"`
 	DoneAt    time.Time `json:"done_at,omitzero"`
-	Problem   *Error    `json:"problem,omitempty"`
+	// Upload is how far its way into the object store is, as last heard of its host, while it is created.
+	Upload  *Upload `json:"upload,omitempty"`
+	Problem *Error  `json:"problem,omitempty"`
 }
 
 // SnapshotSource says what a new layer is filled from.

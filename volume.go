@@ -117,6 +117,8 @@ type Hydration struct {
 	TotalKnown bool  `json:"total_known"`
 	// Copied is the data that came over the network, by the background copy and by reads of the guest.
 	Copied Bytes `json:"copied"`
+	// Wire is how many bytes carried that data: fewer than Copied where the link compresses.
+	Wire Bytes `json:"wire,omitempty"`
 	// Skipped is the data that needed no copy because the guest overwrote or discarded it first.
 	Skipped Bytes `json:"skipped"`
 	// BytesPerSecond is the rate of the last seconds.

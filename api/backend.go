@@ -37,13 +37,36 @@ type Backend interface {
 	CreateVolume(ctx context.Context, req fleet.CreateVolume) (fleet.VolumeView, error)
 	Volumes(ctx context.Context, app drover.AppName) ([]fleet.VolumeView, error)
 	Volume(ctx context.Context, app drover.AppName, id drover.VolumeID) (fleet.VolumeView, error)
-	// DestroyVolume is refused with Precondition while a machine has the volume.
+	// DestroyVolume is refused with Precondition while a machine has the volume. UndeleteVolume takes it back until the volume's WipeAt.
 	DestroyVolume(ctx context.Context, app drover.AppName, id drover.VolumeID) (fleet.VolumeView, error)
+	UndeleteVolume(ctx context.Context, app drover.AppName, id drover.VolumeID) (fleet.VolumeView, error)
+	// DestroyedVolumes lists those that can be brought back.
+	DestroyedVolumes(ctx context.Context, app drover.AppName) ([]fleet.VolumeView, error)
+	UpdateVolume(ctx context.Context, req fleet.UpdateVolume) (fleet.VolumeView, error)
+	ExtendVolume(ctx context.Context, req fleet.ExtendVolume) (fleet.Extended, error)
+	// VerifyVolume begins a verification, or answers how far the one is that runs. Volume has the newest in its Layer.
+	VerifyVolume(ctx context.Context, req fleet.VerifyVolume) (drover.Verification, error)
+	// SetHydration is refused with Precondition for a volume that does not hydrate.
+	SetHydration(ctx context.Context, req fleet.SetHydration) (fleet.VolumeView, error)
+
+	// CreateSnapshot answers when the moment is past; Snapshot tells how far the way into the object store is.
+	CreateSnapshot(ctx context.Context, req fleet.CreateSnapshot) (drover.Snapshot, error)
+	// Snapshots lists those of a volume, or of all volumes of the app, those that are gone too, when it is empty.
+	Snapshots(ctx context.Context, app drover.AppName, volume drover.VolumeID) ([]drover.Snapshot, error)
+	Snapshot(ctx context.Context, app drover.AppName, id drover.SnapshotID) (drover.Snapshot, error)
+	DeleteSnapshot(ctx context.Context, app drover.AppName, id drover.SnapshotID) (drover.Snapshot, error)
 
 	Hosts(ctx context.Context) ([]drover.HostInfo, error)
 	Host(ctx context.Context, id drover.HostID) (drover.HostInfo, error)
 	HostLayers(ctx context.Context, id drover.HostID) ([]drover.LayerStatus, error)
 	HostMachines(ctx context.Context, id drover.HostID) ([]fleet.MachineView, error)
+	// SetStorage sets what holds for a host's storage as a whole; HostInfo.Storage has it then.
+	SetStorage(ctx context.Context, host drover.HostID, settings drover.StorageSettings) (drover.StorageSettings, error)
+
+	// Keyring describes the keys of volumes; Precondition where the fleet does not keep them itself.
+	Keyring(ctx context.Context) (drover.Keyring, error)
+	// RotateKeys makes a new fleet key. Conflict when another rotation began just now.
+	RotateKeys(ctx context.Context) (drover.Keyring, error)
 
 	MoveMachine(ctx context.Context, req fleet.Move) (drover.Migration, error)
 	Migrations(ctx context.Context) ([]drover.Migration, error)

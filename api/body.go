@@ -23,28 +23,34 @@ const (
 // readBody reads the body into the value that v points to. An empty body is an error unless it is optional. Errors are Invalid; they
 // say where the JSON is malformed, or which field is of the wrong type.
 func readBody(w http.ResponseWriter, r *http.Request, v any, optional bool) error {
+	_, err := readInto(w, r, v, optional)
+	return err
+}
+
+// readInto is readBody that also returns the body; nil for one that was left out.
+func readInto(w http.ResponseWriter, r *http.Request, v any, optional bool) ([]byte, error) {
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
-		return bodyError(r, err)
+		return nil, bodyError(r, err)
 	}
 	raw = bytes.TrimSpace(raw)
 	if len(raw) == 0 {
 		if optional {
-			return nil
+			return nil, nil
 		}
-		return drover.Errorf(drover.Invalid, "the request has no body; expected a JSON object").
+		return nil, drover.Errorf(drover.Invalid, "the request has no body; expected a JSON object").
 			WithHint("GET /v1/openapi.json describes every request")
 	}
 	if err := wellFormed(raw); err != nil {
-		return err
+		return nil, err
 	}
 	if err := checkShape("", raw, reflect.TypeOf(v).Elem()); err != nil {
-		return err
+		return nil, err
 	}
 	if err := json.Unmarshal(raw, v); err != nil {
-		return typeError(err)
+		return nil, typeError(err)
 	}
-	return nil
+	return raw, nil
 }
 
 func bodyError(r *http.Request, err error) error {

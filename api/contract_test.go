@@ -59,8 +59,13 @@ func TestEveryOperationOfTheDocument(t *testing.T) {
 	s.want(200, "POST", "/v1/operator/migrations/"+string(migration.ID)+"/abort", "")
 	s.want(200, "GET", "/v1/operator/hosts", "")
 	s.want(200, "GET", "/v1/operator/hosts/h1", "")
+	s.want(200, "GET", "/v1/operator/keys", "")
+	s.want(200, "POST", "/v1/operator/keys/rotate", "")
 	s.want(200, "GET", "/v1/operator/hosts/h1/layers", "")
 	s.want(200, "GET", "/v1/operator/hosts/h1/machines", "")
+
+	s.want(200, "PUT", "/v1/operator/hosts/h1/storage", `{"hydration_limit":1048576,"stall_after":"90s"}`)
+	everyOperationOfVolumes(s, backend, "/v1/apps/ledger/volumes/"+string(volume.ID), volume.ID)
 
 	s.want(200, "POST", path+"/stop", `{"id":"x","signal":"SIGTERM","timeout":"0s"}`)
 	s.want(200, "DELETE", path+"?kill=true", "")
@@ -68,6 +73,8 @@ func TestEveryOperationOfTheDocument(t *testing.T) {
 	s.want(200, "GET", "/v1/apps/ledger/volumes", "")
 	s.want(200, "GET", "/v1/apps/ledger/volumes/"+string(volume.ID), "")
 	s.want(200, "DELETE", "/v1/apps/ledger/volumes/"+string(volume.ID), "")
+	s.want(200, "GET", "/v1/apps/ledger/volumes?deleted=true", "")
+	s.want(200, "POST", "/v1/apps/ledger/volumes/"+string(volume.ID)+"/undelete", "")
 	s.want(201, "POST", "/v1/apps", `{"name":"gone"}`)
 	s.want(202, "DELETE", "/v1/apps/gone", "")
 	s.want(200, "GET", "/v1/healthz", "")
@@ -92,12 +99,34 @@ func TestEveryOperationOfTheDocument(t *testing.T) {
 			}
 		}
 	}
-	if operations < 30 {
+	if operations < 42 {
 		t.Errorf("the document has %d operations only", operations)
 	}
-	if s.published != nil && len(s.seenPublished) < 18 {
+	if s.published != nil && len(s.seenPublished) < 22 {
 		t.Errorf("only %d operations were held against the published document: %v", len(s.seenPublished), s.seenPublished)
 	}
+}
+
+// everyOperationOfVolumes asks what there is to ask of a volume that lives, and of its snapshots.
+func everyOperationOfVolumes(s *server, backend *apitest.Backend, path string, id drover.VolumeID) {
+	s.tb.Helper()
+	s.want(200, "PUT", path, `{"snapshot_retention":7,"auto_backup_enabled":null,"limits":{"iops":500}}`)
+	s.want(200, "PUT", path+"/extend", `{"size_gb":3}`)
+	s.want(200, "POST", path+"/verify", "")
+	s.want(200, "GET", path+"/verify", "")
+	snapshot := decode[apiv1.Snapshot](s.tb, s.want(200, "POST", path+"/snapshots", ""))
+	s.want(200, "GET", path+"/snapshots", "")
+	s.want(200, "GET", "/v1/apps/ledger/snapshots", "")
+	s.want(200, "GET", path+"/snapshots/"+string(snapshot.ID), "")
+	backend.ChangeSnapshot(snapshot.ID, func(s *drover.Snapshot) {
+		s.State, s.Upload, s.Problem = drover.SnapshotCreating, &drover.Upload{Snapshot: s.ID, Total: 5, Read: 1}, drover.Errorf(drover.Unavailable, "the store is away")
+	})
+	s.want(200, "GET", path+"/snapshots/"+string(snapshot.ID), "")
+	backend.ChangeVolume(id, func(v *fleet.VolumeView) {
+		v.Hydration = &drover.Hydration{Total: 5, TotalKnown: true, BytesPerSecond: 1}
+	})
+	s.want(200, "PUT", path+"/hydration", `{"limit":1048576,"paused":true}`)
+	s.want(200, "DELETE", path+"/snapshots/"+string(snapshot.ID), "")
 }
 
 // TestEveryPathOfTheDocumentRefusesOtherMethods: a path that the table has answers 405 with the methods that it has.
@@ -108,7 +137,7 @@ func TestEveryPathOfTheDocumentRefusesOtherMethods(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, item := range doc.Paths.Map() {
-		path = strings.NewReplacer("{app_name}", "a", "{machine_id}", "m", "{volume_id}", "v", "{host_id}", "h", "{migration_id}", "g").Replace(path)
+		path = strings.NewReplacer("{app_name}", "a", "{machine_id}", "m", "{volume_id}", "v", "{host_id}", "h", "{migration_id}", "g", "{snapshot_id}", "s").Replace(path)
 		w := s.want(405, "PATCH", "/v1"+path, "")
 		if allow := w.Header().Get("Allow"); len(strings.Split(allow, ", ")) != len(item.Operations()) {
 			t.Errorf("%s: Allow is %q, and the document has %d methods", path, allow, len(item.Operations()))
@@ -169,7 +198,7 @@ func TestMachineFormHasWhatClientsDereference(t *testing.T) {
 func TestListsAreNeverNull(t *testing.T) {
 	s := newServer(t, api.Config{Backend: apitest.New()})
 	s.want(201, "POST", "/v1/apps", `{"app_name":"ledger"}`)
-	for _, path := range []string{"/v1/apps/ledger/machines", "/v1/apps/ledger/volumes", "/v1/operator/migrations", "/v1/operator/hosts/h2/layers",
+	for _, path := range []string{"/v1/apps/ledger/machines", "/v1/apps/ledger/volumes", "/v1/apps/ledger/volumes?deleted=1", "/v1/apps/ledger/snapshots", "/v1/operator/migrations", "/v1/operator/hosts/h2/layers",
 		"/v1/operator/hosts/h2/machines"} {
 		if got := strings.TrimSpace(s.want(200, "GET", path, "").Body.String()); got != "[]" {
 			t.Errorf("%s: %s", path, got)

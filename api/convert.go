@@ -92,28 +92,6 @@ func checkForms(v fleet.MachineView) []drover.CheckStatus {
 	return forms
 }
 
-func volumeForm(v fleet.VolumeView) apiv1.Volume {
-	vol := v.Volume
-	return apiv1.Volume{
-		ID:                vol.ID,
-		Name:              vol.Name,
-		App:               vol.App,
-		State:             vol.State,
-		Region:            vol.Region,
-		SizeGB:            int((vol.Size + drover.GiB - 1) / drover.GiB),
-		Size:              vol.Size,
-		Zone:              string(vol.Host),
-		Host:              vol.Host,
-		AttachedMachineID: vol.Machine,
-		CreatedAt:         vol.CreatedAt,
-		HostStatus:        hostStatus(v.HostStatus),
-		BlockSize:         int(drover.BlockSize),
-		Blocks:            int64(vol.Size / drover.BlockSize),
-		Epoch:             vol.Epoch,
-		Hydration:         v.Hydration,
-	}
-}
-
 func hostForm(h drover.HostInfo) drover.HostInfo {
 	if h.Roles == nil {
 		h.Roles = []drover.Role{}

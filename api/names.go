@@ -10,6 +10,7 @@ import (
 func validMachineID(s string) bool   { return hexDigits(s, "", 14) }
 func validVolumeID(s string) bool    { return hexDigits(s, "vol_", 16) }
 func validMigrationID(s string) bool { return hexDigits(s, "mig_", 16) }
+func validSnapshotID(s string) bool  { return hexDigits(s, "vs_", 16) }
 
 func hexDigits(s, prefix string, digits int) bool {
 	if len(s) != len(prefix)+digits || s[:len(prefix)] != prefix {
@@ -64,6 +65,14 @@ func volumeID(c *call) (drover.VolumeID, error) {
 		return "", drover.Errorf(drover.NotFound, "volume not found: %q is not a volume ID, which is \"vol_\" and 16 digits from 0 to f", id)
 	}
 	return drover.VolumeID(id), nil
+}
+
+func snapshotID(c *call) (drover.SnapshotID, error) {
+	id := c.r.PathValue("snapshot_id")
+	if !validSnapshotID(id) {
+		return "", drover.Errorf(drover.NotFound, "snapshot not found: %q is not a snapshot ID, which is \"vs_\" and 16 digits from 0 to f", id)
+	}
+	return drover.SnapshotID(id), nil
 }
 
 func hostID(c *call) (drover.HostID, error) {

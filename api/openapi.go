@@ -38,7 +38,8 @@ func document(version string, routes []route) ([]byte, error) {
 			"title":   "Drover",
 			"version": version,
 			"description": "Apps, machines and volumes under the paths of the Machines API, and the operator's API for hosts and migrations. " +
-				"Unknown fields of requests are ignored, but in a machine's config: there they are kept. Durations are text such as \"5s\". " +
+				"Unknown fields of requests are ignored, but in a machine's config: there they are kept, and in requests about volumes: there they are " +
+				"refused. Durations are text such as \"5s\". " +
 				"Every answer names its request in the header " + apiv1.RequestIDHeader + ". 502 and 503 are never answered.",
 		},
 		"servers":    []object{{"url": prefix}},

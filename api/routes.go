@@ -49,6 +49,7 @@ func routes() []route {
 	all = append(all, machineRoutes()...)
 	all = append(all, actionRoutes()...)
 	all = append(all, volumeRoutes()...)
+	all = append(all, snapshotRoutes()...)
 	all = append(all, operatorRoutes()...)
 	return append(all,
 		route{method: "GET", path: "/healthz", id: "Health", summary: "Tell that the API answers", access: public,
@@ -120,19 +121,6 @@ func actionRoutes() []route {
 	}
 }
 
-func volumeRoutes() []route {
-	return []route{
-		{method: "GET", path: "/apps/{app_name}/volumes", id: "Volumes_list", summary: "List an app's volumes", access: tenants,
-			status: http.StatusOK, response: []apiv1.Volume{}, handle: (*handler).listVolumes},
-		{method: "POST", path: "/apps/{app_name}/volumes", id: "Volumes_create", summary: "Create a blank volume", access: tenants,
-			request: apiv1.CreateVolumeRequest{}, status: http.StatusOK, response: apiv1.Volume{}, handle: (*handler).createVolume},
-		{method: "GET", path: "/apps/{app_name}/volumes/{volume_id}", id: "Volumes_get_by_id", summary: "Show a volume", access: tenants,
-			status: http.StatusOK, response: apiv1.Volume{}, handle: (*handler).showVolume},
-		{method: "DELETE", path: "/apps/{app_name}/volumes/{volume_id}", id: "Volume_delete", summary: "Destroy a volume that no machine has, and its data",
-			access: tenants, status: http.StatusOK, response: apiv1.Volume{}, handle: (*handler).destroyVolume},
-	}
-}
-
 func operatorRoutes() []route {
 	return []route{
 		{method: "GET", path: "/operator/hosts", id: "Hosts_list", summary: "List the hosts", access: operators,
@@ -143,6 +131,12 @@ func operatorRoutes() []route {
 			status: http.StatusOK, response: []drover.LayerStatus{}, handle: (*handler).hostLayers},
 		{method: "GET", path: "/operator/hosts/{host_id}/machines", id: "Hosts_machines", summary: "List the machines on a host, of every app",
 			access: operators, status: http.StatusOK, response: []apiv1.Machine{}, handle: (*handler).hostMachines},
+		{method: "GET", path: "/operator/keys", id: "Keys_list", summary: "Describe the keys of volumes, and the fleet key that they are wrapped with",
+			access: operators, status: http.StatusOK, response: drover.Keyring{}, handle: (*handler).listKeys},
+		{method: "POST", path: "/operator/keys/rotate", id: "Keys_rotate", summary: "Wrap all keys of volumes with a new fleet key", access: operators,
+			status: http.StatusOK, response: drover.Keyring{}, handle: (*handler).rotateKeys},
+		{method: "PUT", path: "/operator/hosts/{host_id}/storage", id: "Hosts_set_storage", summary: "Set what holds for a host's storage as a whole",
+			access: operators, request: apiv1.StorageRequest{}, status: http.StatusOK, response: drover.StorageSettings{}, handle: (*handler).setStorage},
 		{method: "GET", path: "/operator/migrations", id: "Migrations_list", summary: "List the migrations, newest first", access: operators,
 			query:  []param{{"machine", "string", "only those of the machine"}},
 			status: http.StatusOK, response: []apiv1.Migration{}, handle: (*handler).listMigrations},

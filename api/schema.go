@@ -62,7 +62,11 @@ func words(t reflect.Type) []any {
 	case reflect.TypeFor[drover.Outcome]():
 		return list(drover.Running, drover.Aborting, drover.Aborted, drover.Succeeded)
 	case reflect.TypeFor[drover.VolumeState]():
-		return list(drover.VolumeCreating, drover.VolumeCreated, drover.VolumeHydrating, drover.VolumeDestroying)
+		return list(drover.VolumeCreating, drover.VolumeCreated, drover.VolumeHydrating, drover.VolumeDestroyed, drover.VolumeDestroying)
+	case reflect.TypeFor[drover.SnapshotState]():
+		return list(drover.SnapshotCreating, drover.SnapshotCreated, drover.SnapshotFailed, drover.SnapshotDestroying)
+	case reflect.TypeFor[drover.Severity]():
+		return list(drover.SeverityWarning, drover.SeverityCritical)
 	case reflect.TypeFor[drover.LayerState]():
 		return list(drover.LayerReady, drover.LayerFrozen, drover.LayerImage)
 	case reflect.TypeFor[drover.Role]():

@@ -52,6 +52,7 @@ func benches() []bench {
 		{"nbd", measureNBD},
 		{"hydrate", measureHydration},
 		{"snapshot", measureSnapshots},
+		{"cipher", measureCipher},
 		{"move", measureMoves},
 		{"memory", measureMemory},
 	}

@@ -112,7 +112,7 @@ func (d *daemon) offer(ctx context.Context, layer drover.LayerID, raw string, si
 
 // hydrate fills a new layer from the export, tells how long it took, and removes it.
 func (d *daemon) hydrate(ctx context.Context, id drover.LayerID, from *drover.Export) (status drover.LayerStatus, took time.Duration, err error) {
-	if _, err := d.CreateLayer(ctx, drover.LayerSpec{ID: id, Disk: from.Disk, Size: from.Size, Parent: from}); err != nil {
+	if _, err := d.CreateLayer(ctx, drover.LayerSpec{ID: id, Disk: from.Disk, Size: from.Size, Parent: from, Cipher: from.Cipher}); err != nil {
 		return status, 0, err
 	}
 	began := time.Now()

@@ -12,7 +12,6 @@ import (
 
 const (
 	machinePath   = "/apps/%s/machines/%s"
-	volumePath    = "/apps/%s/volumes/%s"
 	migrationPath = "/operator/migrations/%s"
 )
 
@@ -132,26 +131,6 @@ func (c *Client) Logs(ctx context.Context, app drover.AppName, id drover.Machine
 	return get[apiv1.Logs](ctx, c, query, machinePath+"/logs", app, id)
 }
 
-// Volumes lists an app's volumes, oldest first.
-func (c *Client) Volumes(ctx context.Context, app drover.AppName) ([]apiv1.Volume, error) {
-	return get[[]apiv1.Volume](ctx, c, nil, "/apps/%s/volumes", app)
-}
-
-// Volume returns one volume.
-func (c *Client) Volume(ctx context.Context, app drover.AppName, id drover.VolumeID) (apiv1.Volume, error) {
-	return get[apiv1.Volume](ctx, c, nil, volumePath, app, id)
-}
-
-// CreateVolume makes a blank volume.
-func (c *Client) CreateVolume(ctx context.Context, app drover.AppName, req apiv1.CreateVolumeRequest) (apiv1.Volume, error) {
-	return post[apiv1.Volume](ctx, c, req, "/apps/%s/volumes", app)
-}
-
-// DestroyVolume destroys a volume and its data. Precondition while a machine has it.
-func (c *Client) DestroyVolume(ctx context.Context, app drover.AppName, id drover.VolumeID) (apiv1.Volume, error) {
-	return remove[apiv1.Volume](ctx, c, nil, volumePath, app, id)
-}
-
 // Hosts lists the hosts by ID. Operators only, as everything that follows.
 func (c *Client) Hosts(ctx context.Context) ([]drover.HostInfo, error) {
 	return get[[]drover.HostInfo](ctx, c, nil, "/operator/hosts")
@@ -170,6 +149,11 @@ func (c *Client) HostLayers(ctx context.Context, id drover.HostID) ([]drover.Lay
 // HostMachines lists the machines on a host, of every app.
 func (c *Client) HostMachines(ctx context.Context, id drover.HostID) ([]apiv1.Machine, error) {
 	return get[[]apiv1.Machine](ctx, c, nil, "/operator/hosts/%s/machines", id)
+}
+
+// SetStorage sets what holds for a host's storage as a whole; what is nil stays.
+func (c *Client) SetStorage(ctx context.Context, id drover.HostID, req apiv1.StorageRequest) (drover.StorageSettings, error) {
+	return put[drover.StorageSettings](ctx, c, req, "/operator/hosts/%s/storage", id)
 }
 
 // Move starts a migration of a machine; the fleet chooses the target when it is empty.

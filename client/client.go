@@ -186,7 +186,7 @@ func codeOf(status int) drover.Code {
 	return drover.Internal
 }
 
-// get, post and remove are do with a typed answer.
+// get, post, put and remove are do with a typed answer.
 func get[T any](ctx context.Context, c *Client, query url.Values, format string, args ...any) (T, error) {
 	var out T
 	err := c.do(ctx, http.MethodGet, pathOf(format, args), query, nil, &out)
@@ -196,6 +196,12 @@ func get[T any](ctx context.Context, c *Client, query url.Values, format string,
 func post[T any](ctx context.Context, c *Client, in any, format string, args ...any) (T, error) {
 	var out T
 	err := c.do(ctx, http.MethodPost, pathOf(format, args), nil, in, &out)
+	return out, err
+}
+
+func put[T any](ctx context.Context, c *Client, in any, format string, args ...any) (T, error) {
+	var out T
+	err := c.do(ctx, http.MethodPut, pathOf(format, args), nil, in, &out)
 	return out, err
 }
 

@@ -77,7 +77,8 @@ func TestEveryCall(t *testing.T) {
 	found, err := c.FindVolume(ctx, "", "data")
 	check("FindVolume", found.ID == volume.ID, err)
 	gone, err := c.DestroyVolume(ctx, "ledger", volume.ID)
-	check("DestroyVolume", gone.State == drover.VolumeDestroying, err)
+	check("DestroyVolume", gone.State == drover.VolumeDestroyed, err)
+	everyCallOfVolumes(t, backend, c, volume.ID, check)
 
 	machines, err := c.Machines(ctx, "ledger")
 	check("Machines", len(machines) == 1, err)
@@ -142,6 +143,48 @@ func TestErrorsKeepCodeHintAndField(t *testing.T) {
 			t.Errorf("%s: %+v", code, e)
 		}
 	}
+}
+
+// everyCallOfVolumes goes on with a volume that was destroyed.
+func everyCallOfVolumes(t *testing.T, backend *apitest.Backend, c *client.Client, id drover.VolumeID, check func(string, bool, error)) {
+	t.Helper()
+	ctx := t.Context()
+	destroyed, err := c.DestroyedVolumes(ctx, "ledger")
+	check("DestroyedVolumes", len(destroyed) == 1, err)
+	found, err := c.FindDestroyedVolume(ctx, "", "data")
+	check("FindDestroyedVolume", found.ID == id, err)
+	back, err := c.UndeleteVolume(ctx, "ledger", id)
+	check("UndeleteVolume", back.State == drover.VolumeCreated, err)
+	days, iops := 9, 500
+	updated, err := c.UpdateVolume(ctx, "ledger", id, apiv1.UpdateVolumeRequest{SnapshotRetention: &days, Limits: &apiv1.LimitsRequest{IOPS: &iops}})
+	check("UpdateVolume", updated.SnapshotRetention == 9 && updated.Limits.IOPS == 500, err)
+	extended, err := c.ExtendVolume(ctx, "ledger", id, 16*drover.MiB)
+	check("ExtendVolume", extended.Volume.Size == 16*drover.MiB && !extended.NeedsRestart, err)
+	v, err := c.VerifyVolume(ctx, "ledger", id, "")
+	check("VerifyVolume", v.Done && v.Against == "checksums", err)
+	v, err = c.Verification(ctx, "ledger", id)
+	check("Verification", v.Done, err)
+	snapshot, err := c.CreateSnapshot(ctx, "ledger", id, apiv1.CreateSnapshotRequest{Quiesce: true})
+	check("CreateSnapshot", snapshot.Quiesced, err)
+	list, err := c.Snapshots(ctx, "ledger", id)
+	check("Snapshots", len(list) == 1, err)
+	list, err = c.Snapshots(ctx, "ledger", "")
+	check("Snapshots of the app", len(list) == 1, err)
+	s, err := c.FindSnapshot(ctx, "", string(snapshot.ID))
+	check("FindSnapshot", s.VolumeID == id, err)
+	_, err = c.FindSnapshot(ctx, "", "vs_00000000000000ff")
+	check("FindSnapshot of none", drover.Is(err, drover.NotFound), nil)
+	s, err = c.Snapshot(ctx, "ledger", id, snapshot.ID)
+	check("Snapshot", s.ID == snapshot.ID, err)
+	s, err = c.DeleteSnapshot(ctx, "ledger", id, snapshot.ID)
+	check("DeleteSnapshot", s.Status == drover.SnapshotDestroying, err)
+	backend.ChangeVolume(id, func(v *fleet.VolumeView) { v.Hydration = &drover.Hydration{Total: 5} })
+	yes := true
+	paused, err := c.SetHydration(ctx, "ledger", id, apiv1.HydrationRequest{Paused: &yes})
+	check("SetHydration", paused.Hydration != nil && paused.Hydration.Paused, err)
+	limit := drover.MiB
+	settings, err := c.SetStorage(ctx, "h1", apiv1.StorageRequest{HydrationLimit: &limit})
+	check("SetStorage", settings.HydrationLimit == drover.MiB, err)
 }
 
 func TestAnswersThatAreNotTheAPIs(t *testing.T) {

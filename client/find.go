@@ -46,15 +46,29 @@ func (c *Client) FindMachine(ctx context.Context, app drover.AppName, idOrName s
 		named[0].ID, named[0].App, named[1].ID, named[1].App).WithHint("name the machine by its ID")
 }
 
-// FindVolume looks for a volume by its ID, or else by its name, as FindMachine does.
+// FindVolume looks for a volume by its ID, or else by its name, as FindMachine does. What was found has all that is known of it.
 func (c *Client) FindVolume(ctx context.Context, app drover.AppName, idOrName string) (apiv1.Volume, error) {
+	v, err := c.findVolume(ctx, app, idOrName, c.Volumes, "drover volume list")
+	if err != nil {
+		return v, err
+	}
+	return c.Volume(ctx, v.App, v.ID)
+}
+
+// FindDestroyedVolume is FindVolume for those that were destroyed and can be brought back.
+func (c *Client) FindDestroyedVolume(ctx context.Context, app drover.AppName, idOrName string) (apiv1.Volume, error) {
+	return c.findVolume(ctx, app, idOrName, c.DestroyedVolumes, "drover volume list --deleted")
+}
+
+func (c *Client) findVolume(ctx context.Context, app drover.AppName, idOrName string, list func(context.Context, drover.AppName) ([]apiv1.Volume, error),
+	hint string) (apiv1.Volume, error) {
 	apps, err := c.appsToSearch(ctx, app)
 	if err != nil {
 		return apiv1.Volume{}, err
 	}
 	var named []apiv1.Volume
 	for _, name := range apps {
-		volumes, err := c.Volumes(ctx, name)
+		volumes, err := list(ctx, name)
 		if err != nil && (app != "" || !drover.Is(err, drover.NotFound)) {
 			return apiv1.Volume{}, err
 		}
@@ -72,10 +86,31 @@ func (c *Client) FindVolume(ctx context.Context, app drover.AppName, idOrName st
 		return named[0], nil
 	case 0:
 		return apiv1.Volume{}, drover.Errorf(drover.NotFound, "no volume has the ID or the name %q", idOrName).
-			WithHint("'drover volume list' shows the volumes that there are")
+			WithHint("'%s' shows the volumes that there are", hint)
 	}
 	return apiv1.Volume{}, drover.Errorf(drover.Conflict, "%d volumes have the name %q (%s in app %s, %s in app %s)", len(named), idOrName,
 		named[0].ID, named[0].App, named[1].ID, named[1].App).WithHint("name the volume by its ID")
+}
+
+// FindSnapshot looks for a snapshot by its ID, in every app that the token may see, or in one if app is not empty.
+func (c *Client) FindSnapshot(ctx context.Context, app drover.AppName, id string) (apiv1.Snapshot, error) {
+	apps, err := c.appsToSearch(ctx, app)
+	if err != nil {
+		return apiv1.Snapshot{}, err
+	}
+	for _, name := range apps {
+		snapshots, err := c.Snapshots(ctx, name, "")
+		if err != nil && (app != "" || !drover.Is(err, drover.NotFound)) {
+			return apiv1.Snapshot{}, err
+		}
+		for _, s := range snapshots {
+			if string(s.ID) == id {
+				return s, nil
+			}
+		}
+	}
+	return apiv1.Snapshot{}, drover.Errorf(drover.NotFound, "no snapshot has the ID %q", id).
+		WithHint("'drover volume snapshot list' shows the snapshots that there are")
 }
 
 func (c *Client) appsToSearch(ctx context.Context, app drover.AppName) ([]drover.AppName, error) {

@@ -114,13 +114,13 @@ func (c *Client) FollowLogs(ctx context.Context, app drover.AppName, id drover.M
 	}
 }
 
-// FollowMigration calls fn with the migration as it is now, and again after each Interval, until it has ended; it returns the last. An
-// error of fn ends it and is returned; when ctx ends: Canceled. The migration itself goes on in any case.
-func (c *Client) FollowMigration(ctx context.Context, id drover.MigrationID, fn func(apiv1.Migration) error) (apiv1.Migration, error) {
+// follow looks again and again, after each Interval, until what it sees has ended, and returns the last. An error of fn ends it and is
+// returned; when ctx ends: Canceled. What is followed goes on in any case.
+func follow[T any](ctx context.Context, c *Client, look func() (T, error), fn func(T) error, ended func(T) bool) (T, error) {
 	p := c.newPatience()
-	var last apiv1.Migration
+	var last T
 	for {
-		m, err := c.Migration(ctx, id)
+		now, err := look()
 		if err != nil {
 			if err := p.next(ctx, err); err != nil {
 				return last, err
@@ -128,15 +128,40 @@ func (c *Client) FollowMigration(ctx context.Context, id drover.MigrationID, fn 
 			continue
 		}
 		p.answered()
-		last = m
-		if err := fn(m); err != nil {
-			return m, err
+		last = now
+		if err := fn(now); err != nil {
+			return last, err
 		}
-		if m.Ended() {
-			return m, nil
+		if ended(now) {
+			return last, nil
 		}
 		if err := pause(ctx, c.interval); err != nil {
 			return last, err
 		}
 	}
+}
+
+// FollowMigration calls fn with the migration as it is now, and again after each Interval, until it has ended; it returns the last. An
+// error of fn ends it and is returned; when ctx ends: Canceled. The migration itself goes on in any case.
+func (c *Client) FollowMigration(ctx context.Context, id drover.MigrationID, fn func(apiv1.Migration) error) (apiv1.Migration, error) {
+	return follow(ctx, c, func() (apiv1.Migration, error) { return c.Migration(ctx, id) }, fn, func(m apiv1.Migration) bool { return m.Ended() })
+}
+
+// FollowSnapshot is FollowMigration for a snapshot on its way into the object store.
+func (c *Client) FollowSnapshot(ctx context.Context, app drover.AppName, volume drover.VolumeID, id drover.SnapshotID, fn func(apiv1.Snapshot) error) (apiv1.Snapshot, error) {
+	return follow(ctx, c, func() (apiv1.Snapshot, error) { return c.Snapshot(ctx, app, volume, id) }, fn,
+		func(s apiv1.Snapshot) bool { return s.Status != drover.SnapshotCreating })
+}
+
+// FollowVerification is FollowMigration for the verification that VerifyVolume has begun, and answered as begun.
+func (c *Client) FollowVerification(ctx context.Context, app drover.AppName, volume drover.VolumeID, begun drover.Verification,
+	fn func(drover.Verification) error) (drover.Verification, error) {
+	look := func() (drover.Verification, error) {
+		v, err := c.Verification(ctx, app, volume)
+		if drover.Is(err, drover.NotFound) || (err == nil && v.StartedAt.Before(begun.StartedAt)) {
+			return begun, nil // the host has not said anything of this one yet
+		}
+		return v, err
+	}
+	return follow(ctx, c, look, fn, func(v drover.Verification) bool { return v.Done || v.Problem != "" })
 }

@@ -12,6 +12,7 @@ import (
 	"drover/internal/fault"
 	"drover/migrate"
 	"drover/natsbus"
+	"drover/sealedkeys"
 )
 
 // Timing is every bound and interval of the fleet's own.
@@ -54,6 +55,10 @@ type Config struct {
 	Organization string
 	// Replicas is how many NATS servers hold each bucket. Default: 1.
 	Replicas int
+	// Keys keeps the keys of volumes. Nil for the fleet's own store, which needs TLSDir, this host's directory of certificates (internal/fleetca). With
+	// neither, volumes are not encrypted, and have to be asked for so.
+	Keys   drover.KeyStore
+	TLSDir string
 	// Clock tells the time; nil for the system's.
 	Clock func() time.Time
 	// Faults may be nil.
@@ -75,6 +80,10 @@ type Fleet struct {
 	hit func(point string)
 
 	state *state
+	// keys is nil in a fleet that keeps none; sealed is the same store where it is the fleet's own.
+	keys      drover.KeyStore
+	sealed    *sealedkeys.Store
+	snapshots *natsbus.Bucket[drover.Snapshot]
 	// ready is closed once the state is complete.
 	ready chan struct{}
 	// kicks wakes the repair of single machines.
@@ -90,7 +99,7 @@ func New(cfg Config) (*Fleet, error) {
 		cfg.Organization = "personal"
 	}
 	f := &Fleet{cfg: cfg, conn: cfg.Conn, log: cfg.Log, now: cfg.Clock, timing: DefaultTiming(), rules: migrate.DefaultRules(),
-		hit: cfg.Faults.Hit, ready: make(chan struct{}), kicks: newKicks()}
+		hit: cfg.Faults.Hit, ready: make(chan struct{}), kicks: newKicks(), keys: cfg.Keys}
 	if f.now == nil {
 		f.now = time.Now
 	}
@@ -109,7 +118,11 @@ var errEnded = errors.New("ended")
 
 // Run opens the buckets, follows them, and takes part in leading, until ctx ends.
 func (f *Fleet) Run(ctx context.Context) error {
-	if err := f.state.open(ctx, f.conn, f.cfg.Replicas); err != nil {
+	err := f.state.open(ctx, f.conn, f.cfg.Replicas)
+	if err == nil {
+		err = f.openKeys(ctx)
+	}
+	if err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -118,6 +131,8 @@ func (f *Fleet) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	f.state.follow(ctx, g, f.kicks)
 	g.Go(func() error { return natsbus.WatchSeen(ctx, f.conn, f.heard) })
+	g.Go(func() error { f.tendKeys(ctx); return nil })
+	g.Go(func() error { f.serveKeys(ctx); return nil })
 	g.Go(func() error {
 		if err := f.state.wait(ctx); err != nil {
 			return errEnded
@@ -126,7 +141,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 		close(f.ready)
 		return f.lead(ctx)
 	})
-	err := g.Wait()
+	err = g.Wait()
 	if errors.Is(err, errEnded) {
 		return nil
 	}

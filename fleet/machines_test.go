@@ -78,6 +78,10 @@ func TestAMachineFromCreationToItsEnd(t *testing.T) {
 // checkEmpty makes sure that nothing is left anywhere.
 func (w *world) checkEmpty(n *node) {
 	w.t.Helper()
+	w.eventually("every key is destroyed", func() bool {
+		ring, err := n.Keyring(w.t.Context())
+		return err == nil && len(ring.Keys) == 0
+	})
 	n.state.mu.RLock()
 	defer n.state.mu.RUnlock()
 	s := n.state

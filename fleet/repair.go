@@ -67,6 +67,8 @@ type repairer struct {
 	told map[drover.MachineID]telling
 	// suspects are machines without a record, with the time when they were first seen so.
 	suspects map[drover.MachineID]time.Time
+	// keysAt is when keys without a use were looked for last.
+	keysAt time.Time
 }
 
 // telling is what a host was told of a machine: which revisions, and when.
@@ -118,6 +120,7 @@ func (r *repairer) all(ctx context.Context) {
 	r.some(ctx, ids)
 	r.repairVolumes(ctx)
 	r.sweep(ctx)
+	r.sweepKeys(ctx)
 }
 
 // some repairs those that need it. A machine whose host is unreachable waits for the host.

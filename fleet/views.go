@@ -22,6 +22,8 @@ type VolumeView struct {
 	Hydration *drover.Hydration
 	// Layer is what the volume's host says of it; nil where it was not asked or did not answer.
 	Layer *drover.LayerStatus
+	// Conditions is what is not as it should be with its snapshots.
+	Conditions []drover.Condition
 }
 
 // CreateMachine asks for a new machine.

@@ -95,12 +95,19 @@ func (f *Fleet) CreateVolume(ctx context.Context, req CreateVolume) (VolumeView,
 	f.state.mu.RLock()
 	info, _ := f.hostLocked(host)
 	f.state.mu.RUnlock()
+	cipher, err := f.newCipher(ctx, req)
+	if err != nil {
+		return VolumeView{}, drover.AsError(fmt.Errorf("volume %q was not created: %w", req.Name, err))
+	}
 	v := drover.Volume{ID: drover.NewVolumeID(), App: req.App, Name: req.Name, Region: info.Region, Size: req.Size,
-		State: drover.VolumeCreating, Host: host, CreatedAt: f.now().UTC()}
+		State: drover.VolumeCreating, Host: host, Cipher: cipher, CreatedAt: f.now().UTC()}
 	_, err = f.state.volumes.create(ctx, string(v.ID), v)
 	if err == nil {
 		f.hit("fleet.volume.record.after")
 		err = f.stays(ctx, req.App)
+	}
+	if err == nil {
+		err = f.claimKey(ctx, v.Cipher)
 	}
 	if err == nil {
 		err = f.makeVolume(ctx, v.ID)
@@ -240,6 +247,7 @@ func (f *Fleet) removeVolume(ctx context.Context, id drover.VolumeID) error {
 	if err := f.state.volumes.remove(ctx, string(id), rev); err != nil {
 		return err
 	}
+	f.dropKey(ctx, v.Cipher)
 	f.log.Info("volume destroyed", "volume", id, "app", v.App, "host", v.Host)
 	return nil
 }

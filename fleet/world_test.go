@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"drover"
+	"drover/internal/fleetca"
 	"drover/migrate"
 	"drover/natsbus"
 )
@@ -36,6 +38,9 @@ type world struct {
 	// tune changes the timing of control hosts that are started from now on.
 	tune  func(*Timing, *migrate.Rules)
 	hosts map[drover.HostID]*fakeHost
+	ca    *fleetca.CA
+	// tlsDirs has the directories of certificates, by host.
+	tlsDirs map[drover.HostID]string
 
 	mu sync.Mutex
 	// ranAt has the epochs at which each machine was started, by host.
@@ -62,7 +67,11 @@ func quick() (*Timing, *migrate.Rules) {
 func newWorld(t *testing.T) (*world, *node) {
 	t.Helper()
 	w := &world{t: t, log: slog.New(slog.NewTextHandler(io.Discard, nil)), hosts: map[drover.HostID]*fakeHost{},
-		ranAt: map[drover.MachineID]map[drover.HostID]drover.Epoch{}}
+		ranAt: map[drover.MachineID]map[drover.HostID]drover.Epoch{}, tlsDirs: map[drover.HostID]string{}}
+	var err error
+	if w.ca, err = fleetca.Ensure(t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
 	if os.Getenv("FLEET_TEST_LOG") != "" {
 		w.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
@@ -121,6 +130,24 @@ func (w *world) startBus() {
 	w.server = srv
 }
 
+// tls returns the directory of a host's certificates.
+func (w *world) tls(id drover.HostID, control bool) string {
+	w.t.Helper()
+	dir := w.tlsDirs[id]
+	if dir == "" {
+		dir = filepath.Join(w.t.TempDir(), "tls")
+		w.tlsDirs[id] = dir
+	}
+	err := fleetca.IssueHost(w.ca, dir, id, nil, nil)
+	if err == nil && control {
+		err = fleetca.IssueControl(w.ca, dir, id)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return dir
+}
+
 // connect connects to the bus.
 func (w *world) connect(ctx context.Context, name string) *natsbus.Conn {
 	w.t.Helper()
@@ -146,7 +173,7 @@ func (w *world) control(id drover.HostID, killAt func(point string) bool) *node 
 	conn := w.connect(ctx, string(id))
 	timing, rules := quick()
 	w.tune(timing, rules)
-	f, err := New(Config{Conn: conn, Host: id, Log: w.log.With("control", id), Timing: timing, Rules: rules})
+	f, err := New(Config{Conn: conn, Host: id, TLSDir: w.tls(id, true), Log: w.log.With("control", id), Timing: timing, Rules: rules})
 	if err != nil {
 		w.t.Fatal(err)
 	}

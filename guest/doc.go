@@ -12,6 +12,8 @@
 //	/dev/vdb   serial "config"    raw and read-only: the file that WriteConfig wrote
 //	/dev/vdc   serial "volume0"   the first of Config.Volumes; "volume1" and so on follow
 //
+// A disk over vhost-user-blk has its own name as its serial instead, "root_" and the hostname or the volume's name, at most 20 bytes of it.
+//
 // One virtio-serial controller has three ports, by name:
 //
 //	drover.agent    a unix socket that the VMM listens on (server=on,wait=off): Dial

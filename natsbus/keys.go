@@ -39,6 +39,9 @@ func NewHostKeys(conn *Conn, host drover.HostID, tlsDir string) *HostKeys {
 
 // Key asks for a key. Conflict when the fleet does not have the host run a volume of that key; Unavailable when no control host answers.
 func (k *HostKeys) Key(ctx context.Context, id drover.KeyID) ([]byte, error) {
+	if !k.conn.Up() {
+		return nil, drover.Errorf(drover.Unavailable, "no control host can be asked for key %s: there is no connection to the bus", id)
+	}
 	der, err := fleetca.HostCertificate(k.dir)
 	if err != nil {
 		return nil, err

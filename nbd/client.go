@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
+
 	"drover"
 )
 
@@ -37,6 +39,8 @@ type ClientConfig struct {
 	TLS *tls.Config
 	// MetaContexts are asked for; see Client.HasContext for what the server has.
 	MetaContexts []string
+	// Compress asks the server for compressed replies to reads, where that pays. Only Drover's server knows them.
+	Compress bool
 	// DialTimeout bounds the time until the export is open. 0 means 10 s.
 	DialTimeout time.Duration
 }
@@ -52,6 +56,10 @@ type Client struct {
 	raw    net.Conn
 	nc     net.Conn
 	export exportInfo
+
+	traffic atomic.Pointer[Traffic]
+	decoder *zstd.Decoder // nil when nothing comes compressed
+	packed  []byte        // of the reader, for what came compressed
 
 	free  chan *call
 	calls [clientDepth]call
@@ -77,9 +85,28 @@ type exportInfo struct {
 	structured bool
 	maxBlock   int
 	contexts   map[string]uint32
+	compressed bool
 }
 
 func (e exportInfo) can(flag uint16) bool { return e.flags&flag != 0 }
+
+// Traffic counts what the replies to reads brought. Several clients may add to one.
+type Traffic struct {
+	// Data counts the bytes that were read from exports, but for the zeroes that replies leave out.
+	Data atomic.Int64
+	// Wire counts the bytes that carried them: fewer where they came compressed.
+	Wire atomic.Int64
+}
+
+func (t *Traffic) add(data, wire int64) {
+	if t != nil {
+		t.Data.Add(data)
+		t.Wire.Add(wire)
+	}
+}
+
+// Count makes the client add to t from now on.
+func (c *Client) Count(t *Traffic) { c.traffic.Store(t) }
 
 // Size is the size of the export in bytes.
 func (c *Client) Size() int64 { return c.export.size }

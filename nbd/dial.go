@@ -67,6 +67,11 @@ func open(ctx context.Context, raw net.Conn, cfg ClientConfig) (*Client, error) 
 		failed: make(chan struct{}),
 		done:   make(chan struct{}),
 	}
+	if export.compressed {
+		if c.decoder, err = newDecoder(); err != nil {
+			return nil, errors.Join(err, raw.Close())
+		}
+	}
 	for i := range c.calls {
 		c.calls[i].init(uint32(i))
 		c.free <- &c.calls[i]
@@ -99,11 +104,17 @@ func (d *dialing) run(ctx context.Context) (exportInfo, error) {
 	case !drover.Is(err, drover.Precondition): // the server does not know them
 		return e, err
 	}
-	if e.structured && len(d.cfg.MetaContexts) > 0 {
+	wanted := d.cfg.MetaContexts
+	if d.cfg.Compress {
+		wanted = append(slices.Clone(wanted), contextCompressed)
+	}
+	if e.structured && len(wanted) > 0 {
 		var err error
-		if e.contexts, err = d.chooseContexts(); err != nil {
+		if e.contexts, err = d.chooseContexts(wanted); err != nil {
 			return e, err
 		}
+		_, e.compressed = e.contexts[contextCompressed]
+		delete(e.contexts, contextCompressed)
 	}
 	return d.goExport(e)
 }
@@ -151,10 +162,10 @@ func (d *dialing) startTLS(ctx context.Context) error {
 }
 
 // chooseContexts returns those of the wanted contexts that the server has.
-func (d *dialing) chooseContexts() (map[string]uint32, error) {
+func (d *dialing) chooseContexts(wanted []string) (map[string]uint32, error) {
 	data := appendString(nil, d.cfg.Export)
-	data = binary.BigEndian.AppendUint32(data, uint32(len(d.cfg.MetaContexts)))
-	for _, name := range d.cfg.MetaContexts {
+	data = binary.BigEndian.AppendUint32(data, uint32(len(wanted)))
+	for _, name := range wanted {
 		data = appendString(data, name)
 	}
 	replies, err := d.ask(optSetMetaContext, data)
@@ -164,7 +175,7 @@ func (d *dialing) chooseContexts() (map[string]uint32, error) {
 	contexts := make(map[string]uint32)
 	for _, r := range replies {
 		id, name, ok := cutUint32(r.data)
-		if r.kind != repMetaContext || !ok || !slices.Contains(d.cfg.MetaContexts, string(name)) {
+		if r.kind != repMetaContext || !ok || !slices.Contains(wanted, string(name)) {
 			return nil, drover.Errorf(drover.Unavailable, "the server's reply to %s is malformed", optSetMetaContext)
 		}
 		contexts[string(name)] = id

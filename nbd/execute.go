@@ -20,7 +20,7 @@ const (
 
 // try executes a request in the reading goroutine if that can be done without waiting.
 func (t *transmission) try(r *request) bool {
-	if r.length > maxInline {
+	if r.length > maxInline || r.kind == cmdRead && t.packs(r.length) {
 		return false
 	}
 	var done bool
@@ -97,8 +97,36 @@ func (t *transmission) read(ctx context.Context, r *request) error {
 	if err := t.session.Backend.ReadAt(ctx, r.payload(), r.off()); err != nil {
 		return err
 	}
-	r.succeedWithData(t.structured)
+	if !t.packs(r.length) || !t.succeedPacked(r) {
+		r.succeedWithData(t.structured)
+	}
 	return nil
+}
+
+// packs tells whether data of the length might be compressed.
+func (t *transmission) packs(length uint32) bool { return t.packer != nil && length >= minPacked }
+
+// succeedPacked makes the reply of a READ from its compressed payload, if compression pays.
+func (t *transmission) succeedPacked(r *request) bool {
+	packed, ok := t.pack(r, 0, r.payload())
+	if !ok {
+		return false
+	}
+	head := appendPackedHead(r.head[:0], chunkDone, r.cookie, r.offset, int(r.length), len(packed))
+	r.reply = append(r.parts[:0], head, packed)
+	t.dropData(r)
+	return true
+}
+
+// pack compresses a part of a READ's data, which begins at the place at in it, to the same place of the request's second buffer.
+func (t *transmission) pack(r *request, at int64, data []byte) ([]byte, bool) {
+	if !t.packs(uint32(len(data))) || !t.packer.wanted() {
+		return nil, false
+	}
+	if r.packed == nil {
+		r.packed = t.srv.buffers.get(int(r.length))
+	}
+	return t.packer.pack(r.packed.b[at:at:at+int64(len(data))], data)
 }
 
 // readSparse reads what is not known to be zeroes and makes a reply of several chunks.
@@ -127,9 +155,15 @@ func (t *transmission) readSparse(ctx context.Context, r *request) error {
 			if err := t.session.Backend.ReadAt(ctx, p[at:at+run], r.off()+at); err != nil {
 				return err
 			}
-			heads = appendChunk(heads, flags, chunkData, r.cookie, uint32(dataChunkSize-chunkSize+run))
-			heads = binary.BigEndian.AppendUint64(heads, uint64(r.off()+at))
-			reply = append(reply, heads[from:], p[at:at+run])
+			data := p[at : at+run]
+			if packed, ok := t.pack(r, at, data); ok {
+				heads = appendPackedHead(heads, flags, r.cookie, uint64(r.off()+at), len(data), len(packed))
+				data = packed
+			} else {
+				heads = appendChunk(heads, flags, chunkData, r.cookie, uint32(dataChunkSize-chunkSize+run))
+				heads = binary.BigEndian.AppendUint64(heads, uint64(r.off()+at))
+			}
+			reply = append(reply, heads[from:], data)
 		}
 		at += run
 	}

@@ -51,7 +51,7 @@ func (r *readOnly) Discard(context.Context, int64, int64, bool) error {
 func FuzzServer(f *testing.F) {
 	hello := []byte{0, 0, 0, 3}
 	begin := bytes.Join([][]byte{
-		hello, appendOption(nil, optStructuredReply, nil), appendOption(nil, optSetMetaContext, metaRequest("d", ContextAllocation, ContextPresent)),
+		hello, appendOption(nil, optStructuredReply, nil), appendOption(nil, optSetMetaContext, metaRequest("d", ContextAllocation, contextCompressed, ContextPresent)),
 		appendOption(nil, optGo, infoRequest("d", infoBlockSize, infoName)),
 	}, nil)
 	f.Add([]byte{})
@@ -70,7 +70,7 @@ func FuzzServer(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, say []byte) {
-		talk(startPipe(t, fuzzShelf(t), nil), say)
+		talk(startPipe(t, fuzzShelf(t), linkOf(1)), say)
 	})
 }
 
@@ -85,7 +85,7 @@ func FuzzRequests(f *testing.F) {
 	f.Fuzz(func(t *testing.T, writable bool, say []byte) {
 		export := map[bool]string{true: "d", false: "r"}[writable]
 		b := append([]byte{0, 0, 0, 3}, appendOption(nil, optStructuredReply, nil)...)
-		b = append(b, appendOption(nil, optSetMetaContext, metaRequest(export, ContextAllocation))...)
+		b = append(b, appendOption(nil, optSetMetaContext, metaRequest(export, ContextAllocation, contextCompressed))...)
 		b = append(b, appendOption(nil, optGo, infoRequest(export))...)
 		for len(say) >= requestSize && len(b) < 1<<20 {
 			h, _ := parseRequest(say[:requestSize])
@@ -97,7 +97,7 @@ func FuzzRequests(f *testing.F) {
 				b = append(b, make([]byte, h.length)...)
 			}
 		}
-		talk(startPipe(t, fuzzShelf(t), nil), b)
+		talk(startPipe(t, fuzzShelf(t), linkOf(1)), b)
 	})
 }
 
@@ -105,7 +105,8 @@ func FuzzRequests(f *testing.F) {
 func FuzzClient(f *testing.F) {
 	begin := bytes.Join([][]byte{
 		u64(magicInit), u64(magicOption), {0, 3}, appendOptionReply(nil, optStructuredReply, repAck, nil),
-		appendOptionReply(nil, optSetMetaContext, repMetaContext, append(u32(5), ContextAllocation...)), appendOptionReply(nil, optSetMetaContext, repAck, nil),
+		appendOptionReply(nil, optSetMetaContext, repMetaContext, append(u32(5), ContextAllocation...)),
+		appendOptionReply(nil, optSetMetaContext, repMetaContext, append(u32(6), contextCompressed...)), appendOptionReply(nil, optSetMetaContext, repAck, nil),
 		appendOptionReply(nil, optGo, repInfo, bytes.Join([][]byte{{0, 0}, u64(fuzzSize), {0xff, 0xfd}}, nil)),
 		appendOptionReply(nil, optGo, repInfo, bytes.Join([][]byte{{0, 3}, u32(1), u32(4096), u32(maxBlock)}, nil)), appendOptionReply(nil, optGo, repAck, nil),
 	}, nil)
@@ -114,6 +115,9 @@ func FuzzClient(f *testing.F) {
 	f.Add(begin[:greetingSize+10])
 	f.Add(append(bytes.Clone(begin[:greetingSize]), appendOptionReply(nil, optStructuredReply, repErrTooBig, []byte("x [conflict]"))...))
 	f.Add(append(bytes.Clone(begin[:greetingSize]), appendOptionReply(nil, optStructuredReply, repAck, make([]byte, maxOptionData+1))...))
+	plain := make([]byte, 4096)
+	text(plain, 3)
+	packed := newEncoder().EncodeAll(plain, nil)
 	for index := range uint64(3) { // the calls below get the first places, each in its first use, in some order
 		h := requestHeader{cookie: 1<<32 | index, offset: 512}
 		for _, frame := range [][]byte{
@@ -121,6 +125,8 @@ func FuzzClient(f *testing.F) {
 			h.data(true, 0, 5000, 1), h.chunk(true, chunkHole, u64(512), u32(4096)), h.chunk(true, chunkHole, u64(512), u32(1<<31)),
 			h.chunk(true, chunkStatus, u32(5), u32(4096), u32(3)), h.chunk(true, chunkError, u32(5), []byte{0, 1, 'x'}),
 			appendChunk(nil, 1, chunkData, h.cookie, 1<<32-1), appendChunk(nil, 1, chunkStatus, h.cookie, maxStatusChunk), h.chunk(true, chunkNone),
+			h.chunk(true, chunkZstd, u64(512), u32(4096), packed), h.chunk(true, chunkZstd, u64(513), u32(4095), packed),
+			h.chunk(false, chunkZstd, u64(512), u32(100), packed[:len(packed)-1]), appendChunk(nil, 1, chunkZstd, h.cookie, packedHeadSize+maxBlock),
 		} {
 			f.Add(append(bytes.Clone(begin), frame...))
 		}
@@ -132,7 +138,7 @@ func FuzzClient(f *testing.F) {
 		wg.Go(func() { talk(server, say) })
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		c, err := open(ctx, conn, ClientConfig{Export: "d", MetaContexts: []string{ContextAllocation}})
+		c, err := open(ctx, conn, ClientConfig{Export: "d", MetaContexts: []string{ContextAllocation}, Compress: true})
 		if err != nil {
 			return
 		}

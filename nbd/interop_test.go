@@ -128,9 +128,11 @@ func TestNbdcopyBothWays(t *testing.T) {
 	content := sample(sampleSize)
 	socket, m, _ := exported(t, content)
 	file := filepath.Join(t.TempDir(), "copy")
-	run(t, nbdcopy, uri(socket, "frozen"), file)
-	if got, err := os.ReadFile(file); err != nil || !bytes.Equal(got, content) {
-		t.Fatalf("the copy differs (%v)", err)
+	for _, connections := range []string{"1", "4"} { // the server gives some a thread and some none
+		run(t, nbdcopy, "--connections="+connections, "--request-size=65536", uri(socket, "frozen"), file)
+		if got, err := os.ReadFile(file); err != nil || !bytes.Equal(got, content) {
+			t.Fatalf("the copy over %s connections differs (%v)", connections, err)
+		}
 	}
 	fill(content, 9)
 	if err := os.WriteFile(file, content, 0o600); err != nil {
@@ -139,6 +141,14 @@ func TestNbdcopyBothWays(t *testing.T) {
 	run(t, nbdcopy, "--flush", file, uri(socket, "disk"))
 	if !bytes.Equal(m.bytes(), content) || m.dirty {
 		t.Fatalf("the export differs from what was copied to it, or was not flushed (dirty: %v)", m.dirty)
+	}
+	fill(content, 11)
+	if err := os.WriteFile(file, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run(t, nbdcopy, "--connections=4", "--flush", file, uri(socket, "disk"))
+	if !bytes.Equal(m.bytes(), content) || m.dirty {
+		t.Fatalf("the export differs from what was copied to it over 4 connections, or was not flushed (dirty: %v)", m.dirty)
 	}
 	if out, err := try(nbdcopy, file, uri(socket, "frozen")); err == nil {
 		t.Fatalf("nbdcopy wrote to a read-only export: %s", out)

@@ -3,6 +3,7 @@ package nbd
 import (
 	"context"
 	"encoding/binary"
+	"slices"
 	"strings"
 )
 
@@ -15,7 +16,7 @@ type metaContext struct {
 // metaContext answers NBD_OPT_SET_META_CONTEXT and NBD_OPT_LIST_META_CONTEXT (section "Metadata querying").
 func (n *negotiation) metaContext(ctx context.Context, opt option, data []byte) error {
 	if opt == optSetMetaContext {
-		n.contexts, n.contextsOf = nil, "" // also when the new choice fails
+		n.contexts, n.contextsOf, n.compressed = nil, "", false // also when the new choice fails
 	}
 	if !n.structured {
 		return n.refuse(opt, "NBD_OPT_STRUCTURED_REPLY must come before it")
@@ -38,6 +39,9 @@ func (n *negotiation) metaContext(ctx context.Context, opt option, data []byte) 
 	}
 	if opt == optSetMetaContext {
 		n.contexts, n.contextsOf = found, name
+		if n.compressed = slices.Contains(queries, contextCompressed); n.compressed {
+			b = appendOptionReply(b, opt, repMetaContext, append(binary.BigEndian.AppendUint32(nil, compressedID), contextCompressed...))
+		}
 	}
 	return n.write(appendOptionReply(b, opt, repAck, nil))
 }

@@ -33,6 +33,7 @@ type negotiation struct {
 	// contexts were chosen for the export of the name contextsOf.
 	contexts   []metaContext
 	contextsOf string
+	compressed bool // contextCompressed was among them
 }
 
 // agreement is what the option phase ended with.
@@ -40,6 +41,7 @@ type agreement struct {
 	session    *Session
 	structured bool
 	contexts   []metaContext
+	compressed bool
 }
 
 // run talks until the client has an export or goes. Then the session is the caller's, to be closed. Without an error and an agreement
@@ -68,7 +70,7 @@ func (n *negotiation) run(ctx context.Context) (agreed *agreement, err error) {
 		if done {
 			agreed = &agreement{session: n.session, structured: n.structured}
 			if n.structured && n.contextsOf == n.name {
-				agreed.contexts = n.contexts
+				agreed.contexts, agreed.compressed = n.contexts, n.compressed
 			}
 			return agreed, nil
 		}

@@ -94,6 +94,9 @@ func image(t *testing.T) (path string, content []byte) {
 	return path, content
 }
 
+// compressing asks for what these servers have never heard of.
+func compressing(cfg *ClientConfig) { cfg.Compress = true }
+
 // exercise reads everything, describes it, changes it in every way, and compares with the file behind the server.
 func exercise(t *testing.T, c *Client, path string, content []byte) {
 	t.Helper()
@@ -152,7 +155,7 @@ func TestClientAgainstQemuNbd(t *testing.T) {
 	path, content := image(t)
 	socket := filepath.Join(t.TempDir(), "s")
 	daemon(t, "unix", socket, qemuNbd, "-f", "raw", "-k", socket, "-x", "disk", "-e", "4", "-t", "--discard=unmap", path)
-	exercise(t, dial(t, "unix", socket, "disk", nil), path, content)
+	exercise(t, dial(t, "unix", socket, "disk", compressing), path, content)
 	_, err := Dial(context.Background(), ClientConfig{Network: "unix", Address: socket, Export: "other"})
 	wantCode(t, err, drover.NotFound)
 }
@@ -173,7 +176,7 @@ func TestClientAgainstNbdkit(t *testing.T) {
 	path, content := image(t)
 	socket := filepath.Join(t.TempDir(), "s")
 	daemon(t, "unix", socket, nbdkit, "-f", "-U", socket, "file", path)
-	exercise(t, dial(t, "unix", socket, "", nil), path, content)
+	exercise(t, dial(t, "unix", socket, "", compressing), path, content)
 }
 
 func TestClientAgainstNbdkitWithTLS(t *testing.T) {
@@ -197,7 +200,7 @@ func TestClientAgainstAPlainServer(t *testing.T) {
 	path, content := image(t)
 	socket := filepath.Join(t.TempDir(), "s")
 	daemon(t, "unix", socket, nbdkit, "-f", "--no-sr", "-U", socket, "--filter=nozero", "--filter=fua", "file", path, "zeromode=none")
-	c := dial(t, "unix", socket, "", nil)
+	c := dial(t, "unix", socket, "", compressing)
 	ctx := context.Background()
 	if c.HasContext(ContextAllocation) || c.export.structured || c.export.can(flagSendFUA) || c.export.can(flagSendWriteZeroes) {
 		t.Fatalf("the server is not plain: %+v", c.export)

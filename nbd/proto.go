@@ -28,6 +28,7 @@ const (
 	dataChunkSize    = chunkSize + 8
 	holeChunkSize    = chunkSize + 12
 	errorChunkSize   = chunkSize + 6
+	packedHeadSize   = 12 // offset and length of the plain data before what is compressed
 	statusExtentSize = 8
 )
 
@@ -166,6 +167,7 @@ const (
 	chunkData        chunkKind = 1
 	chunkHole        chunkKind = 2
 	chunkStatus      chunkKind = 5
+	chunkZstd        chunkKind = 0x4452 // Drover's own, see doc.go
 	chunkError       chunkKind = 1<<15 + 1
 	chunkErrorOffset chunkKind = 1<<15 + 2
 	chunkErrorBit    chunkKind = 1 << 15

@@ -133,6 +133,8 @@ func (c *Client) receiveChunk(br *bufio.Reader, h chunk) error {
 	case h.kind == chunkNone && h.length == 0 && h.last:
 	case h.kind == chunkData && h.length > dataChunkSize-chunkSize:
 		size = dataChunkSize - chunkSize
+	case h.kind == chunkZstd && c.decoder != nil && h.length > packedHeadSize && h.length <= packedHeadSize+maxBlock:
+		return c.receivePackedChunk(br, h)
 	case h.kind == chunkHole && h.length == holeChunkSize-chunkSize,
 		h.kind == chunkStatus && h.length <= maxStatusChunk,
 		h.kind&chunkErrorBit != 0 && h.length >= errorChunkSize-chunkSize && h.length <= maxOptionData:
@@ -162,6 +164,37 @@ func (c *Client) receiveChunk(br *bufio.Reader, h chunk) error {
 	default:
 		err = broken("a chunk of kind %d in the reply to a %s", h.kind, k.kind)
 	}
+	return c.afterChunkLocked(k, h, err)
+}
+
+// receivePackedChunk handles a chunk with compressed data. All of it is read before the call is looked up.
+func (c *Client) receivePackedChunk(br *bufio.Reader, h chunk) error {
+	if cap(c.packed) < int(h.length) {
+		c.packed = make([]byte, h.length)
+	}
+	b := c.packed[:h.length]
+	if cap(c.packed) > keptPacked {
+		c.packed = nil
+	}
+	if _, err := io.ReadFull(br, b); err != nil {
+		return err
+	}
+	k, err := c.find(h.cookie)
+	if err != nil {
+		return err
+	}
+	defer k.mu.Unlock()
+	if k.kind != cmdRead {
+		return broken("a chunk of kind %d in the reply to a %s", h.kind, k.kind)
+	}
+	return c.afterChunkLocked(k, h, c.receivePacked(k, b))
+}
+
+// keptPacked is how much room for compressed data a client keeps between replies.
+const keptPacked = 2 << 20
+
+// afterChunkLocked goes on after a chunk was handled with the result err.
+func (c *Client) afterChunkLocked(k *call, h chunk, err error) error {
 	if err != nil || !h.last {
 		return err
 	}
@@ -228,6 +261,25 @@ func (c *Client) receiveData(br *bufio.Reader, k *call, offset uint64, n int64) 
 	return c.fillLocked(br, k, from, n)
 }
 
+// receivePacked handles the compressed data of a chunk. k is locked, but not while the data is decompressed.
+func (c *Client) receivePacked(k *call, b []byte) error {
+	n := int64(binary.BigEndian.Uint32(b[8:]))
+	from, err := place(k, binary.BigEndian.Uint64(b), n)
+	if err != nil || k.state == callAbandoned {
+		return err
+	}
+	p := k.beginFillLocked(from, n)
+	k.mu.Unlock()
+	err = unpack(c.decoder, p, b[packedHeadSize:])
+	k.mu.Lock()
+	if err != nil {
+		return err
+	}
+	c.traffic.Load().add(n, int64(len(b)))
+	k.endFillLocked()
+	return nil
+}
+
 // fillLocked reads n bytes into the request's data. k is unlocked meanwhile, so that who waits for it can be told to wait on.
 func (c *Client) fillLocked(br *bufio.Reader, k *call, from, n int64) error {
 	if k.state == callAbandoned {
@@ -236,21 +288,32 @@ func (c *Client) fillLocked(br *bufio.Reader, k *call, from, n int64) error {
 		k.mu.Lock()
 		return err
 	}
-	k.state = callReceiving
-	p := k.p[from : from+n]
+	p := k.beginFillLocked(from, n)
 	k.mu.Unlock()
 	_, err := io.ReadFull(br, p)
 	k.mu.Lock()
-	switch {
-	case err != nil:
+	if err != nil {
 		return err // the caller still waits: receive tells it
-	case k.cancelled:
-		k.state, k.p, k.status = callAbandoned, nil, nil
-		k.released <- struct{}{}
-	default:
-		k.state = callFlying
 	}
+	c.traffic.Load().add(n, n)
+	k.endFillLocked()
 	return nil
+}
+
+// beginFillLocked returns where a part of a READ's data goes, to be written to with k unlocked.
+func (k *call) beginFillLocked(from, n int64) []byte {
+	k.state = callReceiving
+	return k.p[from : from+n]
+}
+
+// endFillLocked lets go of what beginFillLocked returned.
+func (k *call) endFillLocked() {
+	if !k.cancelled {
+		k.state = callFlying
+		return
+	}
+	k.state, k.p, k.status = callAbandoned, nil, nil
+	k.released <- struct{}{}
 }
 
 // receiveHole handles NBD_REPLY_TYPE_OFFSET_HOLE. k is locked.

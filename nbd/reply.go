@@ -68,6 +68,10 @@ func (t *transmission) recycle(batch []*request) int {
 			t.srv.buffers.put(r.data)
 			r.data = nil
 		}
+		if r.packed != nil {
+			t.srv.buffers.put(r.packed)
+			r.packed = nil
+		}
 		r.reply = nil
 		clear(r.parts[:])
 		t.srv.requests.Put(r)

@@ -12,6 +12,8 @@ const maxMessage = 512
 type request struct {
 	requestHeader
 	data *buffer // READ and WRITE only
+	// packed has the compressed data of a READ's reply.
+	packed *buffer
 
 	// reply is what is to be written: parts of head, data and extra, in order.
 	reply [][]byte

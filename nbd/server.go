@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
+
 	"drover"
 )
 
@@ -39,6 +41,8 @@ type ServerConfig struct {
 	Threads int
 	// HandshakeTimeout bounds the time from the connection to the end of the option phase. 0 means 10 s.
 	HandshakeTimeout time.Duration
+
+	linkRate func(net.Conn) func() float64 // rateOfLink, but in tests
 }
 
 // Server serves the exports of an Opener. One Server may serve many listeners.
@@ -46,6 +50,7 @@ type Server struct {
 	cfg      ServerConfig
 	buffers  bufferPool
 	requests sync.Pool
+	encoder  *zstd.Encoder
 
 	mu          sync.Mutex // guards what follows
 	connections int
@@ -60,6 +65,9 @@ func NewServer(cfg ServerConfig) *Server {
 	if cfg.HandshakeTimeout == 0 {
 		cfg.HandshakeTimeout = defaultHandshakeTimeout
 	}
+	if cfg.linkRate == nil {
+		cfg.linkRate = rateOfLink
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -67,7 +75,7 @@ func NewServer(cfg ServerConfig) *Server {
 		cfg.TLS = cfg.TLS.Clone()
 		cfg.TLS.DynamicRecordSizingDisabled = true // bulk data: always full records
 	}
-	return &Server{cfg: cfg}
+	return &Server{cfg: cfg, encoder: newEncoder()}
 }
 
 // Serve accepts connections until ctx ends; then it closes the listener and all connections that came from it, waits until each session

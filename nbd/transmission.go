@@ -42,6 +42,7 @@ type transmission struct {
 	reader TryReader  // nil: none
 	writer TryWriter  // nil: none
 	zeroes ZeroFinder // nil: none
+	packer *packer    // nil: nothing is compressed
 
 	br      *bufio.Reader
 	workers sync.WaitGroup
@@ -72,6 +73,9 @@ func newTransmission(s *Server, c *conn, agreed *agreement) *transmission {
 	t.reader, _ = agreed.session.Backend.(TryReader)
 	t.writer, _ = agreed.session.Backend.(TryWriter)
 	t.zeroes, _ = agreed.session.Backend.(ZeroFinder)
+	if agreed.compressed {
+		t.packer = &packer{encoder: s.encoder, linkRate: s.cfg.linkRate(c.raw)}
+	}
 	return t
 }
 
@@ -140,12 +144,15 @@ func (t *transmission) take(ctx context.Context, h requestHeader) error {
 	if h.kind == cmdRead || h.kind == cmdWrite {
 		cost = int(h.length)
 	}
+	if h.kind == cmdRead && t.packer != nil {
+		cost *= 2 // while it is compressed it is there twice
+	}
 	r, err := t.admit(ctx, h, cost)
 	if err != nil {
 		return err
 	}
 	if cost > 0 {
-		r.data = t.srv.buffers.get(cost)
+		r.data = t.srv.buffers.get(int(h.length))
 	}
 	if h.kind == cmdWrite {
 		if t.br.Buffered() < cost {

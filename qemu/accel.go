@@ -86,7 +86,7 @@ func (d *Driver) trial(ctx context.Context, accel drover.Accel, timeout time.Dur
 		return err
 	}
 	console := filepath.Join(dir, "console")
-	args := append(d.common(accel, 128, 1), "-initrd", initrd, "-append", commandLine(accel),
+	args := append(d.common(accel, 128, 1, false), "-initrd", initrd, "-append", commandLine(accel),
 		"-chardev", "file,id=console,path="+escape(console), "-serial", "chardev:console")
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

@@ -23,6 +23,8 @@ const (
 	reconnectDelay = 86400
 	// openTimeout is how long, in seconds, a start waits for a storage daemon that is just restarting.
 	openTimeout = 5
+	// vhostReconnect is how many seconds QEMU waits before it connects again to a storage daemon that went away.
+	vhostReconnect = 1
 	// codeCacheMiB bounds what TCG keeps of translated code, per VM.
 	codeCacheMiB = 256
 )
@@ -39,10 +41,20 @@ func object(fields map[string]any) string {
 	return string(b)
 }
 
-// common is what every VM has, the trial too.
-func (d *Driver) common(accel drover.Accel, memoryMB, cpus int) []string {
+// memoryID names the guest's memory where it is shared with the storage daemon.
+const memoryID = "ram"
+
+// common is what every VM has, the trial too. Shared memory costs nothing, but a VM whose disks do not need it has none.
+func (d *Driver) common(accel drover.Accel, memoryMB, cpus int, shared bool) []string {
+	machine := "pc,usb=off,vmport=off,smm=off,dump-guest-core=off"
+	if shared {
+		machine += ",memory-backend=" + memoryID
+	}
 	args := []string{"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-msg", "timestamp=on",
-		"-machine", "pc,usb=off,vmport=off,smm=off,dump-guest-core=off", "-m", strconv.Itoa(memoryMB), "-smp", strconv.Itoa(cpus)}
+		"-machine", machine, "-m", strconv.Itoa(memoryMB), "-smp", strconv.Itoa(cpus)}
+	if shared { // sealed by QEMU, so that it cannot shrink under the daemon
+		args = append(args, "-object", object(map[string]any{"qom-type": "memory-backend-memfd", "id": memoryID, "size": memoryMB << 20, "share": true}))
+	}
 	if accel == drover.AccelKVM {
 		return append(args, "-accel", "kvm", "-cpu", "host", "-kernel", d.guestFile(kernelKVM))
 	}
@@ -64,7 +76,7 @@ func commandLine(accel drover.Accel) string {
 // arguments is the whole command line of a VM.
 func (d *Driver) arguments(spec drover.VMSpec) []string {
 	id := spec.Machine
-	args := append(d.common(d.accel, spec.MemoryMB, spec.CPUs),
+	args := append(d.common(d.accel, spec.MemoryMB, spec.CPUs, sharesMemory(spec)),
 		"-name", "guest="+string(id)+",process=drover-vm",
 		"-pidfile", d.path(id, pidFile),
 		"-initrd", d.guestFile(initrd), "-append", commandLine(d.accel),
@@ -88,12 +100,39 @@ func (d *Driver) arguments(spec drover.VMSpec) []string {
 // disk attaches an export of the storage daemon. Errors go to the guest, ENOSPC too: what the guest's file system makes of
 // them is the guest's to decide, while a paused VM would be a machine that stopped without saying so.
 func disk(name string, at drover.Attachment) []string {
+	if at.Transport == drover.TransportVhost {
+		return vhostDisk(name, at)
+	}
 	return []string{
 		"-blockdev", object(map[string]any{"driver": "nbd", "node-name": name, "export": at.Export, "reconnect-delay": reconnectDelay,
 			"open-timeout": openTimeout, "discard": "unmap", "server": map[string]any{"type": "unix", "path": at.Socket}}),
 		"-device", object(map[string]any{"driver": "virtio-blk-pci", "drive": name, "serial": name, "iothread": "io", "write-cache": "on",
 			"discard": true, "logical_block_size": 512, "physical_block_size": int(drover.BlockSize), "werror": "report", "rerror": "report"}),
 	}
+}
+
+// vhostDisk attaches a disk of the storage daemon that reads and writes the guest's memory by itself. While the daemon is away the
+// guest's requests wait, for as long as it takes.
+func vhostDisk(name string, at drover.Attachment) []string {
+	return []string{
+		"-chardev", fmt.Sprintf("socket,id=%s,reconnect=%d,path=%s", name, vhostReconnect, escape(at.Socket)),
+		"-device", object(map[string]any{"driver": "vhost-user-blk-pci", "id": "disk-" + name, "chardev": name, "config-wce": false}),
+	}
+}
+
+// sharesMemory reports whether a disk of the VM needs the guest's memory to be shared.
+func sharesMemory(spec drover.VMSpec) bool {
+	for _, at := range disks(spec) {
+		if at.Transport == drover.TransportVhost {
+			return true
+		}
+	}
+	return false
+}
+
+// disks are the VM's disks from the storage daemon.
+func disks(spec drover.VMSpec) []drover.Attachment {
+	return append([]drover.Attachment{spec.Root}, spec.Volumes...)
 }
 
 // links are the ways between the guest and the outside: ports, network, entropy, memory.

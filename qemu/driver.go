@@ -35,6 +35,8 @@ type Driver struct {
 	version string
 	accel   drover.Accel
 	reason  string
+	// diskWait is how long a start waits for the storage daemon.
+	diskWait time.Duration
 
 	mu  sync.Mutex
 	vms map[drover.MachineID]*VM
@@ -58,7 +60,7 @@ func New(ctx context.Context, cfg Config) (*Driver, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	d := &Driver{cfg: cfg, vms: map[drover.MachineID]*VM{}}
+	d := &Driver{cfg: cfg, diskWait: openTimeout * time.Second, vms: map[drover.MachineID]*VM{}}
 	for _, name := range []string{kernelTCG, kernelKVM, initrd} {
 		if _, err := os.Stat(d.guestFile(name)); err != nil {
 			return nil, drover.Errorf(drover.Invalid, "qemu: a part of the guest is missing: %w", err).

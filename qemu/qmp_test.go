@@ -185,6 +185,18 @@ func TestArguments(t *testing.T) {
 	if strings.Contains(line, "mitigations=off") {
 		t.Error("a real CPU needs its mitigations")
 	}
+	if strings.Contains(line, "memory-backend") {
+		t.Error("memory is shared with nobody")
+	}
+	vhost := spec
+	vhost.Volumes = []drover.Attachment{{Transport: drover.TransportVhost, Socket: "/v,1.sock"}}
+	line = strings.Join(d.arguments(vhost), " ")
+	for _, want := range []string{"memory-backend=ram", `"qom-type":"memory-backend-memfd","share":true,"size":536870912`, `"export":"root_x@9"`,
+		"socket,id=volume0,reconnect=1,path=/v,,1.sock", `"driver":"vhost-user-blk-pci"`, `"chardev":"volume0"`} {
+		if !strings.Contains(line, want) {
+			t.Errorf("the arguments lack %s:\n%s", want, line)
+		}
+	}
 	d.accel, spec.Tap = drover.AccelTCG, ""
 	line = strings.Join(d.arguments(spec), " ")
 	for _, want := range []string{"-accel tcg,thread=multi,tb-size=256", "/guest/vmlinux ", "mitigations=off", "-netdev user,id=net"} {

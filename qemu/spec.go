@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -14,6 +15,23 @@ const maxVolumes = 16
 
 // maxSocketPath is what a unix socket's address can hold (unix(7)).
 const maxSocketPath = 107
+
+// checkDisk refuses a disk that cannot be attached.
+func checkDisk(at drover.Attachment) error {
+	switch at.Transport {
+	case "", drover.TransportNBD:
+		if at.Socket == "" || at.Export == "" {
+			return errors.New("has no socket or no export")
+		}
+	case drover.TransportVhost:
+		if !filepath.IsAbs(at.Socket) || len(at.Socket) > maxSocketPath {
+			return fmt.Errorf("has the socket %q, which is not an absolute path of at most %d bytes", at.Socket, maxSocketPath)
+		}
+	default:
+		return fmt.Errorf("is to be attached by %q, which is neither %s nor %s", at.Transport, drover.TransportNBD, drover.TransportVhost)
+	}
+	return nil
+}
 
 // check refuses a spec that QEMU could not run, or would misread.
 func check(spec drover.VMSpec) error {
@@ -43,9 +61,9 @@ func check(spec drover.VMSpec) error {
 			return drover.Errorf(drover.Precondition, "machine %q: there is no network device %q on this host: %w", spec.Machine, spec.Tap, err)
 		}
 	}
-	for i, v := range append([]drover.Attachment{spec.Root}, spec.Volumes...) {
-		if v.Socket == "" || v.Export == "" {
-			return refuse("disk %d has no socket or no export", i)
+	for i, v := range disks(spec) {
+		if err := checkDisk(v); err != nil {
+			return refuse("disk %d %v", i, err)
 		}
 	}
 	for _, path := range []string{spec.ConfigPath, spec.ConsolePath, spec.LogPath, spec.StatusPath} {

@@ -26,6 +26,9 @@ func (d *Driver) Start(ctx context.Context, spec drover.VMSpec) (*VM, error) {
 	if err := check(spec); err != nil {
 		return nil, err
 	}
+	if err := d.awaitDisks(ctx, spec); err != nil {
+		return nil, err
+	}
 	id := spec.Machine
 	lock, err := d.lockPatiently(ctx, id)
 	if errors.Is(err, errLocked) {

@@ -160,7 +160,9 @@ func (d *Device) getInflight(m *message) (payload []byte, fd int, err error) {
 	}
 	payload = append(u64(size), u64(0)...)
 	payload = order.AppendUint16(payload, uint16(queues))
-	return order.AppendUint16(payload, uint16(ring)), fd, nil
+	payload = order.AppendUint16(payload, uint16(ring))
+	// QEMU's message has padding at its end, and the reply must be as long.
+	return append(payload, make([]byte, len(m.payload)-inflightMessage)...), fd, nil
 }
 
 // setInflight maps the memory that the frontend kept.

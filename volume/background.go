@@ -43,6 +43,33 @@ func (p *pool) hydrate(ctx context.Context, id drover.LayerID, limit drover.Byte
 	return nil
 }
 
+// pauseHydration stops the background copy of a layer, or lets it go on.
+func (p *pool) pauseHydration(ctx context.Context, id drover.LayerID, paused bool) error {
+	l, done, err := p.turnOf(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if l = l.filled(); l == nil {
+		return nil
+	}
+	if m := l.meta(); m.Hydration == nil && !paused || m.Hydration != nil && m.Hydration.Paused == paused {
+		return nil
+	}
+	err = l.update(func(m *meta) {
+		if m.Hydration == nil {
+			m.Hydration = &hydrationRecord{}
+		}
+		m.Hydration.Paused = paused
+	})
+	if err != nil {
+		return err
+	}
+	l.hydrator.pace.pause(paused)
+	l.log.Info("hydration paused or resumed", "paused", paused)
+	return nil
+}
+
 // resume goes on with what was under way when the last process ended.
 func (p *pool) resume() {
 	p.wg.Go(func() { p.absorb(p.ctx) })
@@ -58,13 +85,13 @@ func (p *pool) startHydration(l *layer) {
 	h := &l.hydrator
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	limit := l.meta().Hydration.Limit
+	h.pace.setLimit(l.meta().Hydration.Limit)
+	h.pace.pause(l.meta().Hydration.Paused)
 	if h.running {
-		setLimit(h.limit, limit)
 		return
 	}
 	ctx, cancel := context.WithCancel(p.ctx)
-	h.running, h.cancel, h.done, h.limit = true, cancel, make(chan struct{}), newLimit(limit)
+	h.running, h.cancel, h.done = true, cancel, make(chan struct{})
 	p.wg.Go(func() {
 		defer close(h.done)
 		l.runHydration(ctx)
@@ -92,7 +119,7 @@ func (l *layer) runHydration(ctx context.Context) {
 	begun := time.Now()
 	l.log.Info("hydration runs", "parent", l.content().parent.name())
 	for failures := 0; ; failures++ {
-		err := l.content().hydrate(ctx, l.hydrator.limit, l.checkpoint)
+		err := l.content().hydrate(ctx, l.hydrator.pace, l.checkpoint)
 		if err == nil {
 			err = l.hydrated(l.finalRecord)
 		}
@@ -100,7 +127,7 @@ func (l *layer) runHydration(ctx context.Context) {
 			l.hydrator.trouble.Store(nil)
 			rec := l.meta().Hydration
 			l.env.changed()
-			l.log.Info("hydration done", "copied", int64(rec.Copied), "total", int64(rec.Total), "dur", time.Since(begun))
+			l.log.Info("hydration done", "copied", int64(rec.Copied), "wire", int64(rec.Wire), "total", int64(rec.Total), "dur", time.Since(begun))
 			return
 		}
 		if ctx.Err() != nil {
@@ -129,10 +156,10 @@ func (l *layer) checkpoint() error {
 	if src == nil {
 		return nil
 	}
-	copied := drover.Bytes(src.copied.Load())
+	copied, wire := drover.Bytes(src.copied.Load()), l.content().wire()
 	return l.update(func(m *meta) {
 		if m.Hydration != nil {
-			m.Hydration.Copied = copied
+			m.Hydration.Copied, m.Hydration.Wire = copied, wire
 		}
 	})
 }
@@ -147,7 +174,7 @@ func (l *layer) finalRecord() hydrationRecord {
 	}
 	defer o.leave()
 	if src := o.src.Load(); src != nil {
-		rec.Copied = drover.Bytes(src.copied.Load())
+		rec.Copied, rec.Wire = drover.Bytes(src.copied.Load()), l.content().wire()
 		rec.Total, _, _ = src.progress(o)
 	}
 	rec.Skipped = max(0, rec.Total-rec.Copied)

@@ -59,13 +59,17 @@ func (p *pool) handler() http.Handler {
 	handle(p, mux, "unexport", func(ctx context.Context, r layerRequest) (any, error) { return nil, p.unexport(ctx, r.Layer, r.Peer) })
 	handle(p, mux, "check-parent", func(ctx context.Context, r layerRequest) (any, error) { return nil, p.checkParent(ctx, r.Layer) })
 	handle(p, mux, "hydrate", func(ctx context.Context, r layerRequest) (any, error) { return nil, p.hydrate(ctx, r.Layer, r.Limit) })
-	handle(p, mux, "upload", func(ctx context.Context, r layerRequest) (any, error) { return p.upload(ctx, r.Layer, r.Snapshot) })
 	handle(p, mux, "delete", func(ctx context.Context, r layerRequest) (any, error) {
 		return nil, p.deleteLayer(ctx, r.Layer, r.Wipe)
 	})
+	handle(p, mux, "upload", func(ctx context.Context, r layerRequest) (any, error) { return p.upload(ctx, r.Layer, r.Snapshot) })
 	handle(p, mux, "split", func(ctx context.Context, r layerRequest) (any, error) { return p.split(ctx, r.Layer, r.Into) })
 	handle(p, mux, "set-key", func(ctx context.Context, r keyRequest) (any, error) { return nil, p.setKey(ctx, r) })
 	handle(p, mux, "resize", func(ctx context.Context, r layerRequest) (any, error) { return nil, p.resize(ctx, r.Layer, r.Size) })
+	handle(p, mux, "pause-hydration", func(ctx context.Context, r layerRequest) (any, error) {
+		return nil, p.pauseHydration(ctx, r.Layer, r.Paused)
+	})
+	handle(p, mux, "settings", func(ctx context.Context, r layerRequest) (any, error) { return nil, p.set(ctx, r.Settings) })
 	handle(p, mux, "layer", func(_ context.Context, r layerRequest) (any, error) { return p.statusOf(r.Layer) })
 	handle(p, mux, "layers", func(context.Context, layerRequest) (any, error) { return p.statuses() })
 	return mux

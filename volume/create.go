@@ -123,13 +123,13 @@ func checkSpec(host drover.HostID, spec drover.LayerSpec) error {
 	if err := checkSize(spec.Size); err != nil {
 		return drover.Errorf(drover.Invalid, "cannot create layer %s: %w", spec.ID, err).WithField("size")
 	}
+	if err := spec.Cipher.Check(); err != nil {
+		return drover.AsError(fmt.Errorf("cannot create layer %s: %w", spec.ID, err))
+	}
 	if spec.Snapshot != nil {
 		if err := checkSnapshotSource(spec); err != nil {
 			return drover.Errorf(drover.Invalid, "cannot create layer %s: %w", spec.ID, err).WithField("snapshot")
 		}
-	}
-	if err := spec.Cipher.Check(); err != nil {
-		return drover.AsError(fmt.Errorf("cannot create layer %s: %w", spec.ID, err))
 	}
 	if p := spec.Parent; p != nil {
 		if err := checkSize(p.Size); err != nil || p.Size > spec.Size {

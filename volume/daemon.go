@@ -45,6 +45,8 @@ type Config struct {
 	TLSDir string
 	// Threads is nbd.ServerConfig.Threads of the unix socket.
 	Threads int
+	// Uncompressed: what is read from other hosts comes as it is, also over links on which compression would pay.
+	Uncompressed bool
 	// ParentWait bounds how long a read of an absent block waits for a parent that cannot be reached. 0 means 60 s.
 	ParentWait time.Duration
 	// Objects is where snapshots are kept; nil for nowhere.
@@ -93,7 +95,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	p, err := openPool(cfg, dialTLS(cfg.TLSDir))
+	p, err := openPool(cfg, dialTLS(cfg.TLSDir, !cfg.Uncompressed))
 	if err != nil {
 		return errors.Join(err, listeners.close())
 	}
@@ -212,13 +214,13 @@ func serve(ctx context.Context, p *pool, l listeners) error {
 }
 
 // dialTLS connects to exports of other hosts with the host's own certificate.
-func dialTLS(dir string) dialFunc {
+func dialTLS(dir string, compress bool) dialFunc {
 	return func(ctx context.Context, export drover.Export) (remote, error) {
 		cfg, err := fleetca.ClientConfig(dir, export.Host)
 		if err != nil {
 			return nil, err
 		}
-		return nbd.Dial(ctx, nbd.ClientConfig{Network: "tcp", Address: export.Address, Export: export.Name, TLS: cfg,
+		return nbd.Dial(ctx, nbd.ClientConfig{Network: "tcp", Address: export.Address, Export: export.Name, TLS: cfg, Compress: compress,
 			MetaContexts: []string{nbd.ContextAllocation, nbd.ContextPresent}, DialTimeout: dialTimeout})
 	}
 }

@@ -115,6 +115,7 @@ func (p *pool) giveUp(l *layer, wipe bool) error {
 		l.log.Info("frozen layer is unwanted")
 	}
 	l.cut(drover.Errorf(drover.Unavailable, "layer %s was deleted", l.id), func(*session) bool { return true }, true)
+	l.stopUpload()
 	p.absorber.nudge()
 	return nil
 }

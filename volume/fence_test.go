@@ -175,19 +175,19 @@ func TestExportIsForTheNamedHostOnly(t *testing.T) {
 		t.Error("a certificate of another fleet was accepted")
 	}
 	// A connection that is open when the export ends is ended.
-	conn := must[remote](t)(dialTLS(h2.cfg.TLSDir)(t.Context(), *e))
+	conn := must[remote](t)(dialTLS(h2.cfg.TLSDir, true)(t.Context(), *e))
 	t.Cleanup(func() { conn.Close() })
 	noErr(t, h1.Unexport(t.Context(), "vol_a", "h2"))
 	<-conn.Done()
 	wantCode(t, h2.CheckParent(t.Context(), "vol_a.m"), drover.Denied)
 	wrong := *e
 	wrong.Name = "vol_a@1"
-	if _, err := dialTLS(h2.cfg.TLSDir)(t.Context(), wrong); err == nil {
+	if _, err := dialTLS(h2.cfg.TLSDir, true)(t.Context(), wrong); err == nil {
 		t.Error("a layer was opened for writing over the network")
 	}
 	wrong = *e
 	wrong.Host = "h3"
-	if _, err := dialTLS(h2.cfg.TLSDir)(t.Context(), wrong); err == nil {
+	if _, err := dialTLS(h2.cfg.TLSDir, true)(t.Context(), wrong); err == nil {
 		t.Error("a server with another host's certificate was trusted")
 	}
 }

@@ -2,20 +2,17 @@ package volume
 
 import (
 	"context"
-	"sync"
+	"errors"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/time/rate"
 
 	"drover"
 )
 
 const (
-	// hydrationWorkers is how many requests of one layer's hydration are in flight.
-	hydrationWorkers = 8
-	// politeWorkers is how many are while the guest is at work.
+	// politeWorkers is how many requests of one layer's hydration are in flight while the guest is at work.
 	politeWorkers = 2
 	politeFetch   = 32 // blocks
 	// A request grows while answers are fast and shrinks when they are slow, so that a thin link carries several in a second.
@@ -34,25 +31,26 @@ const (
 
 // hydration copies what a layer needs of its parent, in the background.
 type hydration struct {
-	c   *content
-	o   *overlay
-	src *source
-	// limit is in bytes per second.
-	limit *rate.Limiter
+	c    *content
+	o    *overlay
+	src  *source
+	pace *pace
 	// checkpoint is called after a flush, with everything that was fetched before being durable.
 	checkpoint func() error
 
-	cursorMu sync.Mutex
-	cursor   int64
-
+	cursor    int64
 	fetchSize atomic.Int64
-	unsynced  atomic.Int64
-	full      chan struct{}
+	arrived   atomic.Int64 // since it was looked at last
+	// refusal is why the parent does not give something; nil while it gives all.
+	refusal atomic.Pointer[string]
+
+	unsynced atomic.Int64
+	full     chan struct{}
 }
 
 // hydrate returns nil when every block that the parent has is present, durably. It goes on through trouble with the parent;
 // an error is one of this host, or of the context.
-func (c *content) hydrate(ctx context.Context, limit *rate.Limiter, checkpoint func() error) error {
+func (c *content) hydrate(ctx context.Context, pace *pace, checkpoint func() error) error {
 	o := c.enter()
 	if o == nil {
 		return nil
@@ -62,7 +60,7 @@ func (c *content) hydrate(ctx context.Context, limit *rate.Limiter, checkpoint f
 	if src == nil {
 		return nil
 	}
-	h := &hydration{c: c, o: o, src: src, limit: limit, checkpoint: checkpoint, full: make(chan struct{}, 1)}
+	h := &hydration{c: c, o: o, src: src, pace: pace, checkpoint: checkpoint, full: make(chan struct{}, 1)}
 	h.fetchSize.Store(fetchStart)
 	if err := h.learnAll(ctx); err != nil {
 		return err
@@ -85,13 +83,37 @@ func (h *hydration) learnAll(ctx context.Context) error {
 		if ctx.Err() != nil {
 			break
 		}
-		group.Go(func() error { return h.c.learnChunk(ctx, h.o, h.src, i, hydrationClass) })
+		group.Go(func() error {
+			if err := h.pace.ready(ctx); err != nil {
+				return err
+			}
+			return h.pace.ask(func() error { return h.c.learnChunk(ctx, h.o, h.src, i, hydrationClass) })
+		})
 	}
 	return group.Wait()
 }
 
-// copyAll fetches what is wanted and absent.
+// copyAll fetches what is wanted and absent. What the parent refuses is left over and asked for again, for as long as it takes: it may be
+// repaired, or overwritten by the guest.
 func (h *hydration) copyAll(ctx context.Context) error {
+	for pause := retryMin; ; pause = min(2*pause, retryMax) {
+		h.refusal.Store(nil)
+		h.cursor = 0
+		if err := h.pass(ctx); err != nil {
+			return err
+		}
+		h.pace.refusal.Store(h.refusal.Load())
+		if h.refusal.Load() == nil {
+			return nil
+		}
+		if err := waitFor(ctx, nil, pause); err != nil {
+			return err
+		}
+	}
+}
+
+// pass goes through the layer once.
+func (h *hydration) pass(ctx context.Context) error {
 	stop := make(chan struct{})
 	synced := make(chan error, 1)
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -103,11 +125,7 @@ func (h *hydration) copyAll(ctx context.Context) error {
 		}
 		synced <- err
 	}()
-	group, gctx := errgroup.WithContext(ctx)
-	for i := range hydrationWorkers {
-		group.Go(func() error { return h.work(gctx, i) })
-	}
-	err := group.Wait()
+	err := h.dispatch(ctx)
 	close(stop)
 	if serr := <-synced; serr != nil {
 		return serr
@@ -115,40 +133,71 @@ func (h *hydration) copyAll(ctx context.Context) error {
 	return err
 }
 
-// work is one worker.
-func (h *hydration) work(ctx context.Context, index int) error {
-	for {
-		if err := h.yield(ctx, index); err != nil {
-			return err
+// dispatch hands out runs until the end of the layer, as many at a time as is good.
+func (h *hydration) dispatch(ctx context.Context) error {
+	group, gctx := errgroup.WithContext(ctx)
+	tuning := tuner{window: startWindow}
+	places := newSlots(startWindow)
+	most := func() int {
+		if h.o.guest.within(guestBusy) {
+			return politeWorkers
 		}
+		return maxWindow
+	}
+	begun, polite := time.Now(), false
+	for h.yield(gctx) == nil && places.enter(gctx, most) == nil {
 		first, end := h.next()
-		if first == end {
-			return nil
+		if first == end || h.pace.take(gctx, (end-first)*blockSize) != nil {
+			places.leave()
+			break
 		}
-		n := int(end-first) * blockSize
-		if err := h.throttle(ctx, n); err != nil {
-			return err
-		}
-		begun := time.Now()
-		if err := h.c.fetchRun(ctx, h.o, h.src, first, end, hydrationClass); err != nil {
-			return err
-		}
-		h.adapt(time.Since(begun), end-first)
-		h.c.data.Writeback(first*blockSize, int64(n))
-		if h.unsynced.Add(int64(n)) >= checkpointBytes {
-			select {
-			case h.full <- struct{}{}:
-			default:
+		group.Go(func() error {
+			defer places.leave()
+			return h.copyRun(gctx, first, end)
+		})
+		polite = polite || most() == politeWorkers
+		if took := time.Since(begun); took >= tuneEvery {
+			if bytes := h.arrived.Swap(0); !polite {
+				tuning.next(float64(bytes) / took.Seconds())
+				places.set(tuning.window)
 			}
+			begun, polite = time.Now(), false
 		}
 	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return context.Cause(ctx)
 }
 
-// next hands out the next run.
+// copyRun fetches one run.
+func (h *hydration) copyRun(ctx context.Context, first, end int64) error {
+	begun, n := time.Now(), (end-first)*blockSize
+	err := h.pace.ask(func() error { return h.c.fetchRun(ctx, h.o, h.src, first, end, hydrationClass) })
+	var no *refused
+	if errors.As(err, &no) {
+		text := no.Error()
+		h.refusal.Store(&text)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	h.adapt(time.Since(begun), end-first)
+	h.arrived.Add(n)
+	h.c.data.Writeback(first*blockSize, n)
+	if h.unsynced.Add(n) >= checkpointBytes {
+		select {
+		case h.full <- struct{}{}:
+		default:
+		}
+	}
+	return nil
+}
+
+// next chooses the next run.
 func (h *hydration) next() (first, end int64) {
-	h.cursorMu.Lock()
-	defer h.cursorMu.Unlock()
-	size := h.fetchSize.Load()
+	size := min(h.fetchSize.Load(), h.pace.most())
 	if h.o.guest.within(guestBusy) {
 		size = min(size, politeFetch)
 	}
@@ -169,38 +218,19 @@ func (h *hydration) adapt(took time.Duration, blocks int64) {
 	}
 }
 
-// yield lets the guest go first: nothing new is fetched while a guest waits for the parent, and little while a guest is at work. The
-// waits are bounded, so that a guest that never rests slows hydration down and does not stop it.
-func (h *hydration) yield(ctx context.Context, index int) error {
+// yield waits while the copy is paused, and lets the guest go first: nothing new is fetched while a guest waits for the parent. That wait
+// is bounded, so that a guest that never rests slows hydration down and does not stop it.
+func (h *hydration) yield(ctx context.Context) error {
 	const step, most = 2 * time.Millisecond, 25
-	for i := 0; i < most; i++ {
-		waits := h.src.waiting.Load() > 0
-		if !waits && (index < politeWorkers || !h.o.guest.within(guestBusy)) {
-			break
-		}
+	if err := h.pace.ready(ctx); err != nil {
+		return err
+	}
+	for i := 0; i < most && h.src.waiting.Load() > 0; i++ {
 		if err := waitFor(ctx, nil, step); err != nil {
 			return err
 		}
 	}
 	return ctx.Err()
-}
-
-// throttle keeps to the limit.
-func (h *hydration) throttle(ctx context.Context, n int) error {
-	for n > 0 {
-		part := n
-		if b := h.limit.Burst(); h.limit.Limit() != rate.Inf && part > b {
-			part = b
-		}
-		if err := h.limit.WaitN(ctx, part); err != nil {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			return drover.Errorf(drover.Internal, "cannot keep to the limit of the hydration of layer %s: %w", h.c.name, err)
-		}
-		n -= part
-	}
-	return nil
 }
 
 // syncLoop makes what was fetched durable from time to time.
@@ -257,21 +287,4 @@ func (s *source) progress(o *overlay) (total, absent drover.Bytes, known bool) {
 		}
 	}
 	return total, absent, known
-}
-
-// newLimit returns a limiter for a number of bytes per second; 0 is no limit.
-func newLimit(n drover.Bytes) *rate.Limiter {
-	l := rate.NewLimiter(rate.Inf, maxFetch*blockSize)
-	setLimit(l, n)
-	return l
-}
-
-func setLimit(l *rate.Limiter, n drover.Bytes) {
-	if n == 0 {
-		l.SetLimit(rate.Inf)
-		return
-	}
-	// A quarter of a second at once, but always one small request.
-	l.SetBurst(int(max(n/4, fetchMin*blockSize)))
-	l.SetLimit(rate.Limit(n))
 }

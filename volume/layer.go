@@ -8,8 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/time/rate"
-
 	"drover"
 )
 
@@ -53,7 +51,7 @@ type layer struct {
 // hydrator is the background copy of one layer.
 type hydrator struct {
 	mu      sync.Mutex
-	limit   *rate.Limiter
+	pace    *pace
 	running bool
 	cancel  context.CancelFunc
 	done    chan struct{}

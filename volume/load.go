@@ -39,12 +39,13 @@ type env struct {
 	cfg       Config
 	budget    *budget
 	reserve   *reserve
+	settings  *settings
 	dial      dialFunc
+	// changed is called when an unwanted layer may have to wait no more.
+	changed func()
 	// codec and chunks are for snapshots in the object store.
 	codec  *manifest.Codec
 	chunks *chunkCache
-	// changed is called when an unwanted layer may have to wait no more.
-	changed func()
 	// find finds a layer of the pool.
 	find func(drover.LayerID) (*layer, error)
 }
@@ -59,6 +60,11 @@ func (e *env) newLayer(m *meta) *layer {
 	l := &layer{id: id, dir: e.layerDir(id), env: e, log: e.cfg.Log.With("layer", string(id)), sessions: map[*session]struct{}{}}
 	l.frozenData.Store(-1)
 	l.record.Store(m)
+	l.hydrator.pace = newPace(0, e.settings.hydration)
+	if m.Hydration != nil {
+		l.hydrator.pace.setLimit(m.Hydration.Limit)
+		l.hydrator.pace.pause(m.Hydration.Paused)
+	}
 	return l
 }
 
@@ -196,6 +202,9 @@ func (e *env) openOverlay(dir string, m *meta, c *content, log *slog.Logger) err
 	src := newSource(c.parent, filled*blockSize, c.under != nil, e.cfg.ParentWait, e.budget)
 	if m.Hydration != nil {
 		src.copied.Store(int64(m.Hydration.Copied))
+		if p, remote := c.parent.(*parent); remote {
+			p.traffic.Wire.Store(int64(m.Hydration.Wire))
+		}
 	}
 	if c.under == nil {
 		o.mark(filled, head.blocks) // what is beyond the parent's end is empty

@@ -54,10 +54,10 @@ type meta struct {
 	FrozenAt  drover.Epoch     `json:"frozen_at,omitempty"`
 	Exports   []drover.HostID  `json:"exports,omitempty"`
 	Hydration *hydrationRecord `json:"hydration,omitempty"`
-	// Upload is what is known of the layer's way into the object store.
-	Upload *uploadRecord `json:"upload,omitempty"`
 	// KeyCheck tells the key that the layer was first opened with from any other.
 	KeyCheck string `json:"key_check,omitempty"`
+	// Upload is what is known of the layer's way into the object store.
+	Upload *uploadRecord `json:"upload,omitempty"`
 }
 
 // hydrationRecord is what is remembered of a hydration.
@@ -65,7 +65,9 @@ type hydrationRecord struct {
 	// Started: it was asked for, and goes on after a restart.
 	Started   bool         `json:"started"`
 	Limit     drover.Bytes `json:"limit,omitempty"`
+	Paused    bool         `json:"paused,omitempty"`
 	Copied    drover.Bytes `json:"copied"`
+	Wire      drover.Bytes `json:"wire,omitempty"`
 	Total     drover.Bytes `json:"total,omitempty"`
 	Skipped   drover.Bytes `json:"skipped,omitempty"`
 	StartedAt time.Time    `json:"started_at,omitzero"`

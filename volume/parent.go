@@ -19,6 +19,8 @@ type remote interface {
 	ReadAt(ctx context.Context, p []byte, off int64) error
 	Extents(ctx context.Context, metaContext string, off, n int64) ([]nbd.Extent, error)
 	Size() int64
+	// Count makes the connection add what it reads to t.
+	Count(t *nbd.Traffic)
 	// Done is closed when the connection has ended; Err then tells why.
 	Done() <-chan struct{}
 	Err() error
@@ -46,6 +48,8 @@ type parent struct {
 	log    *slog.Logger
 	links  [1 + hydrationLinks]link
 	turn   atomic.Uint32
+	// traffic counts what all links read.
+	traffic nbd.Traffic
 	// why is the trouble at present; nil when the parent answered last.
 	why atomic.Pointer[string]
 }
@@ -73,6 +77,9 @@ func newParent(export drover.Export, dial dialFunc, log *slog.Logger) *parent {
 
 // moveTo makes the next connection go to the parent's new address.
 func (p *parent) moveTo(export drover.Export) { p.export.Store(&export) }
+
+// wire is how many bytes carried what was read.
+func (p *parent) wire() drover.Bytes { return drover.Bytes(p.traffic.Wire.Load()) }
 
 func (p *parent) trouble() string {
 	if why := p.why.Load(); why != nil {
@@ -117,9 +124,32 @@ func (p *parent) ask(ctx context.Context, who class, request func(context.Contex
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		if said := p.answer(conn, err); said != nil {
+			return said
+		}
 		p.troubled(err)
 		l.failed(conn)
 	}
+}
+
+// refused is an error of a parent that does answer: it cannot give what was asked for.
+type refused struct{ err *drover.Error }
+
+func (r *refused) Error() string { return r.err.Error() }
+func (r *refused) Unwrap() error { return r.err }
+
+// answer returns the error if it is the parent's word on the request, and nil if it is a matter of the connection.
+func (p *parent) answer(conn remote, err error) error {
+	switch drover.CodeOf(err) {
+	case drover.Precondition: // the parent is older than the question
+		return err
+	case drover.Internal:
+		if conn.Err() == nil {
+			p.well()
+			return &refused{drover.Errorf(drover.Internal, "%s: %w", p.name(), err)}
+		}
+	}
+	return nil
 }
 
 // attempt makes the request once. It gives up when nothing came over the connection for a while, though other requests wait too:
@@ -214,6 +244,7 @@ func (p *parent) redial(ctx context.Context, l *link) {
 	l.dialing = nil
 	switch {
 	case err == nil && !l.closed:
+		conn.Count(&p.traffic)
 		l.conn, l.heard = conn, time.Now()
 	case err == nil:
 		err = conn.Close()

@@ -75,6 +75,7 @@ func openPool(cfg Config, dial dialFunc) (*pool, error) {
 	if p.keys, err = openKeys(cfg.RunDir); err != nil {
 		return nil, errors.Join(err, p.reserve.close())
 	}
+	p.loadSettings()
 	if err := p.loadAll(); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
@@ -98,7 +99,7 @@ func (p *pool) sweep() error {
 			}
 		}
 	}
-	return durable.RemoveTemp(p.fences.dir)
+	return errors.Join(durable.RemoveTemp(p.pool), durable.RemoveTemp(p.fences.dir))
 }
 
 // loadAll opens the layers, each after what is below it.

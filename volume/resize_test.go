@@ -93,7 +93,7 @@ func TestResizeOfALayerThatHydrates(t *testing.T) {
 func TestResizeTellsConnections(t *testing.T) {
 	h := newHost(t, newCA(t), "h1")
 	h.create("vol_a", drover.MiB)
-	p := must[*pool](t)(openPool(mustConfig(t, h), dialTLS(h.cfg.TLSDir)))
+	p := must[*pool](t)(openPool(mustConfig(t, h), dialTLS(h.cfg.TLSDir, true)))
 	defer func() { noErr(t, p.close()) }()
 	must[drover.Attachment](t)(p.open(t.Context(), "vol_a", 1))
 	l := must[*layer](t)(p.find("vol_a"))

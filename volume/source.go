@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -336,6 +337,29 @@ func (c *content) fetch(ctx context.Context, o *overlay, src *source, f *flight,
 		return nil
 	}
 	end := o.present.next(first, f.end, true)
+	return c.fetchPart(ctx, o, src, first, end, who)
+}
+
+// fetchPart gets blocks and keeps them. Of what the parent refuses it gets the halves, so that one block that is damaged there keeps back
+// no other.
+func (c *content) fetchPart(ctx context.Context, o *overlay, src *source, first, end int64, who class) error {
+	err := c.fetchBlocks(ctx, o, src, first, end, who)
+	var no *refused
+	if end-first == 1 || !errors.As(err, &no) {
+		return err
+	}
+	middle := first + (end-first)/2
+	err = c.fetchPart(ctx, o, src, first, middle, who)
+	if err != nil && !errors.As(err, &no) {
+		return err
+	}
+	if after := c.fetchPart(ctx, o, src, middle, end, who); err == nil || after != nil && !errors.As(after, &no) {
+		return after
+	}
+	return err
+}
+
+func (c *content) fetchBlocks(ctx context.Context, o *overlay, src *source, first, end int64, who class) error {
 	buf, err := src.budget.take(ctx, int(end-first)*blockSize, who)
 	if err != nil {
 		return err

@@ -3,7 +3,9 @@ package volume
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -80,7 +82,8 @@ func (l *layer) hydration(m *meta) *drover.Hydration {
 	}
 	h := &drover.Hydration{Total: origin.Allocated}
 	if rec := m.Hydration; rec != nil {
-		h.Copied, h.StartedAt, h.DoneAt = rec.Copied, rec.StartedAt, rec.DoneAt
+		h.Limit, h.Paused = rec.Limit, rec.Paused && !m.ParentDone
+		h.Copied, h.Wire, h.StartedAt, h.DoneAt = rec.Copied, rec.Wire, rec.StartedAt, rec.DoneAt
 		if m.ParentDone {
 			h.Total, h.Skipped = rec.Total, rec.Skipped
 		}
@@ -100,17 +103,32 @@ func (l *layer) hydration(m *meta) *drover.Hydration {
 		return h
 	}
 	total, absent, known := src.progress(o)
-	h.Copied, h.BytesPerSecond = drover.Bytes(src.copied.Load()), drover.Bytes(src.rate.rate())
+	h.Copied, h.Wire, h.BytesPerSecond = drover.Bytes(src.copied.Load()), l.content().wire(), drover.Bytes(src.rate.rate())
 	h.Skipped = max(0, total-absent-h.Copied)
 	h.TotalKnown = known
 	if known || total > h.Total {
 		h.Total = total
 	}
-	h.Waiting = src.from.trouble()
-	if why := l.hydrator.trouble.Load(); why != nil {
-		h.Waiting = *why
-	}
+	l.describeWaiting(h, src)
 	return h
+}
+
+// describeWaiting says why nothing moves, and whether that is so for too long.
+func (l *layer) describeWaiting(h *drover.Hydration, src *source) {
+	pace := l.hydrator.pace
+	h.Waiting = src.from.trouble()
+	for _, why := range []*string{pace.refusal.Load(), l.hydrator.trouble.Load()} {
+		if why != nil {
+			h.Waiting = *why
+		}
+	}
+	stands := pace.standing()
+	if l.hydrator.trouble.Load() != nil && !h.Paused {
+		stands = max(stands, time.Duration(time.Now().UnixNano()-pace.moved.Load()))
+	}
+	if h.Stalled = stands > l.env.settings.stallAfter(); h.Stalled && h.Waiting == "" {
+		h.Waiting = fmt.Sprintf("%s has not answered for %v", l.content().parent.name(), stands.Round(time.Second))
+	}
 }
 
 // statusOf describes one layer. One that is refused is described by the reason.

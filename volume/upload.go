@@ -73,7 +73,7 @@ type uploader struct {
 }
 
 // uploading reports whether the layer's content is needed for an upload that is under way.
-func (m *meta) uploading() bool { return m.Upload != nil && !m.Upload.Done }
+func (m *meta) uploading() bool { return m.Upload != nil && !m.Upload.Done && !m.Unwanted }
 
 // upload begins, or goes on with, copying a frozen layer into the object store.
 func (p *pool) upload(ctx context.Context, id drover.LayerID, src *drover.SnapshotSource) (drover.LayerStatus, error) {

@@ -40,6 +40,14 @@ func (e *env) upstreamOf(m *meta, log *slog.Logger) upstream {
 	return newParent(*export, e.dial, log)
 }
 
+// wire is how many bytes came over the network for what was fetched.
+func (c *content) wire() drover.Bytes {
+	if p, remote := c.parent.(*parent); remote {
+		return p.wire()
+	}
+	return 0
+}
+
 // filledBlocks is how many blocks of the layer its parent has; the layer may be larger.
 func (m *meta) filledBlocks() int64 {
 	return int64(min(m.Spec.Size, m.parent().Size)) / blockSize

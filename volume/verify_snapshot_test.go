@@ -25,7 +25,7 @@ func TestComparisonWithASnapshot(t *testing.T) {
 	h.halt()
 
 	cfg := must[Config](t)(h.cfg.withDefaults())
-	p := must[*pool](t)(openPool(cfg, dialTLS(cfg.TLSDir)))
+	p := must[*pool](t)(openPool(cfg, dialTLS(cfg.TLSDir, false)))
 	defer func() { noErr(t, p.close()) }()
 	frozen := must[*layer](t)(p.find("vol_a.s"))
 	check := must[*snapshotCheck](t)(p.newSnapshotCheck(t.Context(), frozen, src))

@@ -76,7 +76,7 @@ func TestWipeSparesAFileWithAnotherName(t *testing.T) {
 func TestEncryptedLayerIsRemovedAtOnce(t *testing.T) {
 	h := newHost(t, newCA(t), "h1")
 	h.halt()
-	p := must[*pool](t)(openPool(must[Config](t)(h.cfg.withDefaults()), dialTLS(h.cfg.TLSDir)))
+	p := must[*pool](t)(openPool(must[Config](t)(h.cfg.withDefaults()), dialTLS(h.cfg.TLSDir, true)))
 	defer func() { noErr(t, p.close()) }()
 	must[*layer](t)(p.createLayer(t.Context(), drover.LayerSpec{ID: "vol_a", Disk: "vol_a", Size: drover.MiB}))
 	l := must[*layer](t)(p.find("vol_a"))

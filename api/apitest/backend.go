@@ -30,6 +30,10 @@ type Backend struct {
 	Now func() time.Time
 	// Exec answers ExecMachine.
 	Exec func(drover.ExecRequest) (drover.ExecResult, error)
+	// Slow leaves snapshots and verifications under way until the test changes them; without it they are done at once.
+	Slow bool
+	// NeedsRestart is what ExtendVolume says.
+	NeedsRestart bool
 
 	mu         sync.Mutex
 	changed    chan struct{}
@@ -37,10 +41,13 @@ type Backend struct {
 	apps       map[drover.AppName]drover.App
 	machines   map[drover.MachineID]fleet.MachineView
 	volumes    map[drover.VolumeID]fleet.VolumeView
+	snapshots  map[drover.SnapshotID]drover.Snapshot
+	verified   map[drover.VolumeID]drover.Verification
 	hosts      []drover.HostInfo
 	migrations map[drover.MigrationID]drover.Migration
 	logs       []drover.LogLine
 	signals    []drover.SignalRequest
+	rotations  int
 }
 
 var _ api.Backend = (*Backend)(nil)
@@ -50,7 +57,7 @@ func New() *Backend {
 	host := func(id drover.HostID, region drover.Region) drover.HostInfo {
 		return drover.HostInfo{ID: id, Region: region, Roles: []drover.Role{drover.RoleWorker}, Address: "10.0.0.1", StorageAddress: "10.0.0.1:4290",
 			Accel: drover.AccelTCG, AccelReason: "/dev/kvm: no such file", VMM: "QEMU 7.2.22", Version: "test", CPUs: 2, Memory: 4 * drover.GiB,
-			MemoryUsed: drover.GiB, Disk: 100 * drover.GiB, DiskUsed: 10 * drover.GiB, Machines: 0, StartedAt: epoch, SeenAt: epoch, Status: drover.HostOK}
+			MemoryUsed: drover.GiB, Disk: 100 * drover.GiB, DiskUsed: 10 * drover.GiB, DiskProvisioned: 40 * drover.GiB, StartedAt: epoch, SeenAt: epoch, Status: drover.HostOK}
 	}
 	return &Backend{
 		Now:        func() time.Time { return epoch },
@@ -58,6 +65,8 @@ func New() *Backend {
 		apps:       map[drover.AppName]drover.App{},
 		machines:   map[drover.MachineID]fleet.MachineView{},
 		volumes:    map[drover.VolumeID]fleet.VolumeView{},
+		snapshots:  map[drover.SnapshotID]drover.Snapshot{},
+		verified:   map[drover.VolumeID]drover.Verification{},
 		hosts:      []drover.HostInfo{host("h1", "north"), host("h2", "south")},
 		migrations: map[drover.MigrationID]drover.Migration{},
 	}
@@ -102,6 +111,26 @@ func (b *Backend) ChangeVolume(id drover.VolumeID, change func(*fleet.VolumeView
 	v := b.volumes[id]
 	change(&v)
 	b.volumes[id] = v
+	b.notifyLocked()
+}
+
+// ChangeSnapshot lets the test change a snapshot.
+func (b *Backend) ChangeSnapshot(id drover.SnapshotID, change func(*drover.Snapshot)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.snapshots[id]
+	change(&s)
+	b.snapshots[id] = s
+	b.notifyLocked()
+}
+
+// ChangeVerification lets the test change how far the verification of a volume is.
+func (b *Backend) ChangeVerification(id drover.VolumeID, change func(*drover.Verification)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	v := b.verified[id]
+	change(&v)
+	b.verified[id] = v
 	b.notifyLocked()
 }
 
@@ -231,5 +260,6 @@ func (b *Backend) hostLocked(id drover.HostID) (drover.HostInfo, error) {
 func machineID(n int) drover.MachineID {
 	return drover.MachineID(fmt.Sprintf("%014x", 0xd0000000000000+n))
 }
+func snapshotID(n int) drover.SnapshotID   { return drover.SnapshotID(fmt.Sprintf("vs_%016x", n)) }
 func volumeID(n int) drover.VolumeID       { return drover.VolumeID(fmt.Sprintf("vol_%016x", n)) }
 func migrationID(n int) drover.MigrationID { return drover.MigrationID(fmt.Sprintf("mig_%016x", n)) }

@@ -8,73 +8,6 @@ import (
 	"drover/fleet"
 )
 
-// CreateVolume makes a volume.
-func (b *Backend) CreateVolume(_ context.Context, req fleet.CreateVolume) (fleet.VolumeView, error) {
-	if err := b.begin("CreateVolume"); err != nil {
-		return fleet.VolumeView{}, err
-	}
-	defer b.mu.Unlock()
-	host := drover.HostID("h1")
-	if req.Host != "" {
-		host = req.Host
-	}
-	info, err := b.hostLocked(host)
-	if err != nil {
-		return fleet.VolumeView{}, drover.AsError(err).WithField("host")
-	}
-	id := volumeID(b.nextLocked())
-	v := fleet.VolumeView{HostStatus: drover.HostOK, Volume: drover.Volume{ID: id, App: req.App, Name: req.Name, Region: info.Region, Size: req.Size,
-		State: drover.VolumeCreated, Host: host, CreatedAt: b.Now()}}
-	b.volumes[id] = v
-	return v, nil
-}
-
-// Volumes lists an app's volumes.
-func (b *Backend) Volumes(_ context.Context, app drover.AppName) ([]fleet.VolumeView, error) {
-	if err := b.begin("Volumes"); err != nil {
-		return nil, err
-	}
-	defer b.mu.Unlock()
-	var views []fleet.VolumeView
-	for _, v := range b.volumes {
-		if v.Volume.App == app {
-			views = append(views, v)
-		}
-	}
-	return views, nil
-}
-
-// Volume returns a volume.
-func (b *Backend) Volume(_ context.Context, app drover.AppName, id drover.VolumeID) (fleet.VolumeView, error) {
-	if err := b.begin("Volume"); err != nil {
-		return fleet.VolumeView{}, err
-	}
-	defer b.mu.Unlock()
-	v, ok := b.volumes[id]
-	if !ok || v.Volume.App != app {
-		return fleet.VolumeView{}, drover.Errorf(drover.NotFound, "app %q has no volume %q", app, id)
-	}
-	return v, nil
-}
-
-// DestroyVolume removes a volume that no machine has.
-func (b *Backend) DestroyVolume(ctx context.Context, app drover.AppName, id drover.VolumeID) (fleet.VolumeView, error) {
-	v, err := b.Volume(ctx, app, id)
-	if err != nil {
-		return v, err
-	}
-	if err := b.begin("DestroyVolume"); err != nil {
-		return v, err
-	}
-	defer b.mu.Unlock()
-	if v.Volume.Machine != "" {
-		return v, drover.Errorf(drover.Precondition, "machine %q has volume %q", v.Volume.Machine, id).WithHint("destroy the machine first")
-	}
-	v.Volume.State = drover.VolumeDestroying
-	delete(b.volumes, id)
-	return v, nil
-}
-
 // Hosts lists the hosts.
 func (b *Backend) Hosts(context.Context) ([]drover.HostInfo, error) {
 	if err := b.begin("Hosts"); err != nil {
@@ -105,11 +38,27 @@ func (b *Backend) HostLayers(_ context.Context, id drover.HostID) ([]drover.Laye
 	var layers []drover.LayerStatus
 	for _, v := range b.volumes {
 		if v.Volume.Host == id {
-			layers = append(layers, drover.LayerStatus{ID: drover.LayerFor(v.Volume.ID.Disk(), ""), Disk: v.Volume.ID.Disk(), State: drover.LayerReady,
-				Size: v.Volume.Size, Allocated: v.Volume.Size / 4, Writer: v.Volume.Epoch, Hydration: v.Hydration})
+			layers = append(layers, b.layerLocked(v))
 		}
 	}
 	return layers, nil
+}
+
+// SetStorage keeps the settings in the host's own description.
+func (b *Backend) SetStorage(_ context.Context, id drover.HostID, settings drover.StorageSettings) (drover.StorageSettings, error) {
+	if err := b.begin("SetStorage"); err != nil {
+		return drover.StorageSettings{}, err
+	}
+	defer b.mu.Unlock()
+	if _, err := b.hostLocked(id); err != nil {
+		return drover.StorageSettings{}, err
+	}
+	for i := range b.hosts {
+		if b.hosts[i].ID == id {
+			b.hosts[i].Storage = settings
+		}
+	}
+	return settings, nil
 }
 
 // HostMachines lists the machines placed on a host.

@@ -18,6 +18,9 @@ import (
 // diskWait bounds the wait for a disk to appear; as a rule it is there as soon as its driver is.
 const diskWait = 5 * time.Second
 
+// maxSerial is the length of a serial (VIRTIO_BLK_ID_BYTES).
+const maxSerial = 20
+
 // diskName returns the device of the n-th disk of the VM: vda, vdb, …, vdz, vdaa.
 func diskName(n int) string {
 	name := ""
@@ -27,12 +30,14 @@ func diskName(n int) string {
 	return "vd" + name
 }
 
-// findDisk returns the device of the disk with the serial. Where the VMM gives no serials, it is the n-th disk.
-func findDisk(serial string, n int) (string, error) {
+// findDisk returns the device of the disk with the serial, or with the disk's own name as its serial: a disk over vhost-user-blk is told by
+// the storage daemon what it is, and not by the VMM where it belongs. Where there are no serials, it is the n-th disk.
+func findDisk(serial, name string, n int) (string, error) {
 	expected := diskName(n)
 	var device string
+	is := func(text string) bool { return text == serial || text == name[:min(len(name), maxSerial)] }
 	err := poll(diskWait, func() (bool, error) {
-		if text, err := diskSerial(expected); err == nil && (text == serial || text == "") {
+		if text, err := diskSerial(expected); err == nil && (is(text) || text == "") {
 			device = "/dev/" + expected
 			return true, nil
 		}
@@ -41,7 +46,7 @@ func findDisk(serial string, n int) (string, error) {
 			return false, err
 		}
 		for _, disk := range disks {
-			if text, err := diskSerial(filepath.Base(disk)); err == nil && text == serial {
+			if text, err := diskSerial(filepath.Base(disk)); err == nil && text != "" && is(text) {
 				device = "/dev/" + filepath.Base(disk)
 				return true, nil
 			}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"drover"
 	"drover/guest"
 )
 
@@ -107,7 +108,7 @@ func (b *boot) openPorts() error {
 }
 
 func (b *boot) readConfig(watchdog *time.Timer) error {
-	device, err := findDisk(guest.ConfigSerial, 1)
+	device, err := findDisk(guest.ConfigSerial, "", 1)
 	if err != nil {
 		return err
 	}
@@ -122,7 +123,7 @@ func (b *boot) readConfig(watchdog *time.Timer) error {
 }
 
 func (b *boot) mountRoot() (err error) {
-	if b.root, err = findDisk(guest.RootSerial, 0); err != nil {
+	if b.root, err = findDisk(guest.RootSerial, string(drover.RootDisk(drover.MachineID(b.cfg.Hostname))), 0); err != nil {
 		return err
 	}
 	return mountRoot(b.root)

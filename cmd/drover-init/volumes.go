@@ -31,7 +31,7 @@ type volume struct {
 func prepareVolumes(cfg []guest.Volume, procs *processes) ([]volume, error) {
 	var volumes []volume
 	for i, v := range cfg {
-		device, err := findDisk(guest.VolumeSerial(i), i+2)
+		device, err := findDisk(guest.VolumeSerial(i), v.Name, i+2)
 		if err != nil {
 			return nil, fmt.Errorf("volume %s: %w", v.Name, err)
 		}

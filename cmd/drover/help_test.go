@@ -101,6 +101,10 @@ func TestHydrationTexts(t *testing.T) {
 		{&drover.Hydration{Total: 10 * drover.MiB, TotalKnown: true, Copied: drover.MiB}, "10 %, 1 MiB of 10 MiB, 0 B/s"},
 		{&drover.Hydration{Total: 10 * drover.MiB, TotalKnown: true, Copied: 10 * drover.MiB, BytesPerSecond: drover.MiB}, "99 %, 10 MiB of 10 MiB, 1 MiB/s, about 0 s left"},
 		{&drover.Hydration{Total: 1 << 50, TotalKnown: true, BytesPerSecond: 1}, "0 %, 0 B of 1 PiB, 1 B/s, about 27777h46m left"},
+		{&drover.Hydration{Total: 10 * drover.MiB, TotalKnown: true, Copied: drover.MiB, Paused: true}, "1 MiB of 10 MiB, paused"},
+		{&drover.Hydration{Total: 10 * drover.MiB, Copied: drover.MiB, Stalled: true, Waiting: "no answer"}, "1 MiB of 10 MiB, stalled: no answer"},
+		{&drover.Hydration{Total: 10 * drover.MiB, Copied: drover.MiB, Stalled: true}, "1 MiB of 10 MiB, stalled"},
+		{&drover.Hydration{Copied: drover.MiB, Limit: drover.MiB}, "1 MiB copied, 0 B/s, limit 1 MiB/s"},
 		{&drover.Hydration{Total: drover.MiB, Copied: drover.MiB, Done: true}, "complete, 1 MiB copied"},
 	} {
 		if got := hydrationText(c.h); got != c.want {

@@ -14,7 +14,8 @@ func newHostCommand(c *cli) *cobra.Command {
 		Use:   "host",
 		Short: "Hosts: the servers of the fleet",
 		Long:  "A host is a server of the fleet. These commands need an operator's token.",
-	}, newHostListCommand(c), newHostShowCommand(c), newHostLayersCommand(c), newHostMachinesCommand(c))
+	}, newHostListCommand(c), newHostShowCommand(c), newHostLayersCommand(c), newHostMachinesCommand(c),
+		newHostStorageCommand(c))
 }
 
 func newHostListCommand(c *cli) *cobra.Command {
@@ -36,10 +37,10 @@ func newHostListCommand(c *cli) *cobra.Command {
 			if c.json {
 				return c.printJSON(hosts)
 			}
-			t := table{header: []string{"ID", "REGION", "STATUS", "ROLES", "ACCEL", "CPUS", "MEMORY", "DISK", "MACHINES", "SEEN"}}
+			t := table{header: []string{"ID", "REGION", "STATUS", "ROLES", "ACCEL", "CPUS", "MEMORY", "DISK", "PROVISIONED", "MACHINES", "SEEN", "CONDITIONS"}}
 			for _, h := range hosts {
 				t.add(h.ID, h.Region, h.Status, rolesText(h.Roles), h.Accel, h.CPUs, usedText(h.MemoryUsed, h.Memory), usedText(h.DiskUsed, h.Disk),
-					h.Machines, c.age(h.SeenAt))
+					provisionedText(h), h.Machines, c.age(h.SeenAt), conditionCodes(h.Conditions))
 			}
 			return c.printTable(t, "No hosts.")
 		},
@@ -59,6 +60,14 @@ func usedText(used, all drover.Bytes) string {
 		return ""
 	}
 	return sizeText(used) + " of " + sizeText(all)
+}
+
+// provisionedText says what the volumes of a host may grow to, and how many times its disk that is.
+func provisionedText(h drover.HostInfo) string {
+	if h.Disk <= 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s (%.2fx)", sizeText(h.DiskProvisioned), float64(h.DiskProvisioned)/float64(h.Disk))
 }
 
 func newHostShowCommand(c *cli) *cobra.Command {
@@ -83,11 +92,15 @@ func newHostShowCommand(c *cli) *cobra.Command {
 			if h.AccelReason != "" {
 				accel += " (" + h.AccelReason + ")"
 			}
-			return c.printFields([2]string{"ID", string(h.ID)}, [2]string{"Region", string(h.Region)}, [2]string{"Status", string(h.Status)},
+			err = c.printFields([2]string{"ID", string(h.ID)}, [2]string{"Region", string(h.Region)}, [2]string{"Status", string(h.Status)},
 				[2]string{"Roles", rolesText(h.Roles)}, [2]string{"Address", h.Address}, [2]string{"Storage", h.StorageAddress},
 				[2]string{"Accelerator", accel}, [2]string{"VMM", h.VMM}, [2]string{"Version", h.Version}, [2]string{"CPUs", fmt.Sprint(h.CPUs)},
 				[2]string{"Memory", usedText(h.MemoryUsed, h.Memory)}, [2]string{"Disk", usedText(h.DiskUsed, h.Disk)},
-				[2]string{"Machines", fmt.Sprint(h.Machines)}, [2]string{"Started", c.moment(h.StartedAt)}, [2]string{"Seen", c.moment(h.SeenAt)})
+				[2]string{"Provisioned", provisionedText(h)}, [2]string{"Machines", fmt.Sprint(h.Machines)}, [2]string{"Started", c.moment(h.StartedAt)}, [2]string{"Seen", c.moment(h.SeenAt)})
+			if err != nil {
+				return err
+			}
+			return c.printConditions(h.Conditions)
 		},
 	}
 }

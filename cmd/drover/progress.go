@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
+
+	"drover"
 )
 
 // progress tells on stderr what goes on: on a terminal the present state is one line that is drawn again and again; elsewhere each
@@ -50,4 +53,31 @@ func (p *progress) clear() {
 		fmt.Fprintf(p.w, "\r%s\r", strings.Repeat(" ", p.drawn))
 		p.drawn = 0
 	}
+}
+
+// meter tells the rate of the last seconds from amounts that were seen.
+type meter struct {
+	seen []sighting
+}
+
+type sighting struct {
+	at   time.Time
+	have drover.Bytes
+}
+
+// meterWindow is over how long a rate is taken.
+const meterWindow = 5 * time.Second
+
+// rate takes the amount of this moment in and returns the rate; 0 as long as it cannot be told.
+func (m *meter) rate(now time.Time, have drover.Bytes) drover.Bytes {
+	m.seen = append(m.seen, sighting{at: now, have: have})
+	for len(m.seen) > 2 && now.Sub(m.seen[1].at) >= meterWindow {
+		m.seen = m.seen[1:]
+	}
+	first := m.seen[0]
+	took := now.Sub(first.at)
+	if took <= 0 || have < first.have {
+		return 0
+	}
+	return drover.Bytes(float64(have-first.have) / took.Seconds())
 }

@@ -67,7 +67,7 @@ func serveControl(ctx context.Context, p process) error {
 		return err
 	}
 	defer conn.Close()
-	loop, err := fleet.New(fleet.Config{Conn: conn, Host: p.conf.ID, Log: p.log, Faults: p.faults})
+	loop, err := fleet.New(fleet.Config{Conn: conn, Host: p.conf.ID, TLSDir: p.conf.TLSDir, Log: p.log, Faults: p.faults})
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"time"
 
+	"drover/internal/hostconf"
 	"drover/volume"
 )
 
@@ -26,16 +27,17 @@ func serveStorage(ctx context.Context, p process) error {
 		return err
 	}
 	return volume.Run(ctx, volume.Config{
-		Host:        p.conf.ID,
-		Dir:         filepath.Join(p.conf.DataDir, "storage"),
-		RunDir:      p.conf.RunDir,
-		Listen:      p.conf.StorageListen,
-		TLSDir:      p.conf.TLSDir,
-		Threads:     storageThreads,
-		ParentWait:  time.Duration(p.conf.ParentTimeout),
-		Objects:     objects,
-		UploadLimit: uploadLimit(p.conf),
-		Log:         p.log,
-		Faults:      p.faults,
+		Host:         p.conf.ID,
+		Dir:          filepath.Join(p.conf.DataDir, "storage"),
+		RunDir:       p.conf.RunDir,
+		Listen:       p.conf.StorageListen,
+		TLSDir:       p.conf.TLSDir,
+		Threads:      storageThreads,
+		ParentWait:   time.Duration(p.conf.ParentTimeout),
+		Objects:      objects,
+		UploadLimit:  uploadLimit(p.conf),
+		Log:          p.log,
+		Uncompressed: p.conf.LinkCompression == hostconf.CompressionOff,
+		Faults:       p.faults,
 	})
 }

@@ -114,6 +114,7 @@ func newAgent(ctx context.Context, p process, parts agentParts) (*host.Agent, er
 		Images:         parts.images,
 		Network:        network,
 		Bus:            natsbus.NewHostBus(parts.conn, p.conf.ID),
+		Keys:           natsbus.NewHostKeys(parts.conn, p.conf.ID, p.conf.TLSDir),
 		GuestDial:      dialGuest,
 		Store:          parts.store,
 		Grace:          time.Duration(p.conf.Grace),

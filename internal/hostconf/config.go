@@ -33,6 +33,12 @@ const (
 	NetworkUser = "user"
 )
 
+// The values of Config.LinkCompression.
+const (
+	CompressionAuto = "auto"
+	CompressionOff  = "off"
+)
+
 // maxRunDir bounds the length of RunDir: unix socket addresses have 108 bytes (sun_path of unix(7)), and the sockets in it
 // have names of up to 50.
 const maxRunDir = 56
@@ -63,6 +69,9 @@ type Config struct {
 	Grace drover.Duration `json:"grace,omitempty"`
 	// ParentTimeout is how long a read of a block that another host has may wait for that host. Default: the storage daemon's.
 	ParentTimeout drover.Duration `json:"parent_timeout,omitempty"`
+	// LinkCompression is whether what the storage daemon reads from other hosts comes compressed: "auto", the default, where the
+	// link is so slow that it pays, or "off".
+	LinkCompression string `json:"link_compression,omitempty"`
 	// BootTimeout is how long a machine's boot may take. Default: the agent's.
 	BootTimeout drover.Duration `json:"boot_timeout,omitempty"`
 	// Network is how machines are linked: "taps", "user" (the VMM's user networking), or empty for taps where they can be made.
@@ -159,6 +168,8 @@ func (c *Config) check() []string {
 	for name, d := range map[string]drover.Duration{"grace": c.Grace, "parent_timeout": c.ParentTimeout, "boot_timeout": c.BootTimeout} {
 		wrong(d >= 0, "%s: %s is negative", name, time.Duration(d))
 	}
+	wrong(slices.Contains([]string{"", CompressionAuto, CompressionOff}, c.LinkCompression),
+		"link_compression: %q is not %s or %s", c.LinkCompression, CompressionAuto, CompressionOff)
 	wrong(slices.Contains([]string{"", NetworkTaps, NetworkUser}, c.Network), "network: %q is not %s or %s", c.Network, NetworkTaps, NetworkUser)
 	if c.ImageProxy != "" {
 		parsed, err := url.Parse(c.ImageProxy)
@@ -178,6 +189,9 @@ func (c *Config) setDefaults() {
 	at(&c.StorageListen, StoragePort)
 	at(&c.Bus.Listen, BusPort)
 	at(&c.API.Listen, APIPort)
+	if c.LinkCompression == "" {
+		c.LinkCompression = CompressionAuto
+	}
 	if c.Bus.Store == "" {
 		c.Bus.Store = filepath.Join(c.DataDir, "bus")
 	}
