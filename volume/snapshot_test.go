@@ -60,7 +60,7 @@ func sourceOf(s drover.LayerStatus) *drover.SnapshotSource {
 // restore makes a layer of a snapshot, and connects to it.
 func (h *testHost) restore(id drover.LayerID, src *drover.SnapshotSource, size drover.Bytes) {
 	h.tb.Helper()
-	must[drover.LayerStatus](h.tb)(h.CreateLayer(h.tb.Context(), drover.LayerSpec{ID: id, Disk: diskOf(id), Size: size, Snapshot: src}))
+	must[drover.LayerStatus](h.tb)(h.CreateLayer(h.tb.Context(), drover.LayerSpec{ID: id, Disk: diskOf(id), Size: size, Snapshot: src, Cipher: h.cipher}))
 }
 
 func storeOf(t testing.TB, objects drover.ObjectStore, volume drover.VolumeID) *snapstore.Store {

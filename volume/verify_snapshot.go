@@ -19,7 +19,7 @@ type snapshotCheck struct {
 
 // newSnapshotCheck prepares a comparison. It waits while the store does not answer.
 func (e *env) newSnapshotCheck(ctx context.Context, l *layer, src drover.SnapshotSource) (*snapshotCheck, error) {
-	p := e.newSnapshotParent(src, l.log)
+	p := e.newSnapshotParent(src, l.meta().Spec.Cipher, l.log)
 	if p.unusable != nil {
 		return nil, p.unusable
 	}
