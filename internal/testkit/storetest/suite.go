@@ -121,9 +121,17 @@ func lists(t *testing.T, ctx context.Context, s drover.ObjectStore) {
 		t.Fatalf("an empty store has %v", got)
 	}
 	const many = 1100 // more than a store lists at once
-	for i := range many {
-		must(t, s.Put(ctx, fmt.Sprintf("v/one/%04d", i), noise(1, i%3)))
+	var wg sync.WaitGroup
+	for first := range 11 {
+		wg.Go(func() {
+			for i := first; i < many; i += 11 {
+				if err := s.Put(ctx, fmt.Sprintf("v/one/%04d", i), noise(1, i%3)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
 	}
+	wg.Wait()
 	for _, name := range []string{"v/two/x", "v/twofold", "w"} {
 		must(t, s.Put(ctx, name, []byte("abcd")))
 	}
