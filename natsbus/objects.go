@@ -29,7 +29,7 @@ const (
 	// objectTimeout bounds one message to or from the store: a part, which is synced to the servers' disks.
 	objectTimeout = 10 * time.Second
 	// namesAtOnce is how many names are asked for at once.
-	namesAtOnce = 1000
+	namesAtOnce = 250
 )
 
 // ObjectOptions describes a store that does not exist yet.

@@ -18,8 +18,9 @@ import (
 // bound is how long the suite waits for one thing.
 const bound = 60 * time.Second
 
-// Run checks everything that drover.ObjectStore promises. open returns an empty store.
-func Run(t *testing.T, open func(t *testing.T) drover.ObjectStore) {
+// Run checks everything that drover.ObjectStore promises. open returns an empty store; many is more objects than the store lists at once.
+func Run(t *testing.T, many int, open func(t *testing.T) drover.ObjectStore) {
+	lists := func(t *testing.T, ctx context.Context, s drover.ObjectStore) { lists(t, ctx, s, many) }
 	for name, check := range map[string]func(*testing.T, context.Context, drover.ObjectStore){
 		"what was put is there": putGet, "names": names, "lists": lists, "deletes": deletes, "large objects": large,
 		"many at once": concurrent, "a context that ends": canceled,
@@ -116,11 +117,10 @@ func list(t *testing.T, ctx context.Context, s drover.ObjectStore, prefix string
 	return got
 }
 
-func lists(t *testing.T, ctx context.Context, s drover.ObjectStore) {
+func lists(t *testing.T, ctx context.Context, s drover.ObjectStore, many int) {
 	if got := list(t, ctx, s, ""); len(got) != 0 {
 		t.Fatalf("an empty store has %v", got)
 	}
-	const many = 1100 // more than a store lists at once
 	var wg sync.WaitGroup
 	for first := range 11 {
 		wg.Go(func() {
