@@ -267,19 +267,22 @@ func (p *snapshotParent) load(ctx context.Context) (*manifest.Manifest, error) {
 	return m, nil
 }
 
-// extents is reader's: a chunk that is in the snapshot is data, and all of it is present.
+// extents is reader's: a chunk that is in the snapshot is data, and all of it is present. In other contexts nothing is known.
 func (p *snapshotParent) extents(ctx context.Context, _ class, metaContext string, off, n int64) ([]nbd.Extent, error) {
 	var out extentList
 	for end := off + n; off < end && !out.full(); {
 		i := off / manifest.ChunkSize
 		stop := min(end, (i+1)*manifest.ChunkSize)
-		flags := uint32(nbd.FlagPresent)
-		if metaContext == nbd.ContextAllocation {
+		var flags uint32
+		switch metaContext {
+		case nbd.ContextPresent:
+			flags = nbd.FlagPresent
+		case nbd.ContextAllocation:
 			_, there, err := p.chunk(ctx, i)
 			if err != nil {
 				return nil, err
 			}
-			if flags = 0; !there {
+			if !there {
 				flags = nbd.FlagHole | nbd.FlagZero
 			}
 		}
