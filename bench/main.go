@@ -51,6 +51,7 @@ func benches() []bench {
 	return []bench{
 		{"nbd", measureNBD},
 		{"hydrate", measureHydration},
+		{"snapshot", measureSnapshots},
 		{"cipher", measureCipher},
 		{"compress", measureCompression},
 		{"move", measureMoves},

@@ -28,8 +28,8 @@ const (
 	maxPart = 2 << 20
 	// objectTimeout bounds one message to or from the store: a part, which is synced to the servers' disks.
 	objectTimeout = 10 * time.Second
-	// listBatch is how many names are asked for at once.
-	listBatch = 1000
+	// namesAtOnce is how many names are asked for at once.
+	namesAtOnce = 250
 )
 
 // ObjectOptions describes a store that does not exist yet.
@@ -323,32 +323,47 @@ func (o *Objects) List(ctx context.Context, prefix string, fn func(name string, 
 		if ctx.Err() != nil {
 			return translate(context.Cause(ctx), what)
 		}
-		got, err := reader.Fetch(int(min(left, listBatch)), jetstream.FetchMaxWait(objectTimeout))
-		if err != nil {
+		n, err := o.listBatch(ctx, reader, int(min(left, namesAtOnce)), func(name string, size drover.Bytes) error {
+			if !strings.HasPrefix(name, prefix) {
+				return nil
+			}
+			return fn(name, size)
+		})
+		var told *fnError
+		switch {
+		case errors.As(err, &told):
+			return told.err
+		case err != nil:
 			return translate(err, what)
-		}
-		n := uint64(0)
-		for m := range got.Messages() {
-			n++
-			name, part := o.object(m.Subject())
-			if part != "0" || !strings.HasPrefix(name, prefix) {
-				continue
-			}
-			size, err := strconv.ParseInt(m.Headers().Get(headerSize), 10, 64)
-			if err != nil {
-				return drover.Errorf(drover.Internal, "%s: object %s has the size %q", what, name, m.Headers().Get(headerSize))
-			}
-			if err := fn(name, drover.Bytes(size)); err != nil {
-				return err
-			}
-		}
-		if err := got.Error(); err != nil {
-			return translate(err, what)
-		}
-		if n == 0 {
+		case n == 0:
 			return drover.Errorf(drover.Unavailable, "%s: the bus sent none of the %d names that are left", what, left)
 		}
 		left -= min(n, left)
 	}
 	return nil
+}
+
+// listBatch calls fn for up to most names, and returns how many messages those took. An error of fn comes as an *fnError.
+func (o *Objects) listBatch(ctx context.Context, reader jetstream.Consumer, most int, fn func(name string, size drover.Bytes) error) (n uint64, err error) {
+	ctx, cancel := bounded(ctx, objectTimeout)
+	defer cancel() // ends the library's goroutine
+	got, err := reader.Fetch(most, jetstream.FetchContext(ctx))
+	if err != nil {
+		return 0, err
+	}
+	for m := range got.Messages() {
+		n++
+		name, part := o.object(m.Subject())
+		if part != "0" {
+			continue
+		}
+		size, err := strconv.ParseInt(m.Headers().Get(headerSize), 10, 64)
+		if err != nil {
+			return n, drover.Errorf(drover.Internal, "object %s of %s has the size %q", name, o.name, m.Headers().Get(headerSize))
+		}
+		if err := fn(name, drover.Bytes(size)); err != nil {
+			return n, &fnError{err}
+		}
+	}
+	return n, got.Error()
 }

@@ -13,7 +13,7 @@ import (
 func TestObjects(t *testing.T) {
 	conn := connect(t, startServer(t, t.TempDir(), 0).ClientURL())
 	n := 0
-	storetest.Run(t, func(t *testing.T) drover.ObjectStore {
+	storetest.Run(t, namesAtOnce+10, func(t *testing.T) drover.ObjectStore {
 		n++
 		return NewObjects(conn, "test-"+string(rune('a'+n)), ObjectOptions{Replicas: 1})
 	})

@@ -57,7 +57,7 @@ func open(t *testing.T, cfg Config) *Store {
 func TestStore(t *testing.T) {
 	server := startServer(t, "")
 	n := 0
-	storetest.Run(t, func(t *testing.T) drover.ObjectStore {
+	storetest.Run(t, 1010, func(t *testing.T) drover.ObjectStore {
 		n++
 		cfg := config(server)
 		cfg.Prefix = fmt.Sprintf("drover/test-%d", n)

@@ -192,6 +192,7 @@ func (p *pool) thaw(ctx context.Context, id drover.LayerID) error {
 	}
 	l.stopUpload() // what it would tell of is about to change
 	if err := l.update(func(m *meta) { m.State, m.FrozenAt, m.Upload = drover.LayerReady, 0, nil }); err != nil {
+		p.resumeUpload(l)
 		return err
 	}
 	l.frozenData.Store(-1)

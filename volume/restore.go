@@ -25,8 +25,10 @@ const checkTimeout = 20 * time.Second
 // snapshotParent is a snapshot in the object store that a layer is filled from. It implements upstream: it waits while the store does not
 // answer. What it returns has the SHA-256 that the snapshot says.
 type snapshotParent struct {
-	src   drover.SnapshotSource
-	store *snapstore.Store
+	src drover.SnapshotSource
+	// cipher is the layer's, which must be the snapshot's.
+	cipher *drover.Cipher
+	store  *snapstore.Store
 	// unusable says why there is no store.
 	unusable error
 	cache    *chunkCache
@@ -43,8 +45,8 @@ type snapshotParent struct {
 	pages    []*manifest.Page // the one used last at the end
 }
 
-func (e *env) newSnapshotParent(src drover.SnapshotSource, log *slog.Logger) *snapshotParent {
-	p := &snapshotParent{src: src, cache: e.chunks, log: log, closed: make(chan struct{}), turn: make(chan struct{}, 1)}
+func (e *env) newSnapshotParent(src drover.SnapshotSource, cipher *drover.Cipher, log *slog.Logger) *snapshotParent {
+	p := &snapshotParent{src: src, cipher: cipher, cache: e.chunks, log: log, closed: make(chan struct{}), turn: make(chan struct{}, 1)}
 	p.store, p.unusable = snapstore.New(e.cfg.Objects, src.Volume, e.codec)
 	return p
 }
@@ -256,13 +258,16 @@ func (p *snapshotParent) load(ctx context.Context) (*manifest.Manifest, error) {
 	if m.Size != p.src.Size {
 		return nil, drover.Errorf(drover.Precondition, "%s has %d bytes, not %d", p.name(), m.Size, p.src.Size)
 	}
+	if !m.Cipher.Equal(p.cipher) {
+		return nil, drover.Errorf(drover.Precondition, "%s is encrypted with another key than the layer, or one of them is not encrypted", p.name())
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.manifest = m
 	return m, nil
 }
 
-// extents is reader's: a chunk that is in the snapshot is data, and all of it is present.
+// extents is reader's: a chunk that is in the snapshot is data, and all of it is present. In other contexts nothing is known.
 func (p *snapshotParent) extents(ctx context.Context, _ class, metaContext string, off, n int64) ([]nbd.Extent, error) {
 	var out extentList
 	for end := off + n; off < end && !out.full(); {

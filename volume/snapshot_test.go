@@ -60,7 +60,7 @@ func sourceOf(s drover.LayerStatus) *drover.SnapshotSource {
 // restore makes a layer of a snapshot, and connects to it.
 func (h *testHost) restore(id drover.LayerID, src *drover.SnapshotSource, size drover.Bytes) {
 	h.tb.Helper()
-	must[drover.LayerStatus](h.tb)(h.CreateLayer(h.tb.Context(), drover.LayerSpec{ID: id, Disk: diskOf(id), Size: size, Snapshot: src}))
+	must[drover.LayerStatus](h.tb)(h.CreateLayer(h.tb.Context(), drover.LayerSpec{ID: id, Disk: diskOf(id), Size: size, Snapshot: src, Cipher: h.cipher}))
 }
 
 func storeOf(t testing.TB, objects drover.ObjectStore, volume drover.VolumeID) *snapstore.Store {
@@ -328,8 +328,8 @@ func TestRestoredVolumeIsUsableAtOnce(t *testing.T) {
 	v.write(1, 0, 4*mib)
 	v.split("vol_a.s")
 	s := h.uploadDone("vol_a.s", "vs_1")
-	gate, open := make(chan struct{}), sync.OnceFunc(func() {})
-	open = sync.OnceFunc(func() { close(gate) })
+	gate := make(chan struct{})
+	open := sync.OnceFunc(func() { close(gate) })
 	defer open()
 	objects.Change(func(k *storetest.Knobs) { k.Gate = func(string, string) <-chan struct{} { return gate } })
 	h.restore("vol_r", sourceOf(s), 8*drover.MiB)

@@ -33,7 +33,7 @@ func (e *env) upstreamOf(m *meta, log *slog.Logger) upstream {
 	case export == nil:
 		return nil
 	case m.Spec.Snapshot != nil:
-		return e.newSnapshotParent(*m.Spec.Snapshot, log)
+		return e.newSnapshotParent(*m.Spec.Snapshot, m.Spec.Cipher, log)
 	case export.Host == e.cfg.Host:
 		return &localParent{layer: export.Layer, find: e.find}
 	}

@@ -7,5 +7,5 @@ import (
 )
 
 func TestMemory(t *testing.T) {
-	Run(t, func(*testing.T) drover.ObjectStore { return NewMemory() })
+	Run(t, 50, func(*testing.T) drover.ObjectStore { return NewMemory() })
 }
