@@ -234,6 +234,24 @@ func TestAControlHostThatJoinsGetsTheFleetKey(t *testing.T) {
 	}
 }
 
+// A control host that lost its key gets the fleet key again, for the new one, from another.
+func TestAControlHostWithANewKeyIsLetInAgain(t *testing.T) {
+	f := newFleet(t)
+	c1, c2 := f.store("c1", f.tls("c1", true)), f.store("c2", f.tls("c2", true))
+	noErr(t, c1.CreateKey(t.Context(), keyID(1)))
+	wantCode(t, c2.Tend(t.Context()), drover.Unavailable)
+	noErr(t, c1.Tend(t.Context()))
+	want := f.key(c2, keyID(1))
+	c2 = f.store("c2", f.tls("c2", true))
+	_, err := c2.Key(t.Context(), keyID(1))
+	wantCode(t, err, drover.Unavailable)
+	wantCode(t, c2.Tend(t.Context()), drover.Unavailable)
+	noErr(t, c1.Tend(t.Context()))
+	if !bytes.Equal(f.key(c2, keyID(1)), want) {
+		t.Error("another key")
+	}
+}
+
 // Who writes into the store that it is a control host gets nothing without the CA's word.
 func TestAWorkerGetsNoFleetKey(t *testing.T) {
 	f := newFleet(t)
