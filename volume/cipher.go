@@ -103,7 +103,7 @@ func (k *diskKey) mask(mask *[cipherSector]byte, sector uint64) {
 	for i := aesBlock; i < cipherSector; i += aesBlock {
 		carry := high >> 63
 		high = high<<1 | low>>63
-		low = low<<1 ^ carry*0x87
+		low = low<<1 ^ -carry&0x87
 		binary.LittleEndian.PutUint64(mask[i:], low)
 		binary.LittleEndian.PutUint64(mask[i+8:], high)
 	}
