@@ -8,6 +8,7 @@ import (
 	mrand "math/rand/v2"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -44,6 +45,9 @@ func measureCipher(ctx context.Context, s setup) (results []result, err error) {
 			return nil, err
 		}
 	}
+	if results, err = measureCipherHydration(ctx, s, source); err != nil {
+		return nil, err
+	}
 	for _, load := range []struct {
 		name  string
 		depth int
@@ -68,8 +72,7 @@ func measureCipher(ctx context.Context, s setup) (results []result, err error) {
 		}
 		results = append(results, compare("cipher."+load.name, "MiB/s", "higher", "the same, not encrypted", encrypted, plain))
 	}
-	hydration, err := measureCipherHydration(ctx, s, source)
-	return append(results, hydration...), err
+	return results, nil
 }
 
 // filled makes a layer with the content of the raw file, open at epoch 1.
@@ -135,7 +138,7 @@ func (d *daemon) load(ctx context.Context, id drover.LayerID, depth int, bytes i
 	return mibPerSecond(drover.Bytes(total), took), errors.Join(err, conn.Flush(ctx), conn.Close())
 }
 
-// measureCipherHydration fills clones of both layers, which ends the use of their source.
+// measureCipherHydration fills clones of both layers.
 func measureCipherHydration(ctx context.Context, s setup, source *daemon) (results []result, err error) {
 	target, err := startDaemon(ctx, s, "b")
 	if err != nil {
@@ -156,12 +159,25 @@ func measureCipherHydration(ctx context.Context, s setup, source *daemon) (resul
 	}
 	rates := map[drover.LayerID][]float64{}
 	for run := range s.runs {
-		for id, export := range exports {
-			_, took, err := target.hydrate(ctx, drover.LayerID(fmt.Sprintf("%s.%d", id, run)), export)
+		order := []drover.LayerID{cipherLayer, plainLayer}
+		if run%2 == 1 {
+			slices.Reverse(order)
+		}
+		for _, id := range order {
+			_, took, err := target.hydrate(ctx, drover.LayerID(fmt.Sprintf("%s.%d", id, run)), exports[id])
 			if err != nil {
 				return nil, err
 			}
-			rates[id] = append(rates[id], mibPerSecond(export.Allocated, took))
+			rates[id] = append(rates[id], mibPerSecond(exports[id].Allocated, took))
+			fmt.Fprintf(s.log, "run %d: hydration of %s %.2f s\n", run+1, id, took.Seconds())
+		}
+	}
+	for id := range exports { // back to work
+		if err := errors.Join(source.Unexport(ctx, id, "b"), source.Thaw(ctx, id)); err != nil {
+			return nil, err
+		}
+		if _, err := source.Open(ctx, id, 1); err != nil {
+			return nil, err
 		}
 	}
 	return []result{compare("cipher.hydrate", "MiB/s", "higher", "the same, not encrypted", rates[cipherLayer], rates[plainLayer])}, nil

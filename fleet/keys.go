@@ -126,9 +126,17 @@ func (f *Fleet) entitled(ctx context.Context, host drover.HostID, key drover.Key
 	return drover.Errorf(drover.Conflict, "host %q does not get key %s: %s", host, key, why)
 }
 
-// newCipher makes the key of a new volume, and says how it is encrypted.
+// newCipher says how a new volume is encrypted: one that is made of a snapshot or of another volume as that, with the same key; a blank one with a new key,
+// which is made here.
 func (f *Fleet) newCipher(ctx context.Context, req CreateVolume) (*drover.Cipher, error) {
-	if req.Unencrypted {
+	switch {
+	case req.Snapshot != "":
+		s, _, err := f.snapshots.Get(ctx, string(req.Snapshot))
+		return s.Cipher, err
+	case req.Source != "":
+		v, _, err := f.state.volumes.get(ctx, string(req.Source))
+		return v.Cipher, err
+	case req.Unencrypted:
 		return nil, nil
 	}
 	if f.keys == nil {

@@ -178,6 +178,33 @@ func TestKeysWithoutAVolumeAreDestroyed(t *testing.T) {
 	w.checkEmpty(w.control("c1", nil))
 }
 
+// A snapshot keeps the key of its volume, which what is restored from it has, too; the last of them takes it along.
+func TestASnapshotKeepsItsVolumesKey(t *testing.T) {
+	w, n := newWorld(t)
+	vol := w.volume(n, "h1")
+	snapshot := drover.Snapshot{ID: drover.NewSnapshotID(), Volume: vol.Volume.ID, App: "shop", Cipher: vol.Volume.Cipher}
+	rev, err := n.snapshots.Create(t.Context(), string(snapshot.ID), snapshot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, req := range []CreateVolume{{Source: vol.Volume.ID}, {Snapshot: snapshot.ID, Unencrypted: true}} {
+		if c, err := n.newCipher(t.Context(), req); err != nil || !c.Equal(vol.Volume.Cipher) {
+			t.Errorf("%+v: %v, %v", req, c, err)
+		}
+	}
+	if _, err := n.DestroyVolume(t.Context(), "shop", vol.Volume.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.keys.Key(t.Context(), snapshot.Cipher.Key); err != nil {
+		t.Errorf("the snapshot's key: %v", err)
+	}
+	if _, err := n.snapshots.Delete(t.Context(), string(snapshot.ID), rev); err != nil {
+		t.Fatal(err)
+	}
+	n.dropKey(t.Context(), snapshot.Cipher)
+	w.checkEmpty(n)
+}
+
 // Without a place for keys no volume is encrypted, and none is made that is not without being asked for.
 func TestAFleetWithoutKeysSaysSo(t *testing.T) {
 	w, n := newWorld(t)

@@ -46,3 +46,17 @@ func (m *machine) open(ctx context.Context, disk diskRecord, epoch drover.Epoch)
 	}
 	return call(ctx, try)
 }
+
+// checkCiphers returns Precondition unless each volume is exported as its record describes it: a guest that got ciphertext for its data, or the other way round,
+// would destroy it.
+func checkCiphers(volumes []drover.Volume, exports []drover.Export) error {
+	for _, v := range volumes {
+		for _, e := range exports {
+			if e.Volume == v.ID && !e.Cipher.Equal(v.Cipher) {
+				return drover.Errorf(drover.Precondition, "volume %q is %s, and host %q exports it as %s", v.ID, v.Cipher, e.Host, e.Cipher).
+					WithHint("bring that host to this version of Drover")
+			}
+		}
+	}
+	return nil
+}

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -75,13 +76,21 @@ func TestATargetThatCannotDecryptRefusesInTime(t *testing.T) {
 			t.Errorf("reserve: %v", err)
 		}
 		steps := mv.before()
-		w.setKeysDown(true)
-		for i, step := range steps[:3] {
-			if err = step(); i < 2 && err != nil {
+		for _, step := range steps[:2] {
+			if err := step(); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if !drover.Is(err, drover.Unavailable) || !strings.Contains(err.Error(), "key") {
+		bare := slices.Clone(mv.exports)
+		for i := range bare {
+			bare[i].Cipher = nil // as a host exports it that knows nothing of encryption
+		}
+		_, err = press[drover.Empty](h2, drover.OrderMoveClone, drover.MoveCloneRequest{MoveRequest: mv.id(), Exports: bare})
+		if !drover.Is(err, drover.Precondition) || !strings.Contains(err.Error(), "exports it as not encrypted") {
+			t.Errorf("clone of another cipher: %v", err)
+		}
+		w.setKeysDown(true)
+		if err = steps[2](); !drover.Is(err, drover.Unavailable) || !strings.Contains(err.Error(), "key") {
 			t.Errorf("clone without a key: %v", err)
 		}
 		if len(w.running("m1")) != 1 {

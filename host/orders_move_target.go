@@ -86,6 +86,11 @@ func (a *Agent) moveClone(ctx context.Context, req drover.MoveCloneRequest) (dro
 		case mv.WantClones:
 			return nil
 		}
+		if mv.Reserve != nil {
+			if err := checkCiphers(mv.Reserve.Volumes, req.Exports); err != nil {
+				return err
+			}
+		}
 		mv.WantClones, mv.Exports = true, slices.Clone(req.Exports)
 		return nil
 	})

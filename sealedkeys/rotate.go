@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/x509"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -28,7 +29,7 @@ func (c control) seal(key []byte, generation int, host drover.HostID) (Sealed, e
 func (s *Store) me() (control, error) {
 	der, err := fleetca.ControlCertificate(s.cfg.TLSDir)
 	if err != nil {
-		return control{}, drover.Errorf(drover.CodeOf(err), "control host %q has no part in the keys of volumes: %w", s.cfg.Host, err)
+		return control{}, drover.AsError(fmt.Errorf("control host %q has no part in the keys of volumes: %w", s.cfg.Host, err))
 	}
 	return s.checked(der, s.cfg.Host)
 }

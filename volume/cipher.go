@@ -22,11 +22,13 @@ const (
 // diskKey is one key of disks, ready for use: AES-256-XTS (IEEE 1619) in sectors of 512 bytes, the tweak being the number of the sector on
 // the disk. It has no state, so many goroutines may use it at once.
 //
-// golang.org/x/crypto/xts does the same at a third of the speed: it computes and applies the tweak block by block. Here the tweaks of a
-// sector are computed in one pass and applied to the whole sector by vector instructions, before and after AES.
+// golang.org/x/crypto/xts does the same at a tenth of the speed: it computes and applies the tweak block by block, and waits for each block. Here the
+// tweaks of a sector are computed in one pass, and the sector is encrypted eight blocks at a time where the CPU can (wide), else block by block, with the
+// tweaks applied to the whole sector by vector instructions.
 type diskKey struct {
 	id          drover.KeyID
 	data, tweak cipher.Block
+	wide        *wide // nil where the CPU has no instructions for it
 	// check tells this key from others without giving it away.
 	check string
 }
@@ -49,7 +51,7 @@ func newDiskKey(id drover.KeyID, secret []byte) (*diskKey, error) {
 	}
 	mac := hmac.New(sha256.New, secret)
 	fmt.Fprint(mac, "drover key check")
-	return &diskKey{id: id, data: data, tweak: tweak, check: hex.EncodeToString(mac.Sum(nil)[:16])}, nil
+	return &diskKey{id: id, data: data, tweak: tweak, wide: newWide(secret[:half]), check: hex.EncodeToString(mac.Sum(nil)[:16])}, nil
 }
 
 // encrypt encrypts whole sectors that belong at an offset of the disk. dst may be src, and src is not changed if it is not.
@@ -57,12 +59,15 @@ func (k *diskKey) encrypt(dst, src []byte, off int64) {
 	var mask [cipherSector]byte
 	for sector := uint64(off / cipherSector); len(src) > 0; sector++ {
 		k.mask(&mask, sector)
-		d := dst[:cipherSector]
-		subtle.XORBytes(d, src[:cipherSector], mask[:])
-		for i := 0; i < cipherSector; i += aesBlock {
-			k.data.Encrypt(d[i:i+aesBlock], d[i:i+aesBlock])
+		if d := dst[:cipherSector]; k.wide != nil {
+			k.wide.encryptSector(d, src[:cipherSector], &mask)
+		} else {
+			subtle.XORBytes(d, src[:cipherSector], mask[:])
+			for i := 0; i < cipherSector; i += aesBlock {
+				k.data.Encrypt(d[i:i+aesBlock], d[i:i+aesBlock])
+			}
+			subtle.XORBytes(d, d, mask[:])
 		}
-		subtle.XORBytes(d, d, mask[:])
 		dst, src = dst[cipherSector:], src[cipherSector:]
 	}
 }
@@ -77,6 +82,10 @@ func (k *diskKey) decrypt(p []byte, off int64) {
 			continue
 		}
 		k.mask(&mask, sector)
+		if k.wide != nil {
+			k.wide.decryptSector(d, &mask)
+			continue
+		}
 		subtle.XORBytes(d, d, mask[:])
 		for i := 0; i < cipherSector; i += aesBlock {
 			k.data.Decrypt(d[i:i+aesBlock], d[i:i+aesBlock])
@@ -94,7 +103,7 @@ func (k *diskKey) mask(mask *[cipherSector]byte, sector uint64) {
 	for i := aesBlock; i < cipherSector; i += aesBlock {
 		carry := high >> 63
 		high = high<<1 | low>>63
-		low = low<<1 ^ carry*0x87
+		low = low<<1 ^ -carry&0x87
 		binary.LittleEndian.PutUint64(mask[i:], low)
 		binary.LittleEndian.PutUint64(mask[i+8:], high)
 	}

@@ -128,15 +128,25 @@ func (p *pool) setKey(_ context.Context, r keyRequest) error {
 }
 
 // forgetKeys forgets the keys that no layer needs which may be opened here. A layer that is closed keeps its key, so that its machine can start
-// again while no control host answers; one that is frozen or deleted does not: its disk lives on elsewhere, or nowhere.
+// again while no control host answers, and so does one that is frozen and may be thawed. One that was frozen before its disk was fenced, or that is
+// deleted, does not: its disk lives on elsewhere, or nowhere.
 func (p *pool) forgetKeys() {
 	err := p.keys.retain(func(id drover.KeyID) bool {
 		return slices.ContainsFunc(p.all(), func(l *layer) bool {
-			m := l.meta()
-			return m.Spec.Cipher != nil && m.Spec.Cipher.Key == id && m.State == drover.LayerReady
+			c := l.meta().Spec.Cipher
+			return c != nil && c.Key == id && p.mayReopen(l.meta())
 		})
 	})
 	if err != nil {
 		p.cfg.Log.Warn("cannot forget keys", "err", err)
 	}
+}
+
+// mayReopen reports whether a layer is open, or may be opened again.
+func (p *pool) mayReopen(m *meta) bool {
+	if m.State != drover.LayerFrozen {
+		return m.State == drover.LayerReady
+	}
+	fence, err := p.fences.epoch(m.Spec.Disk)
+	return err != nil || fence <= m.FrozenAt
 }

@@ -94,6 +94,7 @@ func (p *pool) raise(disk drover.DiskID, epoch drover.Epoch) error {
 			l.log.Info("writer ended", "epoch", uint64(w), "fence", uint64(epoch))
 		}
 	}
+	p.forgetKeys()
 	return nil
 }
 
@@ -159,7 +160,6 @@ func (p *pool) freeze(ctx context.Context, id drover.LayerID) (drover.LayerStatu
 		if err := l.endWriting(ctx, func(m *meta) { m.State, m.FrozenAt = drover.LayerFrozen, fence }); err != nil {
 			return drover.LayerStatus{}, err
 		}
-		p.forgetKeys()
 	}
 	return l.status()
 }

@@ -41,7 +41,8 @@ func sectorsOf(off, n int64) (start, length int64) {
 	return start, (off+n+cipherSector-1)/cipherSector*cipherSector - start
 }
 
-// ReadAt reads and decrypts. For the time between the two the caller's buffer holds ciphertext.
+// ReadAt reads and decrypts. For the time between the two the caller's buffer holds ciphertext: where that is a guest's own memory it sees nothing that it may
+// not know, and nothing that it may rely on before the request has ended.
 func (v plain) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if v.key == nil {
 		return v.content.ReadAt(ctx, p, off)
