@@ -46,6 +46,7 @@ type bench struct {
 func benches() []bench {
 	return []bench{
 		{"hydrate", measureHydration},
+		{"busy", measureBusy},
 		{"move", measureMoves},
 		{"memory", measureMemory},
 	}

@@ -126,7 +126,9 @@ func (l *layer) runHydration(ctx context.Context) {
 		if err == nil {
 			l.hydrator.trouble.Store(nil)
 			rec := l.meta().Hydration
-			l.log.Info("hydration done", "copied", int64(rec.Copied), "total", int64(rec.Total), "dur", time.Since(begun))
+			l.log.Info("hydration done", "copied", int64(rec.Copied), "total", int64(rec.Total), "dur", time.Since(begun),
+				"verified", int64(l.meta().Verification.Checked), "repaired", int64(l.meta().Verification.Repaired),
+				"compare", time.Duration(l.hydrator.pace.compared.Load()))
 			return
 		}
 		if ctx.Err() != nil {

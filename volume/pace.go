@@ -110,6 +110,8 @@ type pace struct {
 	refusal atomic.Pointer[string]
 	// verification is the comparison with the parent that ends the hydration; nil for none.
 	verification *verification
+	// compared is how long it took.
+	compared atomic.Int64
 }
 
 func newPace(limit drover.Bytes, host *bucket) *pace {

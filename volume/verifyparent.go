@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"time"
 	"unsafe"
 
 	"drover"
@@ -182,6 +183,7 @@ func (h *hydration) verify(ctx context.Context) error {
 		})
 		return nil
 	}
+	begun := time.Now()
 	ref := &parentSums{c: h.c, o: h.o, src: h.src, ask: h.pace.ask}
 	err := h.c.compare(ctx, ref, v, func(ctx context.Context, n int64) error {
 		h.pace.touch()
@@ -194,6 +196,7 @@ func (h *hydration) verify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	h.pace.compared.Store(int64(time.Since(begun)))
 	v.update(func(now *drover.Verification) { now.Unknown = max(0, total-now.Checked) })
 	if damaged := v.status().Damaged; len(damaged) > 0 {
 		return drover.Errorf(drover.Internal, "%s, although it was fetched %d times more; the parent is kept",
