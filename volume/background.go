@@ -74,7 +74,7 @@ func (p *pool) resume() {
 		if m.parent() != nil && m.Hydration != nil && m.Hydration.Started {
 			p.startHydration(l)
 		}
-		if v := m.Verification; v != nil && !v.Done && v.Against != againstParent {
+		if v := m.Verification; v != nil && !v.Done && (v.Against != againstParent || m.ParentDone) {
 			p.startVerifying(l, m.Against)
 		}
 	}
@@ -94,6 +94,7 @@ func (p *pool) startHydration(l *layer) {
 	p.wg.Go(func() {
 		defer close(h.done)
 		l.runHydration(ctx)
+		p.readBack(l)
 		p.settleIdle(ctx, l)
 		h.mu.Lock()
 		defer h.mu.Unlock()

@@ -10,11 +10,13 @@ import (
 
 const (
 	// verifyRate bounds what a comparison that was asked for reads, in bytes per second: it must not take the disk from the guests.
-	verifyRate = 256 << 20
+	verifyRate = 128 << 20
 	// scrubRate is the same for the search for checksums that are not known.
 	scrubRate = 16 << 20
 	// scrubEvery is how often layers are looked at whose checksums may be unknown.
 	scrubEvery = time.Minute
+	// readAgainFor bounds how long a parent is waited for that is needed no more, for a block that the disk lost.
+	readAgainFor = 10 * time.Second
 )
 
 // verifier is the comparison of one layer that was asked for.
@@ -43,7 +45,7 @@ func (p *pool) verify(ctx context.Context, id drover.LayerID, against *drover.Sn
 	running := l.verifier.now
 	l.verifier.mu.Unlock()
 	if running != nil {
-		if running.status().Against != name {
+		if now := running.status().Against; now != name && (now != againstParent || against != nil) {
 			return nil, drover.Errorf(drover.Conflict, "layer %s is being compared with %s already", id, running.status().Against).
 				WithHint("ask again when that has ended")
 		}
@@ -71,7 +73,7 @@ func (p *pool) verify(ctx context.Context, id drover.LayerID, against *drover.Sn
 func (p *pool) startVerifying(l *layer, against *drover.SnapshotSource) {
 	ctx, cancel := context.WithCancel(p.ctx)
 	v := newVerification(l.meta().Verification.Against)
-	v.now.StartedAt = l.meta().Verification.StartedAt
+	v.now.StartedAt, v.now.Repaired = l.meta().Verification.StartedAt, l.meta().Verification.Repaired
 	r := &l.verifier
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -84,6 +86,16 @@ func (p *pool) startVerifying(l *layer, against *drover.SnapshotSource) {
 		defer r.mu.Unlock()
 		r.now = nil
 	})
+}
+
+// readBack begins, after a hydration, to compare what the disk has of it.
+func (p *pool) readBack(l *layer) {
+	l.verifier.mu.Lock()
+	running := l.verifier.now != nil
+	l.verifier.mu.Unlock()
+	if v := l.meta().Verification; l.meta().ParentDone && v != nil && !v.Done && !running && p.ctx.Err() == nil {
+		p.startVerifying(l, nil)
+	}
 }
 
 // stopVerifying ends the comparison and waits for it.
@@ -100,7 +112,17 @@ func (l *layer) stopVerifying() {
 // runVerification compares and records the result. One that is cut short by the end of the daemon begins anew with the next.
 func (p *pool) runVerification(ctx context.Context, l *layer, v *verification, against *drover.SnapshotSource) {
 	c := l.content()
-	var ref chunkSums = keptSums{c}
+	kept := keptSums{c: c}
+	if export := l.meta().Spec.Parent; v.status().Against == againstParent && export != nil {
+		from := newParent(*export, p.dial, l.log)
+		defer func() { _ = from.close() }() // it is of no use any more
+		kept.again = func(ctx context.Context, buf []byte, off int64) error {
+			ctx, cancel := context.WithTimeout(ctx, readAgainFor)
+			defer cancel()
+			return from.read(ctx, hydrationClass, buf, off)
+		}
+	}
+	var ref chunkSums = kept
 	var err error
 	if against != nil {
 		if p.snapshots == nil {
