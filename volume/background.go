@@ -89,6 +89,7 @@ func (p *pool) startHydration(l *layer) {
 	if h.running {
 		return
 	}
+	h.pace.touch()
 	ctx, cancel := context.WithCancel(p.ctx)
 	h.running, h.cancel, h.done = true, cancel, make(chan struct{})
 	p.wg.Go(func() {

@@ -231,6 +231,22 @@ func TestVerifyFindsAFlippedByteAnywhere(t *testing.T) {
 	wantCode(t, err, drover.Precondition)
 }
 
+// A comparison that was cut short by the end of the daemon begins anew with the next.
+func TestVerificationGoesOnAfterARestart(t *testing.T) {
+	h := newHost(t, newCA(t), "h1")
+	h.create("vol_a", 4*drover.MiB)
+	noErr(t, h.open("vol_a", 1).WriteAt(t.Context(), pattern(1, mib), 0, false))
+	h.halt()
+	path := filepath.Join(h.cfg.Dir, "layers", "vol_a", metaFile)
+	m := must[*meta](t)(readMeta(path, "vol_a"))
+	m.Verification = newVerification(againstChecksums).status()
+	noErr(t, writeMeta(path, m))
+	h.start()
+	if v := h.verified("vol_a"); v.Checked != drover.MiB || v.Problem != "" {
+		t.Errorf("%+v", v)
+	}
+}
+
 // What the context of checksums says over the wire is what is there, with holes and parts of blocks at the ends.
 func TestChecksumsOverTheWire(t *testing.T) {
 	h := newHost(t, newCA(t), "h1")
