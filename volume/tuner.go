@@ -25,7 +25,7 @@ const (
 const (
 	restLeast = 250 * time.Microsecond
 	restMost  = 5 * time.Millisecond
-	restLate  = 250 * time.Microsecond
+	restLate  = 120 * time.Microsecond
 )
 
 // rest is the pause between two requests while the guest is at work. It ends late when the processors have more to do than they can: the
