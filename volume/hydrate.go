@@ -14,7 +14,7 @@ import (
 const (
 	// While the guest is at work a few small requests of a layer's hydration are in flight, with a rest before each: what one takes
 	// of the processors, of the link and of the disk is what a request of the guest may have to wait for.
-	politeWorkers = 4
+	politeWorkers = 2
 	politeFetch   = 4 // blocks
 	// What is on its way when a process is killed is fetched again. So that this stays small beside the whole, a request of a small layer
 	// is no larger than this part of it, or this many blocks.
@@ -199,7 +199,9 @@ func (h *hydration) copyRun(ctx context.Context, first, end int64) error {
 	}
 	h.adapt(time.Since(begun), end-first)
 	h.arrived.Add(n)
-	h.c.data.Writeback(first*blockSize, n)
+	if n >= directMin { // for less the call, which may wait for the disk, costs the guest more than the next flush gains
+		h.c.data.Writeback(first*blockSize, n)
+	}
 	if h.unsynced.Add(n) >= checkpointBytes {
 		select {
 		case h.full <- struct{}{}:

@@ -23,9 +23,9 @@ const (
 
 // Bounds of the rest between two requests while the guest is at work, and how late a rest may end before it is too short.
 const (
-	restLeast = 250 * time.Microsecond
+	restLeast = 500 * time.Microsecond
 	restMost  = 5 * time.Millisecond
-	restLate  = 120 * time.Microsecond
+	restLate  = 100 * time.Microsecond
 )
 
 // rest is the pause between two requests while the guest is at work. It ends late when the processors have more to do than they can: the
