@@ -165,7 +165,8 @@ type Upload struct {
 
 // Verification is a comparison of what a layer holds with the checksums of what it should hold.
 type Verification struct {
-	// Against says with what: "parent" (after a hydration), "checksums" (those kept with the layer), or a snapshot's ID.
+	// Against says with what: "parent" (a hydration: the checksums of both sides before it is done, then what the disk has of it, for
+	// which the parent is not needed, but can give again what the disk lost), "checksums" (those kept with the layer), or a snapshot's ID.
 	Against string `json:"against"`
 	// Total is what is to be compared, Checked how much was, Unknown what could not be compared because nothing is known of it
 	// (the guest wrote it since).

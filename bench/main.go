@@ -54,6 +54,7 @@ func benches() []bench {
 		{"snapshot", measureSnapshots},
 		{"cipher", measureCipher},
 		{"compress", measureCompression},
+		{"busy", measureBusy},
 		{"move", measureMoves},
 		{"memory", measureMemory},
 		{"guest", measureGuest},

@@ -14,15 +14,17 @@ const (
 	// is how many are in flight.
 	aheadPiece   = 16
 	aheadFetches = 4
-	// aheadMin is how far is read ahead of a read that had to wait, aheadMost of one that goes on where others ended.
-	aheadMin  = aheadPiece
+	// aheadMin is how far is read ahead of a read that had to wait, which may be one of many at random; aheadMost of one that goes on
+	// where others ended.
+	aheadMin  = 4
 	aheadMost = 512
-	// aheadYield bounds how long a piece waits for guests that wait for the parent.
-	aheadYield = 20 * time.Millisecond
+	// aheadYield is how long what lies behind a single read waits. A guest that waits for the parent again by then reads at random.
+	aheadYield = time.Millisecond
 )
 
 // ahead fetches what a guest is likely to read next: what lies behind a read that had to wait for the parent, and more, and more again, as
-// long as the guest goes on there. It has a connection of its own, and begins nothing while a guest waits for the parent.
+// long as the guest goes on there. It has a connection of its own; what lies behind a single read is left alone when a guest waits for the
+// parent again.
 type ahead struct {
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -87,7 +89,7 @@ func (a *ahead) planLocked(first, end int64, missed bool) bool {
 }
 
 // piece takes the next piece of the newest sequence that has one.
-func (a *ahead) piece() (first, end int64) {
+func (a *ahead) piece() (first, end int64, single bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var newest *stream
@@ -98,21 +100,21 @@ func (a *ahead) piece() (first, end int64) {
 	}
 	if newest == nil || a.stopped {
 		a.fetching--
-		return 0, 0
+		return 0, 0, false
 	}
 	first = newest.from
 	newest.from = min(first+aheadPiece, newest.to)
-	return first, newest.from
+	return first, newest.from, newest.window == aheadMin
 }
 
 // run fetches pieces until there are none.
 func (a *ahead) run(c *content) {
-	for first, end := a.piece(); first < end; first, end = a.piece() {
+	for first, end, single := a.piece(); first < end; first, end, single = a.piece() {
 		if a.worthOneMore() {
 			a.wg.Go(func() { a.run(c) })
 		}
 		// An error is met again by whoever needs the block.
-		_ = a.fetch(c, first, end)
+		_ = a.fetch(c, first, end, single)
 	}
 }
 
@@ -133,7 +135,7 @@ func (a *ahead) worthOneMore() bool {
 }
 
 // fetch gets what is absent of a piece, as far as the parent's share is known.
-func (a *ahead) fetch(c *content, first, end int64) error {
+func (a *ahead) fetch(c *content, first, end int64, single bool) error {
 	o := c.enter()
 	if o == nil {
 		return nil
@@ -144,8 +146,8 @@ func (a *ahead) fetch(c *content, first, end int64) error {
 		return nil
 	}
 	end = min(end, src.blocks)
-	for begun := time.Now(); src.waiting.Load() > 0 && time.Since(begun) < aheadYield; {
-		if err := waitFor(a.ctx, nil, time.Millisecond); err != nil {
+	if single {
+		if err := waitFor(a.ctx, nil, aheadYield); err != nil || src.waiting.Load() > 0 {
 			return err
 		}
 	}

@@ -91,11 +91,13 @@ func (p *pool) startHydration(l *layer) {
 	if h.running {
 		return
 	}
+	h.pace.touch()
 	ctx, cancel := context.WithCancel(p.ctx)
 	h.running, h.cancel, h.done = true, cancel, make(chan struct{})
 	p.wg.Go(func() {
 		defer close(h.done)
 		l.runHydration(ctx)
+		p.readBack(l)
 		p.settleIdle(ctx, l)
 		h.mu.Lock()
 		defer h.mu.Unlock()
@@ -129,7 +131,9 @@ func (l *layer) runHydration(ctx context.Context) {
 			l.hydrator.trouble.Store(nil)
 			rec := l.meta().Hydration
 			l.env.changed()
-			l.log.Info("hydration done", "copied", int64(rec.Copied), "wire", int64(rec.Wire), "total", int64(rec.Total), "dur", time.Since(begun))
+			l.log.Info("hydration done", "copied", int64(rec.Copied), "wire", int64(rec.Wire), "total", int64(rec.Total), "dur", time.Since(begun),
+				"verified", int64(l.meta().Verification.Checked), "repaired", int64(l.meta().Verification.Repaired),
+				"compare", time.Duration(l.hydrator.pace.compared.Load()))
 			return
 		}
 		if ctx.Err() != nil {

@@ -138,11 +138,11 @@ func TestCorruptionOnTheWireIsFetchedAgain(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	w.flipAt.Store(size/4 + r.Int64N(size/4))
 	noErr(t, h2.Hydrate(t.Context(), "vol_a.m", 0))
-	s := h2.hydrated("vol_a.m")
+	h2.hydrated("vol_a.m")
 	if w.flipAt.Load() != 0 {
 		t.Error("nothing was flipped")
 	}
-	if v := s.Verification; v.Checked != size || v.Repaired != 0 {
+	if v := h2.verified("vol_a.m"); v.Checked != size || v.Repaired != 0 || v.Against != againstParent {
 		t.Errorf("%+v", v)
 	}
 	checkClone(t, h2, data)
@@ -176,13 +176,13 @@ func TestCutsAndKillsSendHardlyAnythingTwice(t *testing.T) {
 	source.start()
 	w.copied(t, size*4/5)
 	w.cut() // a short one
-	s := target.hydrated("vol_a.m")
+	target.hydrated("vol_a.m")
 	if sent := w.sent.Load(); sent > size*105/100 {
 		t.Errorf("%d bytes were sent for %d, %.3f times", sent, size, float64(sent)/size)
 	} else {
 		t.Logf("%.3f times the data was sent", float64(sent)/size)
 	}
-	if v := s.Verification; !v.Done || v.Checked != size || len(v.Damaged) != 0 {
+	if v := target.verified("vol_a.m"); v.Checked != size || len(v.Damaged) != 0 {
 		t.Errorf("%+v", v)
 	}
 	checkClone(t, target.testHost, data)

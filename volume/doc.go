@@ -14,6 +14,9 @@
 //   - A bit only ever goes from absent to present. The data file has a hole where a block is absent, except under the block's lock.
 //   - A read of an absent block that the parent has waits for the parent, at most Config.ParentWait, then fails. It never returns
 //     zeroes or the base's content instead.
+//   - What leaves the host has the checksum that it was written with, where that is known, or is an error that names disk, layer and
+//     offset. A checksum that is known is never wrong, whatever is written at the same time, killed, or loses its power.
+//   - A hydration is done only when what was stored of the parent has the parent's checksums.
 //   - Nothing is fetched from a parent before the layer was first opened or hydrated: until then the parent may still change.
 //   - Of the layers of one disk one at most is open for writing, at an epoch not below the disk's fence. When Open, Fence, Freeze
 //     or Close return, no write of an earlier writer can land any more.

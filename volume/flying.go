@@ -109,7 +109,7 @@ type meter struct {
 	seconds [meterSeconds + 1]struct{ at, n int64 }
 }
 
-const meterSeconds = 4
+const meterSeconds = 8
 
 func (m *meter) add(n int64) {
 	now := time.Now().Unix()

@@ -12,9 +12,10 @@ import (
 )
 
 const (
-	// politeWorkers is how many requests of one layer's hydration are in flight while the guest is at work.
+	// While the guest is at work a few small requests of a layer's hydration are in flight, with a rest before each: what one takes
+	// of the processors, of the link and of the disk is what a request of the guest may have to wait for.
 	politeWorkers = 2
-	politeFetch   = 32 // blocks
+	politeFetch   = 4 // blocks
 	// What is on its way when a process is killed is fetched again. So that this stays small beside the whole, a request of a small layer
 	// is no larger than this part of it, or this many blocks.
 	largestPart = 512
@@ -153,7 +154,12 @@ func (h *hydration) dispatch(ctx context.Context) error {
 		return maxWindow
 	}
 	begun, polite := time.Now(), false
+	pause := rest{interval: restMost}
 	for h.yield(gctx) == nil && places.enter(gctx, most) == nil {
+		if most() == politeWorkers && pause.wait(gctx) != nil {
+			places.leave()
+			break
+		}
 		first, end := h.next()
 		if first == end || h.pace.take(gctx, (end-first)*blockSize) != nil {
 			places.leave()
@@ -193,7 +199,9 @@ func (h *hydration) copyRun(ctx context.Context, first, end int64) error {
 	}
 	h.adapt(time.Since(begun), end-first)
 	h.arrived.Add(n)
-	h.c.data.Writeback(first*blockSize, n)
+	if n >= directMin { // for less the call, which may wait for the disk, costs the guest more than the next flush gains
+		h.c.data.Writeback(first*blockSize, n)
+	}
 	if h.unsynced.Add(n) >= checkpointBytes {
 		select {
 		case h.full <- struct{}{}:

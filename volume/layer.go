@@ -123,7 +123,8 @@ func (l *layer) hydrated(now func() hydrationRecord) error {
 	if !plain && l.meta().Spec.Base == "" {
 		return drover.Errorf(drover.Internal, "layer %s has absent blocks after its hydration", l.id)
 	}
-	done, verified := now(), l.hydrator.pace.verification.end(nil)
+	done, verified := now(), l.hydrator.pace.verification.status()
+	verified.Done = verified.Problem != "" // else the disk is compared, too
 	err := l.update(func(m *meta) {
 		m.ParentDone, m.Mapped, m.Hydration = true, !plain, &done
 		m.Verification, m.Against = verified, nil

@@ -54,6 +54,9 @@ type meta struct {
 	FrozenAt  drover.Epoch     `json:"frozen_at,omitempty"`
 	Exports   []drover.HostID  `json:"exports,omitempty"`
 	Hydration *hydrationRecord `json:"hydration,omitempty"`
+	// SumsOf is the incarnation that the file of checksums names, if the content that it was made for had another than this one: it
+	// stays with its data file when a layer grows or takes its base in.
+	SumsOf string `json:"sums_of,omitempty"`
 	// KeyCheck tells the key that the layer was first opened with from any other.
 	KeyCheck string `json:"key_check,omitempty"`
 	// Upload is what is known of the layer's way into the object store.
@@ -111,6 +114,14 @@ func (m *meta) keepAsked() {
 		a := m.Spec
 		m.Asked = &a
 	}
+}
+
+// sumsOf is what the content's file of checksums must name.
+func (m *meta) sumsOf() string {
+	if m.SumsOf != "" {
+		return m.SumsOf
+	}
+	return m.Incarnation
 }
 
 // parent returns the parent that is still needed, nil if none is.

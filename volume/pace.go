@@ -26,15 +26,16 @@ func newBucket(rate drover.Bytes) *bucket {
 }
 
 // set changes the rate, for those who wait too.
-func (b *bucket) set(rate drover.Bytes) {
+func (b *bucket) set(rate drover.Bytes) (changed bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.rate == rate {
-		return
+		return false
 	}
 	b.rate, b.tokens, b.at = rate, 0, time.Now()
 	close(b.changed)
 	b.changed = make(chan struct{})
+	return true
 }
 
 // burst is what may go at once: a quarter of a second's worth. 0 is no bound.
@@ -110,6 +111,8 @@ type pace struct {
 	refusal atomic.Pointer[string]
 	// verification is the comparison with the parent that ends the hydration; nil for none.
 	verification *verification
+	// compared is how long it took.
+	compared atomic.Int64
 }
 
 func newPace(limit drover.Bytes, host *bucket) *pace {
@@ -124,19 +127,20 @@ func newLimit(n drover.Bytes) *pace { return newPace(n, nil) }
 func (p *pace) touch() { p.moved.Store(time.Now().UnixNano()) }
 
 func (p *pace) setLimit(n drover.Bytes) {
-	p.own.set(n)
-	p.touch()
+	if p.own.set(n) {
+		p.touch()
+	}
 }
 
 // pause stops the copy before its next request, or lets it go on.
 func (p *pace) pause(on bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.touch()
 	switch {
 	case on && p.resumed == nil:
 		p.resumed = make(chan struct{})
 	case !on && p.resumed != nil:
+		p.touch()
 		close(p.resumed)
 		p.resumed = nil
 	}

@@ -65,7 +65,7 @@ func (p *pool) resize(ctx context.Context, id drover.LayerID, size drover.Bytes)
 func grownRecord(was *meta, size drover.Bytes) *meta {
 	m := was.clone()
 	m.keepAsked()
-	m.Spec.Size, m.Incarnation = size, newIncarnation()
+	m.Spec.Size, m.Incarnation, m.SumsOf = size, newIncarnation(), was.sumsOf()
 	m.Files = m.Incarnation
 	return m
 }

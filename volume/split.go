@@ -133,7 +133,7 @@ func splitRecords(was *meta, into drover.LayerID, fence drover.Epoch) (frozen, n
 	frozen.Writer, frozen.Exports, frozen.Spec.Limits = 0, nil, drover.Limits{}
 	next = was.clone()
 	next.keepAsked()
-	next.Incarnation = newIncarnation()
+	next.Incarnation, next.SumsOf = newIncarnation(), ""
 	next.Files = next.Incarnation
 	next.Spec.Base, next.Spec.Parent, next.Spec.Snapshot = into, nil, nil
 	next.Mapped, next.ParentDone, next.Hydration = true, false, nil

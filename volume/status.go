@@ -131,7 +131,7 @@ func (l *layer) describeWaiting(h *drover.Hydration, src *source) {
 		stands = max(stands, time.Duration(time.Now().UnixNano()-pace.moved.Load()))
 	}
 	if h.Stalled = stands > l.env.settings.stallAfter(); h.Stalled && h.Waiting == "" {
-		h.Waiting = fmt.Sprintf("%s has not answered for %v", l.content().parent.name(), stands.Round(time.Second))
+		h.Waiting = fmt.Sprintf("nothing has come from the parent for %v", stands.Round(time.Second))
 	}
 }
 

@@ -90,6 +90,7 @@ func (t *takeIn) prepareMerged(o *overlay) error {
 	t.adopt = func(m *meta) {
 		m.keepAsked()
 		m.Incarnation, m.Files, m.Mapped, m.Spec.Base = incarnation, incarnation, mapped, was.Spec.Base
+		m.SumsOf = was.sumsOf()
 		if m.Spec.Parent == nil { // what is told of a hydration is that of the layer that had the parent
 			m.Spec.Parent, m.Spec.Snapshot, m.ParentDone, m.Hydration = was.Spec.Parent, was.Spec.Snapshot, was.ParentDone, was.Hydration
 		}

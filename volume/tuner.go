@@ -21,6 +21,34 @@ const (
 	tuneGain = 0.03
 )
 
+// Bounds of the rest between two requests while the guest is at work, and how late a rest may end before it is too short.
+const (
+	restLeast = 500 * time.Microsecond
+	restMost  = 5 * time.Millisecond
+	restLate  = 100 * time.Microsecond
+)
+
+// rest is the pause between two requests while the guest is at work. It ends late when the processors have more to do than they can: the
+// guest's requests then wait as well, and the next rest is longer. Where there is room it becomes shorter, step by step.
+type rest struct{ interval time.Duration }
+
+func (r *rest) wait(ctx context.Context) error {
+	begun := time.Now()
+	if err := waitFor(ctx, nil, r.interval); err != nil {
+		return err
+	}
+	r.adapt(time.Since(begun) - r.interval)
+	return nil
+}
+
+func (r *rest) adapt(late time.Duration) {
+	if late > restLate {
+		r.interval = min(r.interval*3/2, restMost)
+	} else {
+		r.interval = max(r.interval*19/20, restLeast)
+	}
+}
+
 // tuner looks for the number of requests in flight beyond which throughput does not grow.
 type tuner struct {
 	window int

@@ -208,8 +208,15 @@ func (d *diskReader) Close() error {
 	return d.direct.Close()
 }
 
-// keptSums compares a content with its own checksums.
-type keptSums struct{ c *content }
+// readAgain reads what a layer should hold from where it came from.
+type readAgain func(ctx context.Context, p []byte, off int64) error
+
+// keptSums compares what a content has on its disk with its own checksums.
+type keptSums struct {
+	c *content
+	// again reads a block from where it came from, in case the disk lost it; nil when that is not known.
+	again readAgain
+}
 
 var _ chunkSums = keptSums{}
 
@@ -237,19 +244,52 @@ func (k keptSums) compare(_ context.Context, first int64, p []byte) (r compariso
 	return r, nil
 }
 
-func (k keptSums) resolve(_ context.Context, block int64) (outcome, error) {
+func (k keptSums) resolve(ctx context.Context, block int64) (outcome, error) {
+	want, same, err := k.look(block)
+	if same || err != nil {
+		return outcomeSame, err
+	}
+	p := make([]byte, blockSize)
+	for range mostRepairs {
+		if k.again == nil || k.again(ctx, p, block*blockSize) != nil || sumOf(p) != want {
+			break // where it came from is gone, or the guest had written it
+		}
+		back, err := k.c.putBack(p, block, func() bool { return k.c.sums.get(block) == want })
+		if err != nil {
+			return outcomeSame, err
+		}
+		if back {
+			return outcomeRepaired, nil
+		}
+	}
+	if _, same, err = (keptSums{c: k.c}).look(block); same || err != nil {
+		return outcomeSame, err
+	}
+	return outcomeDamaged, ctx.Err()
+}
+
+// look compares a block while nobody writes it, and remembers that it is damaged when it is.
+func (k keptSums) look(block int64) (want uint32, same bool, err error) {
 	k.c.sums.lock(block, block+1)
 	defer k.c.sums.unlock(block, block+1)
+	got, err := k.c.diskSum(block)
+	if err != nil {
+		return 0, false, err
+	}
+	if want = k.c.sums.get(block); want == unknownSum || want == got {
+		return want, true, nil
+	}
+	if k.again == nil {
+		k.c.damaged(block, want, got)
+	}
+	return want, false, nil
+}
+
+// diskSum is the checksum of a block as the disk has it.
+func (c *content) diskSum(block int64) (uint32, error) {
 	p := make([]byte, 2*blockSize)
 	p = p[alignment(p):][:blockSize]
-	disk := newDiskReader(k.c.data)
-	if err := errors.Join(disk.ReadAt(p, block*blockSize), disk.Close()); err != nil {
-		return outcomeSame, ioError(k.c.name, "read", err)
-	}
-	want, got := k.c.sums.get(block), sumOf(p)
-	if want == unknownSum || want == got {
-		return outcomeSame, nil
-	}
-	k.c.damaged(block, want, got)
-	return outcomeDamaged, nil
+	disk := newDiskReader(c.data)
+	err := errors.Join(disk.ReadAt(p, block*blockSize), disk.Close())
+	return sumOf(p), ioError(c.name, "read", err)
 }

@@ -30,6 +30,18 @@ func (h *testHost) layer(id drover.LayerID) drover.LayerStatus {
 	return must[drover.LayerStatus](h.tb)(h.Layer(h.tb.Context(), id))
 }
 
+// verified waits until the newest comparison of a layer has ended.
+func (h *testHost) verified(id drover.LayerID) (v *drover.Verification) {
+	h.tb.Helper()
+	eventually(h.tb, func() error {
+		if v = h.layer(id).Verification; v == nil || !v.Done {
+			return fmt.Errorf("not verified: %+v", v)
+		}
+		return nil
+	})
+	return v
+}
+
 // A damaged block of the source is reported with disk, layer and offset on both sides, fails the reads of it, and holds up nothing else.
 func TestDamagedSourceBlockIsReportedAndNotPassedOn(t *testing.T) {
 	ca := newCA(t)
@@ -66,7 +78,7 @@ func TestDamagedSourceBlockIsReportedAndNotPassedOn(t *testing.T) {
 	noErr(t, c.WriteAt(ctx, pattern(5, blockSize), bad, false)) // whoever writes it again mends it
 	copy(data[bad:], pattern(5, blockSize))
 	s := h2.hydrated("vol_a.m")
-	if v := s.Verification; v == nil || v.Checked != 4*drover.MiB-blockSize || v.Unknown != blockSize || len(v.Damaged) != 0 || !v.Done {
+	if v := h2.verified("vol_a.m"); v.Against != againstParent || v.Checked != 4*drover.MiB || len(v.Damaged) != 0 {
 		t.Errorf("verification: %+v", v)
 	}
 	got := make([]byte, len(data))
@@ -95,27 +107,54 @@ func overFile(t *testing.T, blocks int64) (s *simLayer, f osFile, p *pace) {
 
 func noCheckpoint() error { return nil }
 
-// What the target's disk lost of what was fetched is found by the comparison with the parent and fetched again.
-func TestBlockThatTheDiskLostIsFetchedAgain(t *testing.T) {
+// What was stored with another checksum than the parent's is fetched again before the hydration is done.
+func TestBlockThatWasStoredWronglyIsFetchedAgain(t *testing.T) {
 	s, f, p := overFile(t, 600)
 	s.parent.beforeSums = func() {
 		s.parent.beforeSums = nil
+		noErr(t, f.WriteAt([]byte{1, 2, 3}, 300*blockSize+9)) // sum unknown: the block is read
+		noErr(t, f.WriteAt(pattern(1, blockSize), 301*blockSize))
+	}
+	noErr(t, s.hydrate(t.Context(), p, noCheckpoint))
+	v := p.verification.status()
+	if v.Repaired != 2*blockSize || v.Checked != 600*blockSize || len(v.Damaged) != 0 || v.Total != 600*blockSize {
+		t.Errorf("%+v", v)
+	}
+	got := make([]byte, 600*blockSize)
+	noErr(t, s.ReadChecked(t.Context(), got, 0))
+	if !bytes.Equal(got, s.parent.data) {
+		t.Error("the blocks were not repaired")
+	}
+}
+
+// What the target's disk lost of what was fetched is found when it is read back, and fetched again as long as there is where from.
+func TestBlockThatTheDiskLostIsFetchedAgain(t *testing.T) {
+	s, f, p := overFile(t, 600)
+	noErr(t, s.hydrate(t.Context(), p, noCheckpoint))
+	free := func(context.Context, int64) error { return nil }
+	for _, there := range []bool{true, false} {
 		for _, b := range []int64{3, 4, 300} {
 			noErr(t, f.writeAt([]byte{1, 2, 3}, b*blockSize+9))
 		}
+		v, kept := newVerification(againstParent), keptSums{c: s.content}
+		kept.again = func(ctx context.Context, p []byte, off int64) error {
+			if !there {
+				return drover.Errorf(drover.Unavailable, "the parent is gone")
+			}
+			return s.parent.read(ctx, hydrationClass, p, off)
+		}
+		noErr(t, s.compare(t.Context(), kept, v, free))
+		now := v.status()
+		if there && (now.Repaired != 3*blockSize || len(now.Damaged) != 0) || !there && (now.Repaired != 0 || len(now.Damaged) != 2) {
+			t.Errorf("parent there: %v: %+v", there, now)
+		}
+		if there != (s.ReadChecked(t.Context(), make([]byte, 600*blockSize), 0) == nil) {
+			t.Errorf("parent there: %v: the layer is not as it should be", there)
+		}
 	}
-	// The chunk that is compared first was read before; what is in it is found by the next try only.
-	noErr(t, s.hydrate(t.Context(), p, noCheckpoint))
-	v := p.verification.status()
-	if v.Repaired != blockSize || v.Checked != 600*blockSize || len(v.Damaged) != 0 || v.Total != 600*blockSize {
-		t.Errorf("%+v", v)
+	if got := s.damagedRanges(); len(got) != 2 {
+		t.Errorf("damaged: %v", got)
 	}
-	got := make([]byte, blockSize)
-	noErr(t, s.ReadAt(t.Context(), got, 300*blockSize))
-	if !bytes.Equal(got, s.parent.data[300*blockSize:301*blockSize]) {
-		t.Error("the block was not repaired")
-	}
-	noErr(t, s.ReadChecked(t.Context(), got, 300*blockSize))
 }
 
 // What the guest writes while the comparison runs is neither a difference nor overwritten by a repair.
@@ -171,14 +210,7 @@ func TestVerifyFindsAFlippedByteAnywhere(t *testing.T) {
 	noErr(t, c.WriteAt(ctx, pattern(1, 1000), 40*mib, false)) // a part of a block: its sum is not known
 	verify := func() *drover.Verification {
 		must[drover.LayerStatus](t)(h.Verify(ctx, "vol_a", nil))
-		var v *drover.Verification
-		eventually(t, func() error {
-			if v = h.layer("vol_a").Verification; v == nil || !v.Done {
-				return fmt.Errorf("%+v", v)
-			}
-			return nil
-		})
-		return v
+		return h.verified("vol_a")
 	}
 	if v := verify(); v.Checked != 4*drover.MiB || v.Unknown != blockSize || len(v.Damaged) != 0 || v.Against != againstChecksums {
 		t.Errorf("%+v", v)
@@ -197,6 +229,22 @@ func TestVerifyFindsAFlippedByteAnywhere(t *testing.T) {
 	}
 	_, err := h.Verify(ctx, "vol_a", &drover.SnapshotSource{Snapshot: "vs_1"})
 	wantCode(t, err, drover.Precondition)
+}
+
+// A comparison that was cut short by the end of the daemon begins anew with the next.
+func TestVerificationGoesOnAfterARestart(t *testing.T) {
+	h := newHost(t, newCA(t), "h1")
+	h.create("vol_a", 4*drover.MiB)
+	noErr(t, h.open("vol_a", 1).WriteAt(t.Context(), pattern(1, mib), 0, false))
+	h.halt()
+	path := filepath.Join(h.cfg.Dir, "layers", "vol_a", metaFile)
+	m := must[*meta](t)(readMeta(path, "vol_a"))
+	m.Verification = newVerification(againstChecksums).status()
+	noErr(t, writeMeta(path, m))
+	h.start()
+	if v := h.verified("vol_a"); v.Checked != drover.MiB || v.Problem != "" {
+		t.Errorf("%+v", v)
+	}
 }
 
 // What the context of checksums says over the wire is what is there, with holes and parts of blocks at the ends.

@@ -11,11 +11,13 @@ import (
 
 const (
 	// verifyRate bounds what a comparison that was asked for reads, in bytes per second: it must not take the disk from the guests.
-	verifyRate = 256 << 20
+	verifyRate = 128 << 20
 	// scrubRate is the same for the search for checksums that are not known.
 	scrubRate = 16 << 20
 	// scrubEvery is how often layers are looked at whose checksums may be unknown.
 	scrubEvery = time.Minute
+	// readAgainFor bounds how long a parent is waited for that is needed no more, for a block that the disk lost.
+	readAgainFor = 10 * time.Second
 )
 
 // verifier is the comparison of one layer that was asked for.
@@ -44,7 +46,7 @@ func (p *pool) verify(ctx context.Context, id drover.LayerID, against *drover.Sn
 	running := l.verifier.now
 	l.verifier.mu.Unlock()
 	if running != nil {
-		if running.status().Against != name {
+		if now := running.status().Against; now != name && (now != againstParent || against != nil) {
 			return nil, drover.Errorf(drover.Conflict, "layer %s is being compared with %s already", id, running.status().Against).
 				WithHint("ask again when that has ended")
 		}
@@ -79,7 +81,7 @@ func (p *pool) resumeVerifying(l *layer) {
 func (p *pool) startVerifying(l *layer, against *drover.SnapshotSource) {
 	ctx, cancel := context.WithCancel(p.ctx)
 	v := newVerification(l.meta().Verification.Against)
-	v.now.StartedAt = l.meta().Verification.StartedAt
+	v.now.StartedAt, v.now.Repaired = l.meta().Verification.StartedAt, l.meta().Verification.Repaired
 	r := &l.verifier
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -92,6 +94,16 @@ func (p *pool) startVerifying(l *layer, against *drover.SnapshotSource) {
 		defer r.mu.Unlock()
 		r.now = nil
 	})
+}
+
+// readBack begins, after a hydration, to compare what the disk has of it.
+func (p *pool) readBack(l *layer) {
+	l.verifier.mu.Lock()
+	running := l.verifier.now != nil
+	l.verifier.mu.Unlock()
+	if v := l.meta().Verification; l.meta().ParentDone && v != nil && !v.Done && !running && p.ctx.Err() == nil {
+		p.startVerifying(l, nil)
+	}
 }
 
 // stopVerifying ends the comparison and waits for it.
@@ -116,6 +128,16 @@ func (p *pool) runVerification(ctx context.Context, l *layer, v *verification, a
 			l.log.Warn("cannot close what was verified", "err", err)
 		}
 	}()
+	var again readAgain
+	if export := l.meta().Spec.Parent; v.status().Against == againstParent && export != nil && export.Host != p.cfg.Host {
+		from := newParent(*export, p.dial, l.log)
+		defer func() { _ = from.close() }() // it is of no use any more
+		again = func(ctx context.Context, buf []byte, off int64) error {
+			ctx, cancel := context.WithTimeout(ctx, readAgainFor)
+			defer cancel()
+			return from.read(ctx, hydrationClass, buf, off)
+		}
+	}
 	var ref chunkSums
 	if against != nil {
 		if p.snapshots == nil {
@@ -125,7 +147,7 @@ func (p *pool) runVerification(ctx context.Context, l *layer, v *verification, a
 		}
 	}
 	if err == nil {
-		err = c.compareAll(ctx, ref, v)
+		err = c.compareAll(ctx, ref, again, v)
 	}
 	if ctx.Err() != nil {
 		return
@@ -141,8 +163,9 @@ func (p *pool) runVerification(ctx context.Context, l *layer, v *verification, a
 	}
 }
 
-// compareAll compares the content with a snapshot, or, when ref is nil, it and the frozen ones below it with their own checksums.
-func (c *content) compareAll(ctx context.Context, ref chunkSums, v *verification) error {
+// compareAll compares the content with a snapshot, or, when ref is nil, it and the frozen ones below it with their own checksums. again
+// reads what the content should hold from elsewhere; nil for nowhere.
+func (c *content) compareAll(ctx context.Context, ref chunkSums, again readAgain, v *verification) error {
 	chain, err := c.chain()
 	defer func() {
 		for _, x := range chain[1:] {
@@ -166,7 +189,11 @@ func (c *content) compareAll(ctx context.Context, ref chunkSums, v *verification
 		return c.compare(ctx, ref, v, limit.take)
 	}
 	for _, x := range chain {
-		if err := x.compare(ctx, keptSums{x}, v, limit.take); err != nil {
+		kept := keptSums{c: x}
+		if x == c {
+			kept.again = again
+		}
+		if err := x.compare(ctx, kept, v, limit.take); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"time"
 	"unsafe"
 
 	"drover"
@@ -23,33 +24,61 @@ type parentSums struct {
 	sums []uint32
 }
 
-var _ chunkSums = (*parentSums)(nil)
-
-func (s *parentSums) chunk() int64 { return maxFetch }
-
-func (s *parentSums) has(first, end int64, _ bool) bool { return !s.o.fetched.none(first, end) }
-
-func (s *parentSums) compare(ctx context.Context, first int64, p []byte) (r comparison, err error) {
-	end := first + int64(len(p))/blockSize
-	for b := s.o.fetched.next(first, end, true); b < end; b = s.o.fetched.next(b+1, end, true) {
+// compare looks at what was fetched: at the checksum that was stored with it, so that no disk is read.
+func (s *parentSums) compare(ctx context.Context, v *verification, before func(context.Context) error) error {
+	fetched, p := s.o.fetched, make([]byte, blockSize)
+	var compared int64
+	for b := fetched.next(0, fetched.n, true); b < fetched.n; b = fetched.next(b+1, fetched.n, true) {
+		if compared%sumsAtOnce == 0 {
+			if err := before(ctx); err != nil {
+				return err
+			}
+		}
+		compared++
 		want, err := s.sumOf(ctx, b)
 		if err != nil {
-			return r, err
+			return err
 		}
-		same := want == sumOf(p[(b-first)*blockSize:(b-first+1)*blockSize])
-		switch {
-		case !s.o.fetched.get(b): // the guest has written it meanwhile
-		case want == unknownSum:
-			s.o.fetched.clear(b, b+1)
-		case same:
-			r.checked++
-			s.o.fetched.clear(b, b+1)
-		default:
-			r.checked++
-			r.different = append(r.different, b)
+		got := s.c.sums.get(b)
+		if got == unknownSum {
+			if err := s.c.data.ReadAt(p, b*blockSize); err != nil {
+				return ioError(s.c.name, "read", err)
+			}
+			got = sumOf(p)
+		}
+		if err := s.judge(ctx, v, b, want, got); err != nil {
+			return err
 		}
 	}
-	return r, nil
+	return nil
+}
+
+// judge takes the two checksums of a block.
+func (s *parentSums) judge(ctx context.Context, v *verification, b int64, want, got uint32) error {
+	if !s.o.fetched.get(b) { // the guest has written it meanwhile
+		return nil
+	}
+	what := outcomeSame
+	if want != unknownSum && want != got {
+		var err error
+		if what, err = s.resolve(ctx, b, want); err != nil {
+			return err
+		}
+	}
+	if what == outcomeDamaged {
+		v.damage(b)
+		return nil
+	}
+	s.o.fetched.clear(b, b+1)
+	v.update(func(now *drover.Verification) {
+		if want != unknownSum {
+			now.Checked += blockSize
+		}
+		if what == outcomeRepaired {
+			now.Repaired += blockSize
+		}
+	})
+	return nil
 }
 
 // sumOf returns the parent's checksum of a block.
@@ -79,18 +108,22 @@ func (s *parentSums) sumOf(ctx context.Context, block int64) (uint32, error) {
 }
 
 // resolve fetches a block again, unless the guest writes it.
-func (s *parentSums) resolve(ctx context.Context, block int64) (outcome, error) {
-	want, err := s.sumOf(ctx, block)
-	if err != nil {
-		return outcomeSame, err
-	}
+func (s *parentSums) resolve(ctx context.Context, block int64, want uint32) (outcome, error) {
+	p := make([]byte, blockSize)
 	for range mostRepairs {
-		same, err := s.repair(ctx, block, want)
+		err := s.ask(func() error { return s.src.from.read(ctx, hydrationClass, p, block*blockSize) })
+		if err != nil {
+			return outcomeSame, err
+		}
+		s.src.count(blockSize)
+		if sumOf(p) != want {
+			continue
+		}
+		same, err := s.c.putBack(p, block, func() bool { return s.o.fetched.get(block) })
 		if err != nil {
 			return outcomeSame, err
 		}
 		if same {
-			s.o.fetched.clear(block, block+1)
 			return outcomeRepaired, nil
 		}
 	}
@@ -100,38 +133,29 @@ func (s *parentSums) resolve(ctx context.Context, block int64) (outcome, error) 
 	return outcomeDamaged, nil
 }
 
-// repair fetches a block, stores it and reads it back. Writers are kept away by the lock of the block's stripe.
-func (s *parentSums) repair(ctx context.Context, block int64, want uint32) (same bool, err error) {
-	p := make([]byte, 2*blockSize)
-	p = p[alignment(p):][:blockSize]
-	err = s.ask(func() error { return s.src.from.read(ctx, hydrationClass, p, block*blockSize) })
-	if err != nil {
-		return false, err
-	}
-	s.src.count(blockSize)
-	c := s.c
-	if sumOf(p) != want || c.sums == nil {
+// putBack stores a block that is known to be right and reads it back, while writers are kept away by the lock of the block's stripe.
+// still says whether nobody has written it; if somebody has, that is right as it is.
+func (c *content) putBack(p []byte, block int64, still func() bool) (same bool, err error) {
+	f, ok := c.data.(rawWriter)
+	if !ok || c.sums == nil {
 		return false, nil
 	}
 	c.sums.lock(block, block+1)
 	defer c.sums.unlock(block, block+1)
-	if !s.o.fetched.get(block) {
-		return true, nil // the guest wrote it
+	if !still() {
+		return true, nil
 	}
-	f, ok := c.data.(rawWriter)
-	if !ok {
-		return false, nil
-	}
+	want := sumOf(p)
 	err = c.sums.writeLocked(p, block*blockSize, func() error { return f.writeAt(p, block*blockSize) })
 	c.dirty.Store(true)
 	if err == nil {
 		err = c.data.Datasync()
 	}
-	disk := newDiskReader(c.data)
-	if err := errors.Join(err, disk.ReadAt(p, block*blockSize), disk.Close()); err != nil {
+	if err != nil {
 		return false, ioError(c.name, "repair", err)
 	}
-	return sumOf(p) == want, nil
+	got, err := c.diskSum(block)
+	return got == want, err
 }
 
 // rawWriter writes past the sums.
@@ -168,8 +192,8 @@ func alignment(p []byte) int {
 	return int(-at & (blockSize - 1))
 }
 
-// verify compares what was fetched, as the disk has it now, with the checksums of the parent, and fetches again what is different. The
-// parent is needed until it is done.
+// verify compares the checksums of what was fetched with those of the parent, and fetches again what is different. The hydration
+// is not done before; that the disk has it, too, is looked at afterwards, while there is time.
 func (h *hydration) verify(ctx context.Context) error {
 	v := h.pace.verification
 	if v == nil {
@@ -183,8 +207,9 @@ func (h *hydration) verify(ctx context.Context) error {
 		})
 		return nil
 	}
+	begun := time.Now()
 	ref := &parentSums{c: h.c, o: h.o, src: h.src, ask: h.pace.ask}
-	err := h.c.compare(ctx, ref, v, func(ctx context.Context, n int64) error {
+	err := ref.compare(ctx, v, func(ctx context.Context) error {
 		h.pace.touch()
 		return h.yield(ctx)
 	})
@@ -195,6 +220,7 @@ func (h *hydration) verify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	h.pace.compared.Store(int64(time.Since(begun)))
 	v.update(func(now *drover.Verification) { now.Unknown = max(0, total-now.Checked) })
 	if damaged := v.status().Damaged; len(damaged) > 0 {
 		return drover.Errorf(drover.Internal, "%s, although it was fetched %d times more; the parent is kept",
