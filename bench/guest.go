@@ -83,7 +83,8 @@ func compareDisks(lines []guestLine) (results []result) {
 		values["p99"+key] = append(values["p99"+key], l.P99us)
 	}
 	for _, w := range works {
-		for disk, name := range map[string]string{"/dev/vdc": "vhost", "/dev/vdd": "nbd"} {
+		for i, disk := range []string{"/dev/vdc", "/dev/vdd"} {
+			name := []string{"vhost", "nbd"}[i]
 			results = append(results, compare("guest."+name+"."+w, "1/s", "higher", "qemu-storage-daemon vhost-user-blk", values[w+disk], values[w+"/dev/vde"]),
 				compare("guest."+name+"."+w+".p99", "us", "lower", "qemu-storage-daemon vhost-user-blk", values["p99"+w+disk], values["p99"+w+"/dev/vde"]))
 		}
