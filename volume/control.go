@@ -59,6 +59,7 @@ func (p *pool) handler() http.Handler {
 	handle(p, mux, "unexport", func(ctx context.Context, r layerRequest) (any, error) { return nil, p.unexport(ctx, r.Layer, r.Peer) })
 	handle(p, mux, "check-parent", func(ctx context.Context, r layerRequest) (any, error) { return nil, p.checkParent(ctx, r.Layer) })
 	handle(p, mux, "hydrate", func(ctx context.Context, r layerRequest) (any, error) { return nil, p.hydrate(ctx, r.Layer, r.Limit) })
+	handle(p, mux, "limit", func(ctx context.Context, r layerRequest) (any, error) { return nil, p.limit(ctx, r.Layer, r.Limits) })
 	handle(p, mux, "delete", func(ctx context.Context, r layerRequest) (any, error) { return nil, p.deleteLayer(ctx, r.Layer) })
 	handle(p, mux, "layer", func(_ context.Context, r layerRequest) (any, error) { return p.statusOf(r.Layer) })
 	handle(p, mux, "layers", func(context.Context, layerRequest) (any, error) { return p.statuses() })

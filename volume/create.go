@@ -71,6 +71,9 @@ func checkSpec(spec drover.LayerSpec) error {
 	if err := checkSize(spec.Size); err != nil {
 		return drover.Errorf(drover.Invalid, "cannot create layer %s: %w", spec.ID, err).WithField("size")
 	}
+	if err := checkLimits(spec.ID, spec.Limits); err != nil {
+		return err
+	}
 	if p := spec.Parent; p != nil {
 		if p.Size != spec.Size {
 			return drover.Errorf(drover.Invalid, "cannot create layer %s of %d bytes over a parent of %d: the sizes must be equal", spec.ID, spec.Size, p.Size).WithField("parent.size")

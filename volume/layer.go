@@ -48,6 +48,9 @@ type layer struct {
 	writer     atomic.Pointer[session]
 	takeoverMu sync.Mutex
 
+	// throttle keeps the writer to the layer's limits; nil without any.
+	throttle atomic.Pointer[throttle]
+
 	hydrator hydrator
 	// frozenData is the data of a layer that does not change any more; -1 while nobody has looked.
 	frozenData atomic.Int64
@@ -126,6 +129,7 @@ func (e *env) loadLayer(id drover.LayerID, baseOf func(drover.LayerID) (*content
 	c.faults = e.cfg.Faults
 	l.body.Store(c)
 	l.writable = m.Writer
+	l.applyLimits()
 	if !m.Mapped {
 		return l, l.removeMap()
 	}

@@ -12,7 +12,7 @@ import (
 // status describes the layer.
 func (l *layer) status() (drover.LayerStatus, error) {
 	m := l.meta()
-	s := drover.LayerStatus{ID: l.id, Disk: m.Spec.Disk, State: m.State, Size: m.Spec.Size, Exports: slices.Clone(m.Exports)}
+	s := drover.LayerStatus{ID: l.id, Disk: m.Spec.Disk, State: m.State, Size: m.Spec.Size, Exports: slices.Clone(m.Exports), Limits: m.Spec.Limits}
 	l.mu.Lock()
 	s.Writer, s.Clients = l.writable, len(l.sessions)
 	l.mu.Unlock()
