@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"drover"
 	"drover/internal/durable"
 )
@@ -106,13 +104,13 @@ func (p *pool) checkRoom(spec drover.LayerSpec) error {
 	if spec.Parent == nil {
 		return nil
 	}
-	var st unix.Statfs_t
-	if err := unix.Statfs(p.pool, &st); err != nil {
+	free, err := p.space.free()
+	if err != nil {
 		return ioError(spec.ID, "look for room for", err)
 	}
-	if free := drover.Bytes(st.Bavail) * drover.Bytes(st.Bsize); spec.Parent.Allocated > free {
-		return drover.Errorf(drover.Exhausted, "cannot create layer %s: its parent holds %d bytes, the pool of host %s has %d free",
-			spec.ID, spec.Parent.Allocated, p.cfg.Host, free)
+	if spec.Parent.Allocated > free {
+		return drover.Errorf(drover.Exhausted, "cannot create layer %s: its parent holds %d bytes, the pool of host %s has %d free for guests",
+			spec.ID, spec.Parent.Allocated, p.cfg.Host, max(free, 0))
 	}
 	return nil
 }

@@ -45,8 +45,10 @@ type Config struct {
 	TLSDir string
 	// ParentWait bounds how long a read of an absent block waits for a parent that cannot be reached. 0 means 60 s.
 	ParentWait time.Duration
-	Log        *slog.Logger
-	Faults     *fault.Points
+	// Floor is how much of the pool's file system guests leave free. 0 means one per cent, at most 64 MiB.
+	Floor  drover.Bytes
+	Log    *slog.Logger
+	Faults *fault.Points
 }
 
 // withDefaults fills in and checks.
@@ -62,6 +64,8 @@ func (cfg Config) withDefaults() (Config, error) {
 		return cfg, drover.Errorf(drover.Invalid, "%q is no host ID: a DNS label is expected", cfg.Host).WithField("host")
 	case cfg.Dir == "" || cfg.RunDir == "":
 		return cfg, drover.Errorf(drover.Invalid, "the storage daemon needs a pool directory and a run directory")
+	case cfg.Floor < 0:
+		return cfg, drover.Errorf(drover.Invalid, "the room that is kept free in the pool, %d bytes, is negative", cfg.Floor).WithField("floor")
 	case cfg.ParentWait < 0:
 		return cfg, drover.Errorf(drover.Invalid, "the time to wait for a parent, %v, is negative", cfg.ParentWait).WithField("parent_wait")
 	}

@@ -94,6 +94,7 @@ type env struct {
 	cfg       Config
 	budget    *budget
 	reserve   *reserve
+	space     *space
 	dial      dialFunc
 }
 
@@ -126,7 +127,7 @@ func (e *env) loadLayer(id drover.LayerID, baseOf func(drover.LayerID) (*content
 		data = data.filling(filepath.Join(l.dir, dataFile))
 	}
 	c := newContent(id, int64(m.Spec.Size), data)
-	c.faults = e.cfg.Faults
+	c.faults, c.space = e.cfg.Faults, e.space
 	l.body.Store(c)
 	l.writable = m.Writer
 	l.applyLimits()

@@ -38,7 +38,7 @@ func openPool(cfg Config, dial dialFunc) (*pool, error) {
 		return nil, err
 	}
 	p := &pool{
-		env:    env{pool: cfg.Dir, run: cfg.RunDir, boot: boot, cfg: cfg, budget: newBudget(), dial: dial},
+		env:    env{pool: cfg.Dir, run: cfg.RunDir, boot: boot, cfg: cfg, budget: newBudget(), space: newSpace(cfg.Dir, cfg.Floor), dial: dial},
 		fences: fences{dir: filepath.Join(cfg.Dir, "fences"), known: map[drover.DiskID]drover.Epoch{}},
 		layers: map[drover.LayerID]*layer{}, broken: map[drover.LayerID]error{}, turns: map[string]chan struct{}{},
 	}
@@ -58,6 +58,7 @@ func openPool(cfg Config, dial dialFunc) (*pool, error) {
 		return nil, drover.Errorf(drover.Internal, "cannot reserve space in the pool %s: %w", cfg.Dir, err)
 	}
 	p.fences.reserve = p.reserve
+	p.wg.Go(func() { p.space.watch(p.ctx) })
 	if err := p.loadAll(); err != nil {
 		return nil, errors.Join(err, p.close())
 	}

@@ -334,6 +334,9 @@ func (c *content) tryWriteAt(p []byte, off int64) (bool, error) {
 	if err := c.failure(); err != nil {
 		return true, err
 	}
+	if err := c.room(off, int64(len(p))); err != nil {
+		return true, err
+	}
 	err := c.data.WriteAt(p, off)
 	c.dirty.Store(true)
 	return true, ioError(c.name, "write", err)

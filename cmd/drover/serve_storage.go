@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"drover"
 	"drover/volume"
 )
 
@@ -16,6 +17,7 @@ func serveStorage(ctx context.Context, p process) error {
 		RunDir:     p.conf.RunDir,
 		Listen:     p.conf.StorageListen,
 		TLSDir:     p.conf.TLSDir,
+		Floor:      drover.Bytes(p.conf.PoolFloorMB) * drover.MiB,
 		ParentWait: time.Duration(p.conf.ParentTimeout),
 		Log:        p.log,
 		Faults:     p.faults,
