@@ -19,6 +19,7 @@ type Agent struct {
 	cfg     Config
 	started time.Time
 	publish publisher
+	watched watcher
 
 	mu       sync.Mutex
 	machines map[drover.MachineID]*machine
@@ -67,7 +68,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.addLocked(newMachine(a, id, rec))
 	}
 	a.mu.Unlock()
-	for _, work := range []func(context.Context){a.publishLoop, a.infoLoop, a.placementLoop, a.sweepLoop} {
+	for _, work := range []func(context.Context){a.publishLoop, a.infoLoop, a.watchLoop, a.placementLoop, a.sweepLoop} {
 		group.Go(func() error { work(runCtx); return nil })
 	}
 	for order, handler := range a.handlers() {

@@ -29,6 +29,8 @@ type Config struct {
 	CPUs   int
 	// DiskReserve is kept free: machines and moves that would go below it are refused. Default 1 GiB.
 	DiskReserve drover.Bytes
+	// PoolFloor is what the storage daemon keeps free of the disk (volume.Config.Floor).
+	PoolFloor   drover.Bytes
 	Version     string
 	Accel       drover.Accel
 	AccelReason string
