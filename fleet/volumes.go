@@ -87,8 +87,8 @@ func (f *Fleet) CreateVolume(ctx context.Context, req CreateVolume) (VolumeView,
 	if _, err := f.pin(CreateMachine{Region: req.Region, Host: req.Host}, nil); err != nil {
 		return VolumeView{}, err
 	}
-	host, err := f.choose(ctx, plan.Request{What: fmt.Sprintf("volume %q", req.Name), Region: req.Region}, req.Host,
-		drover.OfferRequest{Disk: req.Size}, plan.Options{SameApp: f.volumeSpread(req.App)})
+	host, err := f.choose(ctx, plan.Request{What: fmt.Sprintf("volume %q", req.Name), Region: req.Region, Volume: true}, req.Host,
+		drover.OfferRequest{Provision: req.Size}, plan.Options{SameApp: f.volumeSpread(req.App)})
 	if err != nil {
 		return VolumeView{}, err
 	}

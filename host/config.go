@@ -29,6 +29,8 @@ type Config struct {
 	CPUs   int
 	// DiskReserve is kept free: machines and moves that would go below it are refused. Default 1 GiB.
 	DiskReserve drover.Bytes
+	// DiskOvercommit is how many times the disk the volumes may grow to together. Default 3.
+	DiskOvercommit float64
 	// PoolFloor is what the storage daemon keeps free of the disk (volume.Config.Floor).
 	PoolFloor   drover.Bytes
 	Version     string
@@ -88,6 +90,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.DiskReserve == 0 {
 		c.DiskReserve = drover.GiB
+	}
+	if c.DiskOvercommit == 0 {
+		c.DiskOvercommit = 3
 	}
 	if c.Clock == nil {
 		c.Clock = time.Now

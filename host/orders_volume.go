@@ -14,6 +14,11 @@ func (a *Agent) volumeCreate(ctx context.Context, req drover.VolumeRequest) (dro
 		return drover.LayerStatus{}, drover.Errorf(drover.Invalid, "volume %q: a size of %d bytes is not a positive multiple of %d", v.ID, v.Size,
 			drover.BlockSize).WithField("size")
 	}
+	if _, err := a.disk(v.ID.Disk()); drover.Is(err, drover.NotFound) {
+		if err := a.checkProvision(v.Size); err != nil {
+			return drover.LayerStatus{}, err
+		}
+	}
 	disk := diskRecord{Disk: v.ID.Disk(), Volume: v.ID, Layer: drover.LayerFor(v.ID.Disk(), ""), Size: v.Size}
 	err := a.update(func(tx *boltstore.Tx) error {
 		old, ok, err := diskBucket.Get(tx, string(disk.Disk))

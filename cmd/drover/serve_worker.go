@@ -116,6 +116,7 @@ func newAgent(ctx context.Context, p process, parts agentParts) (*host.Agent, er
 		Bus:            natsbus.NewHostBus(parts.conn, p.conf.ID),
 		GuestDial:      dialGuest,
 		Store:          parts.store,
+		DiskOvercommit: p.conf.DiskOvercommit,
 		PoolFloor:      drover.Bytes(p.conf.PoolFloorMB) * drover.MiB,
 		Grace:          time.Duration(p.conf.Grace),
 		BootTimeout:    time.Duration(p.conf.BootTimeout),
