@@ -47,6 +47,8 @@ type HostInfo struct {
 	DiskProvisioned Bytes `json:"disk_provisioned"`
 	// Conditions is what is not as it should be on the host now.
 	Conditions []Condition `json:"conditions,omitempty"`
+	// Storage is what an operator set for its storage.
+	Storage StorageSettings `json:"storage,omitzero"`
 	// SeenAt is filled in by the control side: when it last heard of the host.
 	SeenAt time.Time `json:"seen_at,omitzero"`
 	// Status is filled in by the control side.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -20,6 +21,8 @@ type Agent struct {
 	started time.Time
 	publish publisher
 	watched watcher
+	// settings are what an operator set for the host's storage.
+	settings atomic.Pointer[drover.StorageSettings]
 
 	mu       sync.Mutex
 	machines map[drover.MachineID]*machine
@@ -56,6 +59,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	known, err := a.load()
 	if err != nil {
+		return err
+	}
+	if err := a.loadSettings(); err != nil {
 		return err
 	}
 	a.started = a.now()

@@ -17,6 +17,7 @@ var (
 	diskBucket     = boltstore.Bucket[diskRecord]{Name: "disks", Version: 1}
 	retiredBucket  = boltstore.Bucket[retiredRecord]{Name: "retired", Version: 1}
 	endedBucket    = boltstore.Bucket[endedMove]{Name: "ended-moves", Version: 1}
+	settingsBucket = boltstore.Bucket[drover.StorageSettings]{Name: "settings", Version: 1}
 )
 
 // storeMigrations are the numbered changes to the form of the whole file. Append only.
