@@ -12,7 +12,9 @@ func TestStorageSettingsAreToldAfterARestart(t *testing.T) {
 		h := w.host["h1"]
 		h.up(0)
 		pass(time.Second)
-		told := func() drover.StorageSettings { return insist[drover.HostInfo](h, drover.OrderInfo, drover.Empty{}).Storage }
+		told := func() drover.StorageSettings {
+			return insist[drover.HostInfo](h, drover.OrderInfo, drover.Empty{}).Storage
+		}
 		if got := told(); got != (drover.StorageSettings{}) {
 			t.Errorf("a new host tells of %+v", got)
 		}

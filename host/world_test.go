@@ -192,7 +192,7 @@ func (h *fakeHost) up(cutAt int) {
 			defer h.w.mu.Unlock()
 			return 200 * drover.GiB, h.free, nil
 		},
-		files:     fakeFiles{s}, journal: func() error { return s.step("journal") },
+		files: fakeFiles{s}, journal: func() error { return s.step("journal") },
 		hit: func(p string) { s.mu.Lock(); s.hits[p]++; s.mu.Unlock() }})
 	if err != nil {
 		h.w.t.Fatal(err)
