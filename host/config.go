@@ -59,7 +59,7 @@ type Config struct {
 	// Faults may be nil.
 	Faults *fault.Points
 
-	// DiskSpace tells the size of the file system that holds a directory and what is free on it. Default statfs.
+	// DiskSpace tells how much of the file system that holds a directory can be used in all, and what is free. Default statfs.
 	DiskSpace func(dir string) (total, free drover.Bytes, err error)
 
 	files guestFiles
@@ -121,5 +121,6 @@ func statfs(dir string) (total, free drover.Bytes, err error) {
 		return 0, 0, drover.Errorf(drover.Internal, "cannot tell the free space of %s: %w", dir, err)
 	}
 	block := drover.Bytes(st.Bsize)
-	return drover.Bytes(st.Blocks) * block, drover.Bytes(st.Bavail) * block, nil
+	// What the file system keeps back, for root or by a quota, is nobody's here: the total is what is used and what can be.
+	return drover.Bytes(st.Blocks-st.Bfree+st.Bavail) * block, drover.Bytes(st.Bavail) * block, nil
 }

@@ -40,7 +40,7 @@ func statfs(dir string) (total, free drover.Bytes, err error) {
 		return 0, 0, fmt.Errorf("cannot tell the free space of %s: %w", dir, err)
 	}
 	block := drover.Bytes(st.Bsize)
-	return drover.Bytes(st.Blocks) * block, drover.Bytes(st.Bavail) * block, nil
+	return drover.Bytes(st.Blocks-st.Bfree+st.Bavail) * block, drover.Bytes(st.Bavail) * block, nil
 }
 
 // free is what guests may still take, beyond the floor; less than 0 when they took more.
