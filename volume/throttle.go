@@ -70,9 +70,15 @@ type throttle struct {
 	ops, bytes bucket
 	lines      []*line
 	// had is what the connection whose turn was last has had: one that comes anew has had as much.
-	had  time.Duration
+	had time.Duration
+	// wake calls run; due is when, zero when it is not set.
 	wake *time.Timer
+	due  time.Time
 }
+
+// wakeStep is the shortest time after which those that wait are looked at again. At high limits many then go on at once, and the clock is
+// not asked for each.
+const wakeStep = time.Millisecond
 
 // line is the requests of one connection that wait.
 type line struct {
@@ -190,11 +196,7 @@ func (t *throttle) runLocked() {
 	now := time.Now()
 	for len(t.lines) > 0 {
 		if wait := t.waitLocked(now); wait > 0 {
-			if t.wake == nil {
-				t.wake = time.AfterFunc(wait, t.run)
-			} else {
-				t.wake.Reset(wait)
-			}
+			t.wakeLocked(now, max(wait, wakeStep))
 			return
 		}
 		i := 0
@@ -216,8 +218,23 @@ func (t *throttle) runLocked() {
 	}
 }
 
+// wakeLocked has run called after the wait at the latest.
+func (t *throttle) wakeLocked(now time.Time, wait time.Duration) {
+	due := now.Add(wait)
+	if !t.due.IsZero() && !t.due.After(due) {
+		return
+	}
+	t.due = due
+	if t.wake == nil {
+		t.wake = time.AfterFunc(wait, t.run)
+		return
+	}
+	t.wake.Reset(wait)
+}
+
 func (t *throttle) run() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.due = time.Time{}
 	t.runLocked()
 }

@@ -48,6 +48,7 @@ func TestLimitsHoldOverSeconds(t *testing.T) {
 		want   int64 // requests per second
 	}{
 		{"operations", drover.Limits{IOPS: 500}, 4096, 500},
+		{"very many operations", drover.Limits{IOPS: 20_000}, 4096, 20_000},
 		{"few operations", drover.Limits{IOPS: 7}, 4096, 7},
 		{"bytes", drover.Limits{BytesPerSecond: 50 * drover.MiB}, mib, 50},
 		{"bytes in requests larger than the burst", drover.Limits{BytesPerSecond: 8 * drover.MiB}, 4 * mib, 2},
