@@ -23,7 +23,7 @@ type conditionKind struct {
 // conditionKinds are all that a host may say. The first of a code that fits counts.
 func conditionKinds() []conditionKind {
 	return []conditionKind{
-		{drover.PoolFull, drover.SeverityCritical, 0, "volumes get no new blocks: %d MiB of the disk are free, and %d MiB are kept for the host's records"},
+		{drover.PoolFull, drover.SeverityCritical, 0, "volumes get no new blocks, or soon will not: %d MiB of the disk are free, and %d MiB are kept for the host's records"},
 		{drover.PoolFilling, drover.SeverityCritical, 10 * time.Second, "the disk is %d %% full: %d MiB of %d MiB are free"},
 		{drover.PoolFilling, drover.SeverityWarning, 10 * time.Second, "the disk is %d %% full: %d MiB of %d MiB are free"},
 		{drover.LayerDamaged, drover.SeverityCritical, 0, "%s of layer %s do not have the checksum that they were written with, the first at offset %d"},
@@ -69,13 +69,16 @@ const (
 	fillingBand     = 3
 )
 
+// fullMargin: a guest writes some MiB at once, and is refused as a whole when these do not fit above the floor.
+const fullMargin = 4 * drover.MiB
+
 // poolFindings looks at the file system of the pool. before has what was there at the last look.
 func poolFindings(total, free, floor drover.Bytes, before map[conditionKey]time.Time) []found {
 	if total <= 0 {
 		return nil
 	}
 	var out []found
-	if free < floor {
+	if free < floor+min(floor, fullMargin) {
 		out = append(out, find(drover.PoolFull, drover.SeverityCritical, "", free/drover.MiB, floor/drover.MiB))
 	}
 	percent := int((total - free) * 100 / total)
