@@ -63,6 +63,8 @@ type OfferRequest struct {
 	CPUs     int       `json:"cpus"`
 	// Disk is the data that would have to fit beside what is there: what is allocated for a move, 0 for a new machine.
 	Disk Bytes `json:"disk"`
+	// Provision is what a new volume may grow to; 0 for a move, which goes by what is there.
+	Provision Bytes `json:"provision,omitempty"`
 }
 
 // Offer is a host's answer. Reasons says, in words for the user, why it does not fit; empty when it does.
@@ -72,7 +74,10 @@ type Offer struct {
 	Reasons    []string `json:"reasons,omitempty"`
 	MemoryFree Bytes    `json:"memory_free"`
 	DiskFree   Bytes    `json:"disk_free"`
-	Machines   int      `json:"machines"`
+	// Disk is the size of the disk, DiskProvisioned what the host's volumes may grow to together.
+	Disk            Bytes `json:"disk"`
+	DiskProvisioned Bytes `json:"disk_provisioned"`
+	Machines        int   `json:"machines"`
 }
 
 // ResolveRequest names an image as a user wrote it.

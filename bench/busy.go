@@ -44,7 +44,7 @@ func measureBusy(ctx context.Context, s setup) (results []result, err error) {
 	if err := writeRandom(raw, busySize, busyData); err != nil {
 		return nil, err
 	}
-	export, err := source.offer(ctx, raw, busySize, "b")
+	export, err := source.offer(ctx, "vol_bench", raw, busySize, "b")
 	if err != nil {
 		return nil, err
 	}

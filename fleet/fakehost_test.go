@@ -210,7 +210,10 @@ func (h *fakeHost) offer(b []byte) (any, error) {
 			used += drover.Bytes(m.spec.Machine.Config.Guest.MemoryMB) * drover.MiB
 		}
 	}
-	o := drover.Offer{Host: h.id, Region: h.region, MemoryFree: h.memory - used, DiskFree: h.disk, Machines: len(h.machines)}
+	o := drover.Offer{Host: h.id, Region: h.region, MemoryFree: h.memory - used, DiskFree: h.disk, Disk: h.disk, Machines: len(h.machines)}
+	if req.Provision > 3*h.disk {
+		o.Reasons = append(o.Reasons, fmt.Sprintf("volumes of %d GiB are more than 3 times the disk of %d GiB", req.Provision/drover.GiB, h.disk/drover.GiB))
+	}
 	if need := drover.Bytes(req.MemoryMB) * drover.MiB; need > o.MemoryFree {
 		o.Reasons = append(o.Reasons, fmt.Sprintf("%d MiB of memory free, %d MiB needed", o.MemoryFree/drover.MiB, req.MemoryMB))
 	}

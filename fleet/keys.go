@@ -126,17 +126,10 @@ func (f *Fleet) entitled(ctx context.Context, host drover.HostID, key drover.Key
 	return drover.Errorf(drover.Conflict, "host %q does not get key %s: %s", host, key, why)
 }
 
-// newCipher says how a new volume is encrypted: one that is made of a snapshot or of another volume as that, with the same key; a blank one with a new key,
-// which is made here.
+// newCipher says how a new blank volume is encrypted: with a new key, which is made here. One that is made of a snapshot or of another volume is
+// encrypted as that, with the same key.
 func (f *Fleet) newCipher(ctx context.Context, req CreateVolume) (*drover.Cipher, error) {
-	switch {
-	case req.Snapshot != "":
-		s, _, err := f.snapshots.Get(ctx, string(req.Snapshot))
-		return s.Cipher, err
-	case req.Source != "":
-		v, _, err := f.state.volumes.get(ctx, string(req.Source))
-		return v.Cipher, err
-	case req.Unencrypted:
+	if req.Unencrypted {
 		return nil, nil
 	}
 	if f.keys == nil {

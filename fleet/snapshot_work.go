@@ -170,12 +170,12 @@ func (w *volumeWorker) upload(ctx context.Context, s drover.Snapshot) (again boo
 		if p.Upload != nil && p.Upload.Waiting != "" {
 			waits = drover.Errorf(drover.Unavailable, "it waits: %s", p.Upload.Waiting)
 		}
-		return false, w.noteProblem(ctx, s, waits)
+		return false, errors.Join(w.noteProblem(ctx, s, waits), w.noteUpload(ctx, s, p.Upload))
 	}
 	w.hit("fleet.snapshot.uploaded.after")
 	s, err = w.changeSnapshot(ctx, s.ID, func(now *drover.Snapshot) error {
 		if now.State == drover.SnapshotCreating {
-			now.State, now.Problem, now.DoneAt = drover.SnapshotCreated, nil, w.now().UTC()
+			now.State, now.Problem, now.Upload, now.DoneAt = drover.SnapshotCreated, nil, nil, w.now().UTC()
 			now.Data, now.Stored, now.Manifest = p.Upload.Total, p.Upload.Stored, p.Upload.Manifest
 		}
 		return nil
@@ -298,6 +298,17 @@ func (w *volumeWorker) noteProblem(ctx context.Context, s drover.Snapshot, why *
 	_, err := w.changeSnapshot(ctx, s.ID, func(now *drover.Snapshot) error {
 		if working(*now) && (now.Problem == nil) != (why == nil) || now.Problem != nil && why != nil && now.Problem.Text != why.Text {
 			now.Problem = why
+		}
+		return nil
+	})
+	return err
+}
+
+// noteUpload keeps how far a snapshot's way into the object store is, for those who follow it.
+func (w *volumeWorker) noteUpload(ctx context.Context, s drover.Snapshot, up *drover.Upload) error {
+	_, err := w.changeSnapshot(ctx, s.ID, func(now *drover.Snapshot) error {
+		if working(*now) {
+			now.Upload = up
 		}
 		return nil
 	})

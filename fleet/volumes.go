@@ -155,8 +155,8 @@ func (f *Fleet) CreateVolume(ctx context.Context, req CreateVolume) (VolumeView,
 	if _, err := f.pin(CreateMachine{Region: req.Region, Host: req.Host}, nil); err != nil {
 		return VolumeView{}, err
 	}
-	host, err := f.choose(ctx, plan.Request{What: fmt.Sprintf("volume %q", req.Name), Region: req.Region}, req.Host,
-		drover.OfferRequest{Disk: offered(req, made)}, plan.Options{SameApp: f.volumeSpread(req.App)})
+	host, err := f.choose(ctx, plan.Request{What: fmt.Sprintf("volume %q", req.Name), Region: req.Region, Volume: true}, req.Host,
+		drover.OfferRequest{Disk: made.data, Provision: req.Size}, plan.Options{SameApp: f.volumeSpread(req.App)})
 	if err != nil {
 		return VolumeView{}, err
 	}
@@ -181,14 +181,6 @@ func (f *Fleet) CreateVolume(ctx context.Context, req CreateVolume) (VolumeView,
 	}
 	f.log.Info("volume created", "volume", v.ID, "app", v.App, "host", host, "of", v.From)
 	return f.Volume(ctx, req.App, v.ID)
-}
-
-// offered is the room that a host must have: a blank volume may be filled to its size, another holds at least what it is made of.
-func offered(req CreateVolume, made origin) drover.Bytes {
-	if made.from == nil {
-		return req.Size
-	}
-	return made.data
 }
 
 // newVolume makes up the record.

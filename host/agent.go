@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -19,6 +20,9 @@ type Agent struct {
 	cfg     Config
 	started time.Time
 	publish publisher
+	watched watcher
+	// settings are what an operator set for the host's storage.
+	settings atomic.Pointer[drover.StorageSettings]
 
 	mu       sync.Mutex
 	machines map[drover.MachineID]*machine
@@ -59,6 +63,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := a.loadSettings(); err != nil {
+		return err
+	}
 	a.started = a.now()
 	runCtx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -69,7 +76,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.addLocked(newMachine(a, id, rec))
 	}
 	a.mu.Unlock()
-	for _, work := range []func(context.Context){a.publishLoop, a.infoLoop, a.placementLoop, a.sweepLoop, a.fillLoop} {
+	for _, work := range []func(context.Context){a.publishLoop, a.infoLoop, a.watchLoop, a.placementLoop, a.sweepLoop, a.fillLoop} {
 		group.Go(func() error { work(runCtx); return nil })
 	}
 	for order, handler := range a.handlers() {

@@ -10,7 +10,9 @@ type capacity struct {
 	memoryTotal, memoryUsed drover.Bytes
 	// diskRaw is what the file system has free, diskFree what is left of it after the reserve and the promises.
 	diskTotal, diskRaw, diskFree drover.Bytes
-	machines                     int
+	// provisioned is what the volumes may grow to together (see wholeRoom).
+	provisioned drover.Bytes
+	machines    int
 }
 
 func (c capacity) memoryFree() drover.Bytes { return max(c.memoryTotal-c.memoryUsed, 0) }

@@ -31,6 +31,10 @@ type Config struct {
 	DiskTransport drover.Transport
 	// DiskReserve is kept free: machines and moves that would go below it are refused. Default 1 GiB.
 	DiskReserve drover.Bytes
+	// DiskOvercommit is how many times the disk the volumes may grow to together. Default 3.
+	DiskOvercommit float64
+	// PoolFloor is what the storage daemon keeps free of the disk (volume.Config.Floor).
+	PoolFloor   drover.Bytes
 	Version     string
 	Accel       drover.Accel
 	AccelReason string
@@ -59,7 +63,7 @@ type Config struct {
 	// Faults may be nil.
 	Faults *fault.Points
 
-	// DiskSpace tells the size of the file system that holds a directory and what is free on it. Default statfs.
+	// DiskSpace tells how much of the file system that holds a directory can be used in all, and what is free. Default statfs.
 	DiskSpace func(dir string) (total, free drover.Bytes, err error)
 
 	files guestFiles
@@ -91,6 +95,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.DiskReserve == 0 {
 		c.DiskReserve = drover.GiB
 	}
+	if c.DiskOvercommit == 0 {
+		c.DiskOvercommit = 3
+	}
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
@@ -118,5 +125,6 @@ func statfs(dir string) (total, free drover.Bytes, err error) {
 		return 0, 0, drover.Errorf(drover.Internal, "cannot tell the free space of %s: %w", dir, err)
 	}
 	block := drover.Bytes(st.Bsize)
-	return drover.Bytes(st.Blocks) * block, drover.Bytes(st.Bavail) * block, nil
+	// What the file system keeps back, for root or by a quota, is nobody's here: the total is what is used and what can be.
+	return drover.Bytes(st.Blocks-st.Bfree+st.Bavail) * block, drover.Bytes(st.Bavail) * block, nil
 }

@@ -20,6 +20,7 @@ func (a *Agent) bringKey(ctx context.Context, id drover.KeyID) error {
 	}
 	a.hit("host.key.before")
 	secret, err := call(ctx, func(ctx context.Context) ([]byte, error) { return a.cfg.Keys.Key(ctx, id) })
+	a.noteKey(id, err)
 	if err != nil {
 		return err
 	}

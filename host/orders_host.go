@@ -10,12 +10,16 @@ import (
 func (a *Agent) offer(_ context.Context, req drover.OfferRequest) (drover.Offer, error) {
 	a.capacity.Lock()
 	defer a.capacity.Unlock()
-	c, err := a.room(req.Machine)
+	c, err := a.wholeRoom(req.Machine)
 	if err != nil {
 		return drover.Offer{}, err
 	}
-	o := drover.Offer{Host: a.cfg.ID, Region: a.cfg.Region, MemoryFree: c.memoryFree(), DiskFree: c.diskFree, Machines: c.machines}
+	o := drover.Offer{Host: a.cfg.ID, Region: a.cfg.Region, MemoryFree: c.memoryFree(), DiskFree: c.diskFree, Disk: c.diskTotal,
+		DiskProvisioned: c.provisioned, Machines: c.machines}
 	for _, err := range c.refusals(a.cfg, drover.Guest{CPUs: req.CPUs, MemoryMB: req.MemoryMB}, req.Disk) {
+		o.Reasons = append(o.Reasons, err.Text)
+	}
+	for _, err := range c.provisionRefusals(a.cfg, req.Provision) {
 		o.Reasons = append(o.Reasons, err.Text)
 	}
 	return o, nil
@@ -33,12 +37,12 @@ func (a *Agent) layers(ctx context.Context, _ drover.Empty) ([]drover.LayerStatu
 
 // info describes the host.
 func (a *Agent) info() (drover.HostInfo, error) {
-	c, err := a.room("")
+	c, err := a.wholeRoom("")
 	if err != nil {
 		return drover.HostInfo{}, err
 	}
 	return drover.HostInfo{ID: a.cfg.ID, Region: a.cfg.Region, Roles: a.cfg.Roles, Address: a.cfg.Address,
 		StorageAddress: a.cfg.StorageAddress, Accel: a.cfg.Accel, AccelReason: a.cfg.AccelReason, VMM: a.cfg.VMMName,
 		Version: a.cfg.Version, CPUs: a.cfg.CPUs, Memory: a.cfg.Memory, MemoryUsed: c.memoryUsed, Disk: c.diskTotal,
-		DiskUsed: c.diskTotal - c.diskRaw, Machines: c.machines, StartedAt: a.started}, nil
+		DiskUsed: c.diskTotal - c.diskRaw, DiskProvisioned: c.provisioned, Machines: c.machines, StartedAt: a.started, Conditions: a.conditions(), Storage: a.storageNow()}, nil
 }

@@ -34,6 +34,11 @@ func (a *Agent) volumeResize(ctx context.Context, req drover.ResizeRequest) (dro
 			return nil
 		})
 	}
+	if old, err := a.disk(id.Disk()); err == nil && req.Size > old.Size {
+		if err := a.checkProvision(req.Size - old.Size); err != nil {
+			return drover.Resized{}, err
+		}
+	}
 	m, index := a.mountedBy(id)
 	if m == nil {
 		err = a.update(grow)

@@ -96,6 +96,8 @@ func (a *Agent) storageSettings(ctx context.Context, req drover.StorageSettings)
 	if req.HydrationLimit < 0 || req.StallAfter < 0 {
 		return req, drover.Errorf(drover.Invalid, "the limit and the time of the storage settings cannot be negative")
 	}
-	_, err := call(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, a.cfg.Storage.Settings(ctx, req) })
-	return req, err
+	if _, err := call(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, a.cfg.Storage.Settings(ctx, req) }); err != nil {
+		return req, err
+	}
+	return req, a.rememberStorage(req)
 }

@@ -22,6 +22,11 @@ func (a *Agent) volumeCreate(ctx context.Context, req drover.VolumeRequest) (dro
 		return drover.LayerStatus{}, err
 	}
 	defer end()
+	if _, err := a.disk(v.ID.Disk()); drover.Is(err, drover.NotFound) {
+		if err := a.checkProvision(v.Size); err != nil {
+			return drover.LayerStatus{}, err
+		}
+	}
 	disk, err := newVolume(req)
 	if err != nil {
 		return drover.LayerStatus{}, err

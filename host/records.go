@@ -18,6 +18,7 @@ var (
 	retiredBucket  = boltstore.Bucket[retiredRecord]{Name: "retired", Version: 1}
 	endedBucket    = boltstore.Bucket[endedMove]{Name: "ended-moves", Version: 1}
 	frozenBucket   = boltstore.Bucket[frozenRecord]{Name: "frozen", Version: 1}
+	settingsBucket = boltstore.Bucket[drover.StorageSettings]{Name: "settings", Version: 1}
 )
 
 // storeMigrations are the numbered changes to the form of the whole file. Append only.

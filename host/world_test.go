@@ -197,8 +197,12 @@ func (h *fakeHost) up(cutAt int) {
 		Storage: fakeStorage{s}, VMM: fakeVMM{s}, Images: fakeImages{s}, Network: fakeNetwork{s}, Bus: fakeBus{s}, Keys: fakeKeys{s},
 		GuestDial: func(ctx context.Context, socket string) (Guest, error) { return s.dial(socket) },
 		Store:     store, Log: testLog(h), BootTimeout: 10 * time.Second, Grace: testGrace,
-		DiskSpace: func(string) (drover.Bytes, drover.Bytes, error) { return 200 * drover.GiB, h.free, nil },
-		files:     fakeFiles{s}, journal: func() error { return s.step("journal") },
+		DiskSpace: func(string) (drover.Bytes, drover.Bytes, error) {
+			h.w.mu.Lock()
+			defer h.w.mu.Unlock()
+			return 200 * drover.GiB, h.free, nil
+		},
+		files: fakeFiles{s}, journal: func() error { return s.step("journal") },
 		hit: func(p string) { s.mu.Lock(); s.hits[p]++; s.mu.Unlock() }})
 	if err != nil {
 		h.w.t.Fatal(err)

@@ -15,6 +15,8 @@ type Request struct {
 	What string
 	// Region limits the choice; empty allows every one.
 	Region drover.Region
+	// Volume: it is a volume, for which the disk counts and the memory does not.
+	Volume bool
 }
 
 // Options is what counts besides the offers.
@@ -30,7 +32,7 @@ type Options struct {
 }
 
 // Choose returns the best host: the one with the fewest machines of the app, then with the most free memory, then with the fewest
-// machines. Invalid when the region is unknown, Exhausted when no host that answered has room, Unavailable when none answered at all.
+// machines. For a volume the disk takes the place of the memory: the share of it that is provisioned, then what is free of it. Invalid when the region is unknown, Exhausted when no host that answered has room, Unavailable when none answered at all.
 func Choose(req Request, offers []drover.Offer, opts Options) (drover.HostID, error) {
 	if req.Region != "" && !slices.Contains(opts.Regions, req.Region) {
 		return "", UnknownRegion(req.Region, opts.Regions)
@@ -47,12 +49,29 @@ func Choose(req Request, offers []drover.Offer, opts Options) (drover.HostID, er
 	best := slices.MinFunc(fit, func(a, b drover.Offer) int {
 		return cmp.Or(
 			cmp.Compare(opts.SameApp[a.Host], opts.SameApp[b.Host]),
-			cmp.Compare(b.MemoryFree, a.MemoryFree),
+			better(req, a, b),
 			cmp.Compare(a.Machines, b.Machines),
 			cmp.Compare(a.Host, b.Host),
 		)
 	})
 	return best.Host, nil
+}
+
+// better compares what two hosts have left of what is asked for: less than 0 when a has more.
+func better(req Request, a, b drover.Offer) int {
+	if !req.Volume {
+		return cmp.Compare(b.MemoryFree, a.MemoryFree)
+	}
+	return cmp.Or(cmp.Compare(provisionedShare(a), provisionedShare(b)), cmp.Compare(b.DiskFree, a.DiskFree))
+}
+
+// provisionedShare is what the host's volumes may grow to, in parts of its disk. It is rounded to hundredths: hosts that are alike are told
+// apart by what is free.
+func provisionedShare(o drover.Offer) drover.Bytes {
+	if o.Disk <= 0 {
+		return 0
+	}
+	return o.DiskProvisioned / max(o.Disk/100, 1)
 }
 
 func inRegion(req Request, o drover.Offer) bool { return req.Region == "" || o.Region == req.Region }

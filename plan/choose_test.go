@@ -11,12 +11,16 @@ func TestChoose(t *testing.T) {
 		return drover.Offer{Host: drover.HostID(host), Region: drover.Region(region), MemoryFree: drover.Bytes(freeMiB) * drover.MiB,
 			Machines: machines, Reasons: reasons}
 	}
+	disk := func(host string, provisioned, free drover.Bytes) drover.Offer {
+		return drover.Offer{Host: drover.HostID(host), Region: "ams", Disk: 100 * drover.GiB, DiskProvisioned: provisioned * drover.GiB, DiskFree: free * drover.GiB}
+	}
 	regions := []drover.Region{"fra", "ams"}
 	tests := []struct {
 		name   string
 		region drover.Region
 		offers []drover.Offer
 		opts   Options
+		volume bool
 		want   drover.HostID
 		code   drover.Code
 		text   string
@@ -27,6 +31,10 @@ func TestChoose(t *testing.T) {
 		{name: "fewer machines at the same memory", offers: []drover.Offer{offer("h1", "ams", 100, 3), offer("h2", "ams", 100, 2)}, want: "h2"},
 		{name: "the name decides a tie", offers: []drover.Offer{offer("h2", "ams", 100, 2), offer("h1", "ams", 100, 2)}, want: "h1"},
 		{name: "region", region: "ams", offers: []drover.Offer{offer("h1", "ams", 100, 0), offer("h2", "fra", 900, 0)}, want: "h1"},
+		{name: "a volume goes where the smallest share is provisioned", volume: true, offers: []drover.Offer{disk("h1", 120, 90), disk("h2", 80, 20)}, want: "h2"},
+		{name: "and where more is free", volume: true, offers: []drover.Offer{disk("h1", 80, 20), disk("h2", 80, 30)}, want: "h2"},
+		{name: "but is spread first", volume: true, offers: []drover.Offer{disk("h1", 120, 90), disk("h2", 80, 20)},
+			opts: Options{SameApp: map[drover.HostID]int{"h2": 1}}, want: "h1"},
 		{name: "excluded", offers: []drover.Offer{offer("h1", "ams", 900, 0), offer("h2", "ams", 100, 0)},
 			opts: Options{Exclude: map[drover.HostID]string{"h1": "the machine is there already"}}, want: "h2"},
 		{name: "unknown region", region: "mars", offers: []drover.Offer{offer("h1", "ams", 900, 0)}, code: drover.Invalid,
@@ -43,7 +51,7 @@ func TestChoose(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.opts.Regions = regions
-			got, err := Choose(Request{What: `machine "web"`, Region: tt.region}, tt.offers, tt.opts)
+			got, err := Choose(Request{What: `machine "web"`, Region: tt.region, Volume: tt.volume}, tt.offers, tt.opts)
 			if got != tt.want || drover.CodeOf(err) != tt.code || (err != nil && err.Error() != tt.text) {
 				t.Fatalf("got %q, %v; want %q, %s: %s", got, err, tt.want, tt.code, tt.text)
 			}

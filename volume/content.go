@@ -39,6 +39,7 @@ type content struct {
 	dirty   atomic.Bool
 	failed  atomic.Pointer[drover.Error]
 	faults  *fault.Points
+	space   *space // nil: nothing is kept free
 }
 
 // overlay is what a layer needs while blocks may be absent.

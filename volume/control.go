@@ -73,6 +73,7 @@ func (p *pool) handler() http.Handler {
 		return described(p.verify(ctx, r.Layer, r.Snapshot))
 	})
 	handle(p, mux, "settings", func(ctx context.Context, r layerRequest) (any, error) { return nil, p.set(ctx, r.Settings) })
+	handle(p, mux, "limit", func(ctx context.Context, r layerRequest) (any, error) { return nil, p.limit(ctx, r.Layer, r.Limits) })
 	handle(p, mux, "layer", func(_ context.Context, r layerRequest) (any, error) { return p.statusOf(r.Layer) })
 	handle(p, mux, "layers", func(context.Context, layerRequest) (any, error) { return p.statuses() })
 	return mux

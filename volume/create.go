@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"drover"
 	"drover/internal/durable"
 )
@@ -131,6 +129,9 @@ func checkSpec(host drover.HostID, spec drover.LayerSpec) error {
 			return drover.Errorf(drover.Invalid, "cannot create layer %s: %w", spec.ID, err).WithField("snapshot")
 		}
 	}
+	if err := checkLimits(spec.ID, spec.Limits); err != nil {
+		return err
+	}
 	if p := spec.Parent; p != nil {
 		if err := checkSize(p.Size); err != nil || p.Size > spec.Size {
 			return drover.Errorf(drover.Invalid, "cannot create layer %s of %d bytes over a parent of %d: the layer may be larger than its parent, but not smaller",
@@ -178,13 +179,13 @@ func (p *pool) checkRoom(spec drover.LayerSpec) error {
 	if origin == nil {
 		return nil
 	}
-	var st unix.Statfs_t
-	if err := unix.Statfs(p.pool, &st); err != nil {
+	free, err := p.space.free()
+	if err != nil {
 		return ioError(spec.ID, "look for room for", err)
 	}
-	if free := drover.Bytes(st.Bavail) * drover.Bytes(st.Bsize); origin.Allocated > free {
-		return drover.Errorf(drover.Exhausted, "cannot create layer %s: its parent holds %d bytes, the pool of host %s has %d free",
-			spec.ID, origin.Allocated, p.cfg.Host, free)
+	if origin.Allocated > free {
+		return drover.Errorf(drover.Exhausted, "cannot create layer %s: its parent holds %d bytes, the pool of host %s has %d free for guests",
+			spec.ID, origin.Allocated, p.cfg.Host, max(free, 0))
 	}
 	return nil
 }

@@ -49,6 +49,8 @@ type Config struct {
 	Uncompressed bool
 	// ParentWait bounds how long a read of an absent block waits for a parent that cannot be reached. 0 means 60 s.
 	ParentWait time.Duration
+	// Floor is how much of the pool's file system guests leave free. 0 means one per cent, at most 64 MiB.
+	Floor drover.Bytes
 	// Objects is where snapshots are kept; nil for nowhere.
 	Objects drover.ObjectStore
 	// UploadLimit bounds what is read for snapshots, in bytes per second; 0 for no limit. Guests go first in any case.
@@ -70,6 +72,8 @@ func (cfg Config) withDefaults() (Config, error) {
 		return cfg, drover.Errorf(drover.Invalid, "%q is no host ID: a DNS label is expected", cfg.Host).WithField("host")
 	case cfg.Dir == "" || cfg.RunDir == "":
 		return cfg, drover.Errorf(drover.Invalid, "the storage daemon needs a pool directory and a run directory")
+	case cfg.Floor < 0:
+		return cfg, drover.Errorf(drover.Invalid, "the room that is kept free in the pool, %d bytes, is negative", cfg.Floor).WithField("floor")
 	case cfg.ParentWait < 0:
 		return cfg, drover.Errorf(drover.Invalid, "the time to wait for a parent, %v, is negative", cfg.ParentWait).WithField("parent_wait")
 	case cfg.UploadLimit < 0:

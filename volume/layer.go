@@ -42,6 +42,9 @@ type layer struct {
 	// edges is held by writes to an encrypted layer, exclusively by those that write a part of a sector: see plain.
 	edges sync.RWMutex
 
+	// throttle keeps the writer to the layer's limits; nil without any.
+	throttle atomic.Pointer[throttle]
+
 	hydrator hydrator
 	uploader uploader
 	verifier verifier

@@ -46,6 +46,7 @@ type env struct {
 	budget    *budget
 	reserve   *reserve
 	settings  *settings
+	space     *space
 	dial      dialFunc
 	// changed is called when an unwanted layer may have to wait no more.
 	changed func()
@@ -106,6 +107,7 @@ func (e *env) loadLayer(id drover.LayerID) (_ *layer, err error) {
 	}
 	l.take(c, base)
 	l.writable = m.Writer
+	l.applyLimits()
 	if !m.Mapped {
 		return l, l.removeLiveMap()
 	}
@@ -163,6 +165,7 @@ func (e *env) openContent(dir string, m *meta, under *content, log *slog.Logger)
 	}
 	c := newContent(m.Spec.ID, int64(m.Spec.Size), data)
 	c.disk, c.sums = m.Spec.Disk, data.sums
+	c.space = e.space
 	c.faults, c.image = e.cfg.Faults, m.State == drover.LayerImage
 	if under != nil {
 		err = c.setUnder(under)

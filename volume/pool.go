@@ -47,7 +47,7 @@ func openPool(cfg Config, dial dialFunc) (*pool, error) {
 		return nil, err
 	}
 	p := &pool{
-		env:      env{pool: cfg.Dir, run: cfg.RunDir, boot: boot, cfg: cfg, budget: newBudget(), dial: dial},
+		env:      env{pool: cfg.Dir, run: cfg.RunDir, boot: boot, cfg: cfg, budget: newBudget(), space: newSpace(cfg.Dir, cfg.Floor), dial: dial},
 		fences:   fences{dir: filepath.Join(cfg.Dir, "fences"), known: map[drover.DiskID]drover.Epoch{}},
 		absorber: absorber{wake: make(chan struct{}, 1)}, wiping: make(chan struct{}, 1),
 		layers: map[drover.LayerID]*layer{}, broken: map[drover.LayerID]error{}, needed: map[drover.LayerID]drover.LayerID{}, turns: map[string]chan struct{}{},
@@ -58,6 +58,9 @@ func openPool(cfg Config, dial dialFunc) (*pool, error) {
 	}
 	p.chunks = newChunkCache()
 	p.uploads.init(cfg.UploadLimit)
+	if cfg.Objects != nil {
+		p.snapshots = p.againstSnapshot
+	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	for _, dir := range []string{"layers", "fences", "new", "trash"} {
 		if err := durable.MkdirAll(filepath.Join(cfg.Dir, dir), 0o700); err != nil {
@@ -78,6 +81,7 @@ func openPool(cfg Config, dial dialFunc) (*pool, error) {
 		return nil, errors.Join(err, p.reserve.close())
 	}
 	p.loadSettings()
+	p.wg.Go(func() { p.space.watch(p.ctx) })
 	if err := p.loadAll(); err != nil {
 		return nil, errors.Join(err, p.close())
 	}

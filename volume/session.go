@@ -208,6 +208,9 @@ func forClient(err error) error {
 
 // ReadAt is nbd.Backend's.
 func (s *session) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if err := s.admit(ctx, int64(len(p))); err != nil {
+		return forClient(err)
+	}
 	if err := s.enter(false); err != nil {
 		return err
 	}
@@ -222,16 +225,25 @@ func (s *session) ReadAt(ctx context.Context, p []byte, off int64) error {
 
 // WriteAt is nbd.Backend's.
 func (s *session) WriteAt(ctx context.Context, p []byte, off int64, fua bool) error {
+	if err := s.admit(ctx, int64(len(p))); err != nil {
+		return forClient(err)
+	}
 	return s.change(ctx, off, int64(len(p)), func(ctx context.Context, c plain) error { return c.WriteAt(ctx, p, off, fua) })
 }
 
 // Discard is nbd.Backend's.
 func (s *session) Discard(ctx context.Context, off, n int64, fua bool) error {
+	if err := s.admit(ctx, 0); err != nil { // one operation that moves no bytes
+		return forClient(err)
+	}
 	return s.change(ctx, off, n, func(ctx context.Context, c plain) error { return c.Discard(ctx, off, n, fua) })
 }
 
 // Zero is nbd.Backend's.
 func (s *session) Zero(ctx context.Context, off, n int64, keep, fua bool) error {
+	if err := s.admit(ctx, 0); err != nil { // one operation that moves no bytes
+		return forClient(err)
+	}
 	return s.change(ctx, off, n, func(ctx context.Context, c plain) error { return c.Zero(ctx, off, n, keep, fua) })
 }
 
@@ -270,7 +282,16 @@ func (s *session) Extents(ctx context.Context, metaContext string, off, n int64)
 }
 
 // TryReadAt is nbd.TryReader's: it reads what is present and in the page cache.
-func (s *session) TryReadAt(p []byte, off int64) (bool, error) {
+func (s *session) TryReadAt(p []byte, off int64) (done bool, err error) {
+	paid, ok := s.tryAdmit(int64(len(p)))
+	if !ok {
+		return false, nil
+	}
+	defer func() {
+		if !done {
+			paid.giveBack()
+		}
+	}()
 	if !s.gate.tryEnter() {
 		return false, nil
 	}
@@ -287,7 +308,16 @@ func (s *session) TryReadAt(p []byte, off int64) (bool, error) {
 }
 
 // TryWriteAt is nbd.TryWriter's: it writes to present blocks, into the page cache.
-func (s *session) TryWriteAt(p []byte, off int64) (bool, error) {
+func (s *session) TryWriteAt(p []byte, off int64) (done bool, err error) {
+	paid, ok := s.tryAdmit(int64(len(p)))
+	if !ok {
+		return false, nil
+	}
+	defer func() {
+		if !done {
+			paid.giveBack()
+		}
+	}()
 	if s.layer.writer.Load() != s || !s.writes.tryEnter() {
 		return false, nil
 	}
@@ -361,6 +391,9 @@ func (c *content) tryWriteAt(p []byte, off int64) (bool, error) {
 		return false, nil
 	}
 	if err := c.failure(); err != nil {
+		return true, err
+	}
+	if err := c.room(off, int64(len(p))); err != nil {
 		return true, err
 	}
 	if o != nil {

@@ -16,7 +16,7 @@ import (
 func (l *layer) status() (drover.LayerStatus, error) {
 	m := l.meta()
 	s := drover.LayerStatus{ID: l.id, Disk: m.Spec.Disk, State: m.State, Size: m.Spec.Size, Base: m.Spec.Base, Unwanted: m.Unwanted,
-		Exports: slices.Clone(m.Exports), Cipher: m.Spec.Cipher}
+		Exports: slices.Clone(m.Exports), Cipher: m.Spec.Cipher, Limits: m.Spec.Limits}
 	l.mu.Lock()
 	s.Writer, s.Clients = l.writable, len(l.sessions)
 	l.mu.Unlock()

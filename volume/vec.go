@@ -130,6 +130,9 @@ func (c *content) tryWriteVec(iov [][]byte, off int64) (bool, error) {
 	if o != nil {
 		o.unfetch(first, end)
 	}
+	if err := c.room(off, vecLen(iov)); err != nil {
+		return true, err
+	}
 	err := f.WriteVec(iov, off)
 	c.dirty.Store(true)
 	if o != nil {
@@ -197,6 +200,9 @@ func bounce(iov [][]byte, before func(buf []byte, at int64) error, each func(buf
 
 // ReadVec is vhostuser.Backend's.
 func (s *session) ReadVec(ctx context.Context, iov [][]byte, off int64) error {
+	if err := s.admit(ctx, vecLen(iov)); err != nil {
+		return forClient(err)
+	}
 	if err := s.enter(false); err != nil {
 		return err
 	}
@@ -208,6 +214,9 @@ func (s *session) ReadVec(ctx context.Context, iov [][]byte, off int64) error {
 
 // WriteVec is vhostuser.Backend's.
 func (s *session) WriteVec(ctx context.Context, iov [][]byte, off int64) error {
+	if err := s.admit(ctx, vecLen(iov)); err != nil {
+		return forClient(err)
+	}
 	if err := s.enter(true); err != nil {
 		return err
 	}
@@ -218,7 +227,16 @@ func (s *session) WriteVec(ctx context.Context, iov [][]byte, off int64) error {
 }
 
 // TryReadVec is vhostuser.Trier's: it reads what is present and in the page cache.
-func (s *session) TryReadVec(iov [][]byte, off int64) (bool, error) {
+func (s *session) TryReadVec(iov [][]byte, off int64) (done bool, err error) {
+	paid, ok := s.tryAdmit(vecLen(iov))
+	if !ok {
+		return false, nil
+	}
+	defer func() {
+		if !done {
+			paid.giveBack()
+		}
+	}()
 	if !s.gate.tryEnter() {
 		return false, nil
 	}
@@ -227,7 +245,16 @@ func (s *session) TryReadVec(iov [][]byte, off int64) (bool, error) {
 }
 
 // TryWriteVec is vhostuser.Trier's: it writes to present blocks, into the page cache.
-func (s *session) TryWriteVec(iov [][]byte, off int64) (bool, error) {
+func (s *session) TryWriteVec(iov [][]byte, off int64) (done bool, err error) {
+	paid, ok := s.tryAdmit(vecLen(iov))
+	if !ok {
+		return false, nil
+	}
+	defer func() {
+		if !done {
+			paid.giveBack()
+		}
+	}()
 	if s.layer.writer.Load() != s || !s.writes.tryEnter() {
 		return false, nil
 	}

@@ -90,3 +90,39 @@ func (s *snapshotCheck) written(block int64, p []byte) bool {
 	sum := s.sums.get(block)
 	return sum == unknownSum || sum == sumOf(p)
 }
+
+// againstSnapshot is snapshotSums of the pool's object store.
+func (e *env) againstSnapshot(ctx context.Context, l *layer, src drover.SnapshotSource) (chunkSums, error) {
+	if m := l.meta(); m.Spec.Base != "" || m.parent() != nil {
+		return nil, drover.Errorf(drover.Precondition, "layer %s does not hold all of its disk itself now", l.id).
+			WithHint("ask again when its hydration, or the snapshot that is being taken of it, is done")
+	}
+	check, err := e.newSnapshotCheck(ctx, l, src)
+	if err != nil {
+		return nil, err
+	}
+	return snapshotRef{check, ctx}, nil
+}
+
+// snapshotRef is a snapshot that a layer is compared with. ctx ends with the comparison.
+type snapshotRef struct {
+	check *snapshotCheck
+	ctx   context.Context
+}
+
+var _ chunkSums = snapshotRef{}
+
+func (r snapshotRef) chunk() int64 { return manifest.ChunkSize / blockSize }
+
+// has includes what only the snapshot has: the layer may have lost it.
+func (r snapshotRef) has(first, _ int64, data bool) bool {
+	there, err := r.check.holds(r.ctx, first)
+	return data || there || err != nil
+}
+
+func (r snapshotRef) compare(ctx context.Context, first int64, p []byte) (out comparison, err error) {
+	out.checked, out.unknown, out.different, err = r.check.compare(ctx, first, p)
+	return out, err
+}
+
+func (snapshotRef) resolve(context.Context, int64) (outcome, error) { return outcomeDamaged, nil }

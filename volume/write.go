@@ -11,6 +11,9 @@ func (c *content) WriteAt(ctx context.Context, p []byte, off int64, fua bool) er
 	if err := c.failure(); err != nil {
 		return err
 	}
+	if err := c.room(off, int64(len(p))); err != nil {
+		return err
+	}
 	o := c.enterGuest()
 	if o == nil {
 		return c.written(ctx, fua, c.data.WriteAt(p, off))
@@ -66,6 +69,9 @@ func (c *content) Discard(ctx context.Context, off, n int64, fua bool) error {
 // Zero makes the range read as zeroes; with keep its space stays allocated.
 func (c *content) Zero(ctx context.Context, off, n int64, keep, fua bool) error {
 	if keep {
+		if err := c.room(off, n); err != nil {
+			return err
+		}
 		return c.clearRange(ctx, off, n, fua, c.data.ZeroRange)
 	}
 	return c.clearRange(ctx, off, n, fua, c.data.PunchHole)
@@ -165,6 +171,9 @@ func (c *content) keepRun(o *overlay, first int64, data []byte, from *bitmap) er
 			stop++
 		}
 		if !zero {
+			if !c.space.take((stop - b) * blockSize) {
+				return ioError(c.name, "fill", c.space.errFloor())
+			}
 			err := c.data.Fill(data[b*blockSize:stop*blockSize], (first+b)*blockSize)
 			c.dirty.Store(true)
 			if err != nil {

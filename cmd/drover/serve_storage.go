@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"time"
 
+	"drover"
 	"drover/internal/hostconf"
 	"drover/volume"
 )
@@ -32,6 +33,7 @@ func serveStorage(ctx context.Context, p process) error {
 		RunDir:       p.conf.RunDir,
 		Listen:       p.conf.StorageListen,
 		TLSDir:       p.conf.TLSDir,
+		Floor:        drover.Bytes(p.conf.PoolFloorMB) * drover.MiB,
 		Threads:      storageThreads,
 		ParentWait:   time.Duration(p.conf.ParentTimeout),
 		Objects:      objects,

@@ -117,6 +117,8 @@ func newAgent(ctx context.Context, p process, parts agentParts) (*host.Agent, er
 		Keys:           natsbus.NewHostKeys(parts.conn, p.conf.ID, p.conf.TLSDir),
 		GuestDial:      dialGuest,
 		Store:          parts.store,
+		DiskOvercommit: p.conf.DiskOvercommit,
+		PoolFloor:      drover.Bytes(p.conf.PoolFloorMB) * drover.MiB,
 		Grace:          time.Duration(p.conf.Grace),
 		BootTimeout:    time.Duration(p.conf.BootTimeout),
 		Log:            p.log,

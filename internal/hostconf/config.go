@@ -39,6 +39,9 @@ const (
 	CompressionOff  = "off"
 )
 
+// maxOvercommit bounds DiskOvercommit: what is more is a slip.
+const maxOvercommit = 1000
+
 // maxRunDir bounds the length of RunDir: unix socket addresses have 108 bytes (sun_path of unix(7)), and the sockets in it
 // have names of up to 50.
 const maxRunDir = 56
@@ -65,6 +68,10 @@ type Config struct {
 	MemoryMB int `json:"memory_mb,omitempty"`
 	// CPUs is the number of CPUs that one machine may have at most. Default: the host's.
 	CPUs int `json:"cpus,omitempty"`
+	// DiskOvercommit is how many times the disk the volumes of the host may grow to together. Default 3.
+	DiskOvercommit float64 `json:"disk_overcommit,omitempty"`
+	// PoolFloorMB is how much of the disk volumes leave free for the host's records. Default: one per cent, at most 64 MiB.
+	PoolFloorMB int `json:"pool_floor_mb,omitempty"`
 	// Grace is how long a source keeps its copy after a move. Default 1 h.
 	Grace drover.Duration `json:"grace,omitempty"`
 	// ParentTimeout is how long a read of a block that another host has may wait for that host. Default: the storage daemon's.
@@ -168,6 +175,9 @@ func (c *Config) check() []string {
 	}
 	wrong(c.MemoryMB >= 0, "memory_mb: %d is negative", c.MemoryMB)
 	wrong(c.CPUs >= 0, "cpus: %d is negative", c.CPUs)
+	wrong(c.DiskOvercommit == 0 || c.DiskOvercommit >= 1 && c.DiskOvercommit <= maxOvercommit, "disk_overcommit: %g is not between 1 and %d",
+		c.DiskOvercommit, maxOvercommit)
+	wrong(c.PoolFloorMB >= 0, "pool_floor_mb: %d is negative", c.PoolFloorMB)
 	for name, d := range map[string]drover.Duration{"grace": c.Grace, "parent_timeout": c.ParentTimeout, "boot_timeout": c.BootTimeout} {
 		wrong(d >= 0, "%s: %s is negative", name, time.Duration(d))
 	}

@@ -42,7 +42,7 @@ func TestLoadReportsAllMistakesTogether(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "host.json")
 	bad := Config{
 		ID: "H1", Roles: []drover.Role{"boss"}, Address: "here", DataDir: "d", RunDir: "/" + strings.Repeat("r", 80), TLSDir: "/t",
-		StorageListen: "4290", Bus: Bus{URLs: []string{"10.0.0.4"}}, MemoryMB: -1, ImageProxy: "proxy:3128", Grace: -1, Network: "tape", LinkCompression: "on", DiskTransport: "scsi",
+		StorageListen: "4290", Bus: Bus{URLs: []string{"10.0.0.4"}}, MemoryMB: -1, ImageProxy: "proxy:3128", Grace: -1, Network: "tape", LinkCompression: "on", DiskTransport: "scsi", DiskOvercommit: 0.5, PoolFloorMB: -1,
 	}
 	if err := Save(path, bad); err != nil {
 		t.Fatal(err)
@@ -51,7 +51,8 @@ func TestLoadReportsAllMistakesTogether(t *testing.T) {
 	if !drover.Is(err, drover.Invalid) {
 		t.Fatal(err)
 	}
-	for _, field := range []string{"id:", "region:", "roles:", "address:", "data_dir:", "run_dir:", "storage_listen:", "bus.urls:", "memory_mb:", "image_proxy:", "grace:", "network:", "link_compression:", "disk_transport:"} {
+	for _, field := range []string{"id:", "region:", "roles:", "address:", "data_dir:", "run_dir:", "storage_listen:", "bus.urls:", "memory_mb:", "image_proxy:", "grace:", "network:", "link_compression:", "disk_transport:",
+		"disk_overcommit:", "pool_floor_mb:"} {
 		if !strings.Contains(err.(*drover.Error).Text, field) {
 			t.Errorf("%s is not in: %v", field, err)
 		}

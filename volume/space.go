@@ -1,0 +1,99 @@
+package volume
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drover"
+)
+
+// space keeps guests, and what is fetched for them, from taking the last of the pool's file system: new blocks are refused while less
+// than the floor is free. What is left is for records and maps, so that a full pool can be drained. Blocks that have space already are
+// written in any case.
+type space struct {
+	dir string
+	// set is the floor that the operator set; 0 for the default.
+	set  drover.Bytes
+	stat func(dir string) (total, free drover.Bytes, err error)
+	// left is how much may be written before free space is looked at again. What is written to blocks that have space counts
+	// too: to know better would cost more than to look.
+	left atomic.Int64
+	// full says that new blocks were refused when it was last looked.
+	full atomic.Bool
+	mu   sync.Mutex
+}
+
+// lookEvery is how often free space is looked at while nobody writes much: others use the file system too.
+const lookEvery = time.Second
+
+func newSpace(dir string, set drover.Bytes) *space { return &space{dir: dir, set: set, stat: statfs} }
+
+func statfs(dir string) (total, free drover.Bytes, err error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, 0, fmt.Errorf("cannot tell the free space of %s: %w", dir, err)
+	}
+	block := drover.Bytes(st.Bsize)
+	return drover.Bytes(st.Blocks-st.Bfree+st.Bavail) * block, drover.Bytes(st.Bavail) * block, nil
+}
+
+// free is what guests may still take, beyond the floor; less than 0 when they took more.
+func (s *space) free() (drover.Bytes, error) {
+	total, free, err := s.stat(s.dir)
+	return free - drover.PoolFloor(total, s.set), err
+}
+
+// take says whether n bytes of new blocks may be written.
+func (s *space) take(n int64) bool {
+	return s == nil || s.left.Add(-n) >= 0 || s.look(n)
+}
+
+// look finds out whether n bytes may be written, and how much more before the next look.
+func (s *space) look(n int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	free, err := s.free()
+	if err != nil {
+		return true // the write itself finds out
+	}
+	if int64(free) < n {
+		s.left.Store(0)
+		s.full.Store(true)
+		return false
+	}
+	s.full.Store(false)
+	s.left.Store(int64(free) - n)
+	return true
+}
+
+// watch looks from time to time, until ctx ends.
+func (s *space) watch(ctx context.Context) {
+	for waitFor(ctx, nil, lookEvery) == nil {
+		s.look(0)
+	}
+}
+
+// errFloor is why a new block is refused.
+func (s *space) errFloor() error {
+	return fmt.Errorf("the pool keeps the rest of its room for records: %w", syscall.ENOSPC)
+}
+
+// room refuses a write that needs new blocks of a pool that has none to give.
+func (c *content) room(off, n int64) error {
+	if c.space.take(n) || c.backed(off, n) {
+		return nil
+	}
+	return ioError(c.name, "write", c.space.errFloor())
+}
+
+// backed reports whether the whole range has space.
+func (c *content) backed(off, n int64) bool {
+	start, stop, err := c.data.NextData(off, off+n)
+	return err == nil && start == off && stop == off+n
+}
