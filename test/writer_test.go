@@ -18,12 +18,20 @@ type writer struct {
 	*testkit.Watch
 }
 
-// newWriter makes one on a host and waits until it has acknowledged something.
+// newWriter makes one on a host, with a new volume, and waits until it has acknowledged something.
 func newWriter(t *testing.T, app string, host drover.HostID) *writer {
 	t.Helper()
 	v := ask[apiv1.Volume](t, "volume", "create", "records", "--app", app, "--host", string(host), "--size", "1GiB")
-	m := ask[apiv1.Machine](t, "machine", "create", "oci:"+fleet.writerImage, "--app", app, "--memory", "128", "--volume", string(v.ID)+":/data")
-	w := &writer{m.ID, v.ID, testkit.NewWatch(fleet.cli.Dir, string(m.ID))}
+	w := writerOn(t, app, v.ID)
+	eventually(t, boundBoot, "the first block", func() bool { return w.Now().Filled > 0 })
+	return w
+}
+
+// writerOn makes one with a volume that is there, and waits until it has acknowledged something.
+func writerOn(t *testing.T, app string, volume drover.VolumeID) *writer {
+	t.Helper()
+	m := ask[apiv1.Machine](t, "machine", "create", "oci:"+fleet.writerImage, "--app", app, "--memory", "128", "--volume", string(volume)+":/data")
+	w := &writer{m.ID, volume, testkit.NewWatch(fleet.cli.Dir, string(m.ID))}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -31,7 +39,7 @@ func newWriter(t *testing.T, app string, host drover.HostID) *writer {
 		w.Run(ctx)
 	}()
 	t.Cleanup(func() { cancel(); <-done })
-	eventually(t, boundBoot, "the first acknowledgement", func() bool { return w.Now().Acked > 0 && w.Now().Filled > 0 })
+	eventually(t, boundBoot, "the first acknowledgement", func() bool { return w.Now().Acked > 0 })
 	return w
 }
 

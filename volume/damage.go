@@ -102,6 +102,14 @@ func (c *content) damaged(block int64, want, got uint32) *drover.Error {
 	return err
 }
 
+// sound forgets a damaged block whose disk gives what was written after all.
+func (c *content) sound(block int64) {
+	d := &c.damage
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.blocks, block)
+}
+
 // damagedRanges lists what is known to be damaged and was not written since.
 func (c *content) damagedRanges() []drover.ByteRange {
 	d := &c.damage

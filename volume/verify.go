@@ -236,6 +236,8 @@ func (k keptSums) compare(_ context.Context, first int64, p []byte) (r compariso
 			r.checked++
 			if want != sumOf(p[:blockSize]) {
 				r.different = append(r.different, b)
+			} else {
+				k.c.sound(b)
 			}
 		case !isZero(p[:blockSize]):
 			r.unknown++

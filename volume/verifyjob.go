@@ -239,9 +239,6 @@ func (l *layer) verification(m *meta) *drover.Verification {
 	if now.Against == againstChecksums || len(now.Damaged) == 0 {
 		now.Damaged = damaged
 	}
-	if now.Problem == "" {
-		now.Problem = describeDamage(l.content().disk, l.id, damaged)
-	}
 	return &now
 }
 

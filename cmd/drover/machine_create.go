@@ -22,6 +22,7 @@ type configFlags struct {
 	cpus                  int
 	env, metadata, volume []string
 	restart               string
+	transport             string
 	cmd, entrypoint       []string
 	stopSignal            string
 	stopTimeout           time.Duration
@@ -33,6 +34,7 @@ func (f *configFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.image, "image", "", "image: from a registry, or a layout folder or tarball on the hosts")
 	flags.StringVar(&f.memory, "memory", "", "memory, such as 512MB or 1GiB; a bare number is in MB (default 256MB)")
 	flags.IntVar(&f.cpus, "cpus", 0, "number of CPUs (default 1)")
+	flags.StringVar(&f.transport, "disk-transport", "", "how disks are attached: nbd, vhost-user-blk or auto (default: as the host is set)")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "environment variable as NAME=VALUE; may be repeated")
 	flags.StringArrayVar(&f.metadata, "metadata", nil, "metadata as NAME=VALUE; may be repeated")
 	flags.StringArrayVarP(&f.volume, "volume", "v", nil, "volume as VOLUME:/path, by its ID or its name; may be repeated")
@@ -71,6 +73,9 @@ func (f *configFlags) apply(cmd *cobra.Command, config *drover.MachineConfig) er
 	}
 	if set("cpus") {
 		config.Guest.CPUs = f.cpus
+	}
+	if set("disk-transport") {
+		config.Guest.DiskTransport = drover.Transport(f.transport)
 	}
 	if set("image") {
 		config.Image = f.image

@@ -90,12 +90,12 @@ func (c *cli) printVerification(v apiv1.Volume, result drover.Verification) erro
 		return err
 	}
 	switch {
-	case result.Problem != "":
-		return drover.Errorf(drover.Unavailable, "the verification of volume %s was not finished: %s", v.ID, result.Problem).
-			WithHint("'drover volume verify %s' begins it again", v.ID)
 	case len(result.Damaged) > 0:
 		return drover.Errorf(drover.Internal, "volume %s is %s", v.ID, damageText(result)).
 			WithHint("'drover volume snapshot list %s' shows what it can be restored from", v.ID)
+	case result.Problem != "":
+		return drover.Errorf(drover.Unavailable, "the verification of volume %s was not finished: %s", v.ID, result.Problem).
+			WithHint("'drover volume verify %s' begins it again", v.ID)
 	}
 	return nil
 }
