@@ -133,6 +133,10 @@ type Hydration struct {
 	Wire Bytes `json:"wire,omitempty"`
 	// Skipped is the data that needed no copy because the guest overwrote or discarded it first.
 	Skipped Bytes `json:"skipped"`
+	// Verified is how much of what was copied was compared with the checksums of the parent before it was let go; what is missing of it
+	// was written by the guest since. Repaired is what was different, and fetched again.
+	Verified Bytes `json:"verified,omitempty"`
+	Repaired Bytes `json:"repaired,omitempty"`
 	// BytesPerSecond is the rate of the last seconds.
 	BytesPerSecond Bytes `json:"bytes_per_second"`
 	// Done: every block is here, durably, and the parent is needed no more.

@@ -82,6 +82,7 @@ func (w *world) checkEmpty(n *node) {
 		ring, err := n.Keyring(w.t.Context())
 		return err == nil && len(ring.Keys) == 0
 	})
+	w.eventually("every claim is given up", func() bool { return len(n.state.claims.all()) == 0 }) // a removed snapshot's comes after it
 	n.state.mu.RLock()
 	defer n.state.mu.RUnlock()
 	s := n.state

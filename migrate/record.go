@@ -168,6 +168,8 @@ func sumHydration(p drover.MoveProgress) drover.Hydration {
 		sum.Total += h.Total
 		sum.Copied += h.Copied
 		sum.Skipped += h.Skipped
+		sum.Verified += h.Verified
+		sum.Repaired += h.Repaired
 		sum.BytesPerSecond += h.BytesPerSecond
 		sum.TotalKnown = sum.TotalKnown && h.TotalKnown
 		if sum.Waiting == "" {

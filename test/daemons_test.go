@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"drover"
+	"drover/apiv1"
 )
 
 // killService sends SIGKILL to a service of a host and waits until another process has taken its place.
@@ -92,15 +93,22 @@ func TestPowerCutOfAHost(t *testing.T) {
 
 func TestMachinesRunWhileTheControlHostIsDown(t *testing.T) {
 	app := newApp(t)
-	w := newWriter(t, app, "h2")
+	v := ask[apiv1.Volume](t, "volume", "create", "records", "--app", app, "--host", "h2", "--size", "1GiB", "--no-encryption")
+	w := writerOn(t, app, v.ID)
+	sealed := ask[apiv1.Volume](t, "volume", "create", "sealed", "--app", app, "--host", "h2", "--size", "1GiB")
+	m := shell(t, app, "exec sleep 100000", "--volume", string(sealed.ID)+":/data")
 	run(t, "dev", "kill", "c1")
 	w.goesOn(t)
 	boot := w.Now().Boot
-	// The worker host loses its power, too: it starts its machines without asking anybody.
+	// The worker host loses its power, too: it starts its machines without asking anybody, but for the keys of encrypted volumes, which
+	// only a control host has.
 	run(t, "dev", "kill", "h2")
 	run(t, "dev", "start", "h2")
 	w.comesBack(t, boot)
 	run(t, "dev", "start", "c1")
+	eventually(t, boundBoot, "the machine whose key was not to be had", func() bool {
+		return fleet.cli.Ask(t.Context(), nil, "machine", "exec", string(m.ID), "--", "ls", "/data/lost+found") == nil
+	})
 	eventually(t, boundBoot, "the control side", func() bool {
 		return fleet.cli.Ask(t.Context(), nil, "machine", "show", string(w.id)) == nil
 	})

@@ -72,6 +72,9 @@ func TestMoveTheDataFollowsAndTheSourceIsLeftAlone(t *testing.T) {
 	if m.Hydration == nil || !m.Hydration.Done || float64(m.Hydration.Copied) > 1.02*float64(allocated) || m.Hydration.Copied == 0 {
 		t.Errorf("copied %+v of %d allocated bytes", m.Hydration, allocated)
 	}
+	if m.Hydration.Verified < m.Hydration.Copied/2 { // the machine has written the rest since
+		t.Errorf("%d of %d copied bytes were compared with the source's checksums", m.Hydration.Verified, m.Hydration.Copied)
+	}
 	// The machine needs its old host no more: not even when that loses its power.
 	run(t, "dev", "kill", "h1")
 	w.goesOn(t)

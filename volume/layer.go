@@ -127,6 +127,7 @@ func (l *layer) hydrated(now func() hydrationRecord) error {
 		return drover.Errorf(drover.Internal, "layer %s has absent blocks after its hydration", l.id)
 	}
 	done, verified := now(), l.hydrator.pace.verification.status()
+	done.Verified, done.Repaired = verified.Checked, verified.Repaired
 	verified.Done = verified.Problem != "" // else the disk is compared, too
 	err := l.update(func(m *meta) {
 		m.ParentDone, m.Mapped, m.Hydration = true, !plain, &done

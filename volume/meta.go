@@ -76,6 +76,8 @@ type hydrationRecord struct {
 	Wire      drover.Bytes `json:"wire,omitempty"`
 	Total     drover.Bytes `json:"total,omitempty"`
 	Skipped   drover.Bytes `json:"skipped,omitempty"`
+	Verified  drover.Bytes `json:"verified,omitempty"`
+	Repaired  drover.Bytes `json:"repaired,omitempty"`
 	StartedAt time.Time    `json:"started_at,omitzero"`
 	DoneAt    time.Time    `json:"done_at,omitzero"`
 }

@@ -89,7 +89,7 @@ func (l *layer) hydration(m *meta) *drover.Hydration {
 		h.Limit, h.Paused = rec.Limit, rec.Paused && !m.ParentDone
 		h.Copied, h.Wire, h.StartedAt, h.DoneAt = rec.Copied, rec.Wire, rec.StartedAt, rec.DoneAt
 		if m.ParentDone {
-			h.Total, h.Skipped = rec.Total, rec.Skipped
+			h.Total, h.Skipped, h.Verified, h.Repaired = rec.Total, rec.Skipped, rec.Verified, rec.Repaired
 		}
 	}
 	h.Done = m.ParentDone

@@ -89,7 +89,14 @@ func hydrationText(h *drover.Hydration) string {
 		return ""
 	}
 	if h.Done {
-		return fmt.Sprintf("complete, %s copied", sizeText(h.Copied))
+		text := fmt.Sprintf("complete, %s copied", sizeText(h.Copied))
+		if h.Verified > 0 {
+			text += fmt.Sprintf(", %s compared with the source's checksums", sizeText(h.Verified))
+		}
+		if h.Repaired > 0 {
+			text += fmt.Sprintf(", %s of it fetched again", sizeText(h.Repaired))
+		}
+		return text
 	}
 	have := h.Copied + h.Skipped
 	switch {
