@@ -1,9 +1,11 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"drover"
 )
@@ -60,15 +62,20 @@ func (w *volumeWorker) storeTurn(ctx context.Context, id drover.VolumeID, list [
 	c, rev, err := w.state.claims.get(ctx, key)
 	switch {
 	case err == nil:
-		for _, s := range want {
-			if s.ID == c.Snapshot {
-				return &s, nil
-			}
-		}
-		// Its holder is through, and died before it said so. Memory may lag behind, so the store is asked.
-		if s, _, err := w.state.snapshots.get(ctx, string(c.Snapshot)); err == nil && working(s) || err != nil && !drover.Is(err, drover.NotFound) {
+		// Memory may lag behind, so the store is asked what became of the holder.
+		holder, _, err := w.state.snapshots.get(ctx, string(c.Snapshot))
+		switch {
+		case err != nil && !drover.Is(err, drover.NotFound):
 			return nil, err
+		case err == nil && working(holder) && !w.passable(holder):
+			for _, s := range want {
+				if s.ID == c.Snapshot {
+					return &s, nil
+				}
+			}
+			return nil, nil
 		}
+		// It is through, and died before it said so, or lets the others go first.
 		if err := w.state.claims.remove(ctx, key, rev); err != nil {
 			return nil, err
 		}
@@ -86,6 +93,12 @@ func (w *volumeWorker) storeTurn(ctx context.Context, id drover.VolumeID, list [
 		return &s, nil
 	}
 	return nil, nil
+}
+
+// passable reports whether the holder of a volume's claim lets others go first: one that is to be removed, and whose host, which may be
+// gone for good, has not been told yet. Nothing of its removal from the store has begun then.
+func (w *volumeWorker) passable(s drover.Snapshot) bool {
+	return s.State == drover.SnapshotDestroying && s.Host != "" && !w.reachable(s.Host)
 }
 
 // working reports whether a snapshot may be at work in the object store.
@@ -227,11 +240,16 @@ func (w *volumeWorker) remove(ctx context.Context, s drover.Snapshot) (again boo
 	if w.cfg.Snapshots == nil {
 		return false, drover.Errorf(drover.Precondition, "snapshot %q cannot be removed: this control host has no object store", s.ID)
 	}
-	keep, err := w.keepersOf(ctx, s)
+	keep, going, err := w.keepersOf(ctx, s)
 	if err != nil {
 		return false, err
 	}
-	if err := w.cfg.Snapshots.Remove(ctx, s.Volume, s.ID, keep); err != nil {
+	err = w.cfg.Snapshots.Remove(ctx, s.Volume, s.ID, slices.Concat(keep, going))
+	if err != nil && len(going) > 0 {
+		// One that goes, too, and whose manifest is lost must not hold up the others for ever.
+		err = w.cfg.Snapshots.Remove(ctx, s.Volume, s.ID, keep)
+	}
+	if err != nil {
 		return false, w.orNote(ctx, s, fmt.Errorf("cannot remove it from the object store: %w", err))
 	}
 	w.hit("fleet.snapshot.removed.after")
@@ -245,26 +263,67 @@ func (w *volumeWorker) remove(ctx context.Context, s drover.Snapshot) (again boo
 }
 
 // keepersOf reads from the store which snapshots of the volume need their chunks, and makes sure that no volume is filled from the one that goes.
-func (w *volumeWorker) keepersOf(ctx context.Context, s drover.Snapshot) (keep []drover.SnapshotID, err error) {
+// Those that go as well, and that no volume is filled from, are told apart.
+func (w *volumeWorker) keepersOf(ctx context.Context, s drover.Snapshot) (keep, going []drover.SnapshotID, err error) {
+	others, err := w.othersOf(ctx, s)
+	if err != nil {
+		return nil, nil, err
+	}
 	volumes, err := w.state.volumes.bucket.All(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	read := map[drover.SnapshotID]bool{}
 	for _, v := range volumes {
-		if needsSnapshot(v.Value) && v.Value.From.Snapshot.Snapshot == s.ID {
-			return nil, drover.Errorf(drover.Conflict, "snapshot %q stays until volume %q is filled", s.ID, v.Value.ID)
+		if !needsSnapshot(v.Value) {
+			continue
+		}
+		read[v.Value.From.Snapshot.Snapshot] = true
+		if v.Value.From.Snapshot.Snapshot == s.ID {
+			return nil, nil, drover.Errorf(drover.Conflict, "snapshot %q stays until volume %q is filled", s.ID, v.Value.ID)
 		}
 	}
+	for _, other := range others {
+		switch {
+		case other.Manifest == "":
+		case other.State == drover.SnapshotDestroying && !read[other.ID]:
+			going = append(going, other.ID)
+		default:
+			keep = append(keep, other.ID)
+		}
+	}
+	return keep, going, nil
+}
+
+// othersOf reads the other snapshots of the volume. A listing may come from a replica that lags behind, so that what memory knows of is
+// added to it, and each is read as the leader has it: what is missed here would lose its chunks.
+func (w *volumeWorker) othersOf(ctx context.Context, s drover.Snapshot) (others []drover.Snapshot, err error) {
 	all, err := w.state.snapshots.bucket.All(ctx)
 	if err != nil {
 		return nil, err
 	}
+	ids := map[drover.SnapshotID]bool{}
 	for _, other := range all {
-		if other.Value.Volume == s.Volume && other.Value.ID != s.ID && other.Value.Manifest != "" {
-			keep = append(keep, other.Value.ID)
+		if other.Value.Volume == s.Volume {
+			ids[other.Value.ID] = true
 		}
 	}
-	return keep, nil
+	for _, other := range w.snapshotsOf(s.Volume) {
+		ids[other.ID] = true
+	}
+	delete(ids, s.ID)
+	for id := range ids {
+		other, _, err := w.state.snapshots.get(ctx, string(id))
+		if drover.Is(err, drover.NotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		others = append(others, other)
+	}
+	slices.SortFunc(others, func(a, b drover.Snapshot) int { return cmp.Compare(a.ID, b.ID) })
+	return others, nil
 }
 
 // orFail decides what an order's failure means for a snapshot that is being made.

@@ -81,7 +81,8 @@ func (m *machine) cloneLayers(ctx context.Context) error {
 		if disk.Cipher != nil {
 			// Before the machine is stopped: it could not start here without the key.
 			if err := m.agent.bringKey(ctx, disk.Cipher.Key); err != nil {
-				return fmt.Errorf("cannot get the key of the disk %q: %w", disk.Disk, err)
+				// Another control host may have it; the phase has its own bound.
+				return drover.Errorf(drover.Unavailable, "cannot get the key of the disk %q: %w", disk.Disk, err)
 			}
 		}
 	}

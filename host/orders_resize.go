@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -59,6 +60,9 @@ func (a *Agent) volumeResize(ctx context.Context, req drover.ResizeRequest) (dro
 	}
 	a.hit("host.resize.before")
 	if err := a.resizeLayer(ctx, disk); err != nil {
+		if drover.Is(err, drover.Exhausted) || drover.Is(err, drover.Invalid) {
+			err = errors.Join(err, a.sizeAsItIs(ctx, disk))
+		}
 		return drover.Resized{}, fmt.Errorf("cannot make volume %q larger: %w", id, err)
 	}
 	a.hit("host.resize.after")
@@ -70,6 +74,22 @@ func (a *Agent) volumeResize(ctx context.Context, req drover.ResizeRequest) (dro
 		return drover.Resized{NeedsRestart: true, Reason: err.Error()}, nil
 	}
 	return drover.Resized{}, nil
+}
+
+// sizeAsItIs makes the record of a disk that could not be made larger say again what its layer is: a move would try to make it larger, too.
+func (a *Agent) sizeAsItIs(ctx context.Context, disk diskRecord) error {
+	status, err := call(ctx, func(ctx context.Context) (drover.LayerStatus, error) { return a.cfg.Storage.Layer(ctx, disk.Layer) })
+	if err != nil {
+		return err
+	}
+	return a.update(func(tx *boltstore.Tx) error {
+		return changeDisk(tx, a.cfg.ID, disk.Disk, func(d *diskRecord) error {
+			if d.Layer == disk.Layer && d.Size == disk.Size {
+				d.Size = status.Size
+			}
+			return nil
+		})
+	})
 }
 
 // resizeLayer makes a disk's layer as large as the disk's record says.

@@ -178,11 +178,16 @@ func bootName(id drover.MachineID, vm vmRecord) string {
 	return fmt.Sprintf("%s-%d-%d", id, vm.Epoch, vm.Launch)
 }
 
-// call bounds one call to another part of the host.
+// call bounds one call to another part of the host. One that was cut says nothing of what became of it: to those who asked the agent,
+// Canceled would mean that it was given up for good.
 func call[T any](ctx context.Context, fn func(ctx context.Context) (T, error)) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	return fn(ctx)
+	out, err := fn(ctx)
+	if drover.Is(err, drover.Canceled) {
+		err = drover.Errorf(drover.Unavailable, "%w", err)
+	}
+	return out, err
 }
 
 // firstChecks is what is known of health checks before the guest has asked.

@@ -45,8 +45,11 @@ func (p *pool) discardLayer(ctx context.Context, id drover.LayerID, wipe bool) (
 	if len(p.over(id)) > 0 {
 		return nil, p.giveUp(l, wipe)
 	}
-	p.absorber.stop(l)
+	if err := p.wipeBelow(l, wipe); err != nil {
+		return nil, err
+	}
 	for ; l != nil; l = l.unneededBelow(p) {
+		p.absorber.stop(l)
 		t, err := p.dismiss(l, wipe || l.meta().Wipe)
 		if err != nil {
 			return trash, err
@@ -56,10 +59,34 @@ func (p *pool) discardLayer(ctx context.Context, id drover.LayerID, wipe bool) (
 	return trash, nil
 }
 
+// wipeBelow records that the unwanted layers under a deleted one are to be wiped, too, before the first of them goes: a crash in between
+// leaves them to the next start.
+func (p *pool) wipeBelow(l *layer, wipe bool) error {
+	if !wipe {
+		return nil
+	}
+	for b := l.below.Load(); b != nil && b.meta().Unwanted; b = b.below.Load() {
+		if b.meta().Wipe {
+			continue
+		}
+		if err := b.update(func(m *meta) { m.Wipe = true }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // discardRefused is for a layer whose files cannot be used.
 func (p *pool) discardRefused(id drover.LayerID, wipe bool) ([]string, error) {
 	if over := p.over(id); len(over) > 0 {
 		return nil, drover.Errorf(drover.Precondition, "cannot delete layer %s: it is the base of layer %s", id, over[0].id)
+	}
+	if over := p.refusedOver(id); over != "" {
+		return nil, drover.Errorf(drover.Precondition, "cannot delete layer %s: it is the base of layer %s, and neither can be used now", id, over).
+			WithHint("restart the storage daemon when what is wrong with them is mended")
+	}
+	if forks := p.filledFrom(id); len(forks) > 0 {
+		return nil, drover.Errorf(drover.Precondition, "cannot delete layer %s: layer %s is still filled from it", id, forks[0].id)
 	}
 	trash, err := p.moveToTrash(id, wipe)
 	if err != nil {

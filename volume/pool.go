@@ -168,17 +168,11 @@ func (p *pool) removeLeftLayers(records map[drover.LayerID]*meta, complete bool)
 			delete(records, id)
 		}
 	}
-	for id := unneeded(records); id != ""; id = unneeded(records) {
-		m := records[id]
-		switch {
-		case complete:
-			if err := p.removeLayerDir(id, m.Wipe && !m.Absorbed); err != nil {
-				return err
-			}
-		case m.Absorbed:
+	for id := unneeded(records, complete); id != ""; id = unneeded(records, complete) {
+		if !complete {
 			p.refuse(id, errors.New("the layer that takes it in is not known, since the record of another layer cannot be read"))
-		default:
-			return nil
+		} else if err := p.removeLayerDir(id, records[id].Wipe); err != nil {
+			return err
 		}
 		delete(records, id)
 	}
@@ -188,14 +182,15 @@ func (p *pool) removeLeftLayers(records map[drover.LayerID]*meta, complete bool)
 // heldBy reports whether the other layer has the content that this record names: the split had not come to its commit.
 func (m *meta) heldBy(other *meta) bool { return other != nil && other.Incarnation == m.Incarnation }
 
-// unneeded returns a layer that is unwanted and lies under nothing, empty for none.
-func unneeded(records map[drover.LayerID]*meta) drover.LayerID {
+// unneeded returns a layer that is unwanted and lies under nothing, empty for none. Unless all records are known only those count that are
+// being taken in: their files may be another layer's already.
+func unneeded(records map[drover.LayerID]*meta, complete bool) drover.LayerID {
 	bases := map[drover.LayerID]bool{}
 	for _, m := range records {
 		bases[m.Spec.Base] = true
 	}
 	for id, m := range records {
-		if m.Unwanted && !bases[id] {
+		if m.Unwanted && !bases[id] && (complete || m.Absorbed) {
 			return id
 		}
 	}

@@ -127,6 +127,10 @@ func (g *growth) carry() {
 
 // exchange makes the change. The valve is closed.
 func (g *growth) exchange(ctx context.Context) error {
+	if err := g.from.failure(); err != nil { // the new open file would not tell of it
+		return err
+	}
+	g.from.stopAhead() // no gate holds it, and it fills the same file
 	g.carry()
 	if err := g.into.Flush(ctx); err != nil { // the new map says "present" of all that is
 		return err
@@ -134,6 +138,7 @@ func (g *growth) exchange(ctx context.Context) error {
 	if err := g.l.replaceRecord(func(m *meta) { *m = *g.next.clone() }); err != nil {
 		return err
 	}
+	g.into.sums.follow(g.from.sums)
 	g.pool.cfg.Faults.Hit("volume.resize.committed")
 	g.l.take(g.into, g.l.below.Load())
 	return nil

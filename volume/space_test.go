@@ -106,6 +106,7 @@ func TestFullDiskMakesNoHalfLayer(t *testing.T) {
 func TestFullDiskAndChains(t *testing.T) {
 	h := prepareHost(t, newCA(t), "h1")
 	h.cfg.Dir = filepath.Join(smallDisk(t, "size=8m"), "pool")
+	h.cfg.Floor = 1 // records find no room either
 	h.start()
 	t.Cleanup(func() { h.halt() })
 	v := newVolumeUnder(t, h, "vol_a", 64*mib)

@@ -136,6 +136,9 @@ func splitRecords(was *meta, into drover.LayerID, fence drover.Epoch) (frozen, n
 	next.Incarnation, next.SumsOf = newIncarnation(), ""
 	next.Files = next.Incarnation
 	next.Spec.Base, next.Spec.Parent, next.Spec.Snapshot = into, nil, nil
+	if v := next.Verification; v != nil && !v.Done && v.Against == againstParent {
+		next.Verification = nil // the frozen layer's
+	}
 	next.Mapped, next.ParentDone, next.Hydration = true, false, nil
 	return frozen, next
 }

@@ -50,7 +50,12 @@ func (l *layer) filledOnce() *layer {
 // transfer. Of another it is what the file takes now, which costs less to find out.
 func (l *layer) allocatedNow(m *meta, c *content) (drover.Bytes, error) {
 	if m.State == drover.LayerReady || m.parent() != nil {
-		return c.taken()
+		own, err := c.taken()
+		if err != nil {
+			return 0, err
+		}
+		under, err := l.takenBelow(m)
+		return own + under, err
 	}
 	if l.filled() != nil {
 		return c.allocated() // what lies below still gets more
@@ -63,6 +68,22 @@ func (l *layer) allocatedNow(m *meta, c *content) (drover.Bytes, error) {
 		l.frozenData.Store(int64(n))
 	}
 	return n, err
+}
+
+// takenBelow is what the frozen layers of the same disk under a layer take. What it has written over since is counted twice, so the sum is
+// never too little: whoever moves or copies the layer looks for room by it.
+func (l *layer) takenBelow(m *meta) (drover.Bytes, error) {
+	below := l.below.Load()
+	if below == nil || below.meta().Spec.Disk != m.Spec.Disk {
+		return 0, nil
+	}
+	c, err := below.use()
+	if err != nil {
+		return 0, err
+	}
+	own, err := c.taken()
+	under, uerr := below.takenBelow(below.meta())
+	return own + under, errors.Join(err, uerr, c.close())
 }
 
 // taken is what the file takes on the host's disk.

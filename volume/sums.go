@@ -58,6 +58,7 @@ type sums struct {
 	// gone: the file failed, and is not used any more.
 	gone atomic.Bool
 
+	space  *space // nil: nothing is kept free
 	roomMu sync.Mutex
 	room   *bitmap // segments that have their space
 	noRoom atomic.Int64
@@ -273,6 +274,10 @@ func (s *sums) hasRoom(first, end int64) bool {
 	s.roomMu.Lock()
 	defer s.roomMu.Unlock()
 	for i := s.room.next(low, high, false); i < high; i = s.room.next(i, high, false) {
+		if !s.space.take(sumsSegment * 4) {
+			s.unknown.Store(true)
+			return false
+		}
 		if err := s.store.reserve(i*sumsSegment, min((i+1)*sumsSegment, s.head.blocks)); err != nil {
 			s.noRoom.Store(time.Now().Add(noRoomFor).UnixNano())
 			s.unknown.Store(true)
@@ -328,11 +333,41 @@ func (s *sums) seal() error {
 	defer s.filling.Unlock()
 	s.lock(0, sumStripes*sumGroup)
 	defer s.unlock(0, sumStripes*sumGroup)
+	if s.gone.Load() {
+		return nil
+	}
 	if err := s.store.writeHead(s.head); err != nil {
 		return s.giveUp(err)
 	}
 	s.opened.Store(false)
 	return nil
+}
+
+// retire ends the use of the file by these sums, because others keep it from now on: two would not exclude each other. It reports whether they
+// were in use, and returns when nobody is within them.
+func (s *sums) retire() (was bool) {
+	if s == nil {
+		return false
+	}
+	s.filling.Lock()
+	defer s.filling.Unlock()
+	s.lock(0, sumStripes*sumGroup)
+	defer s.unlock(0, sumStripes*sumGroup)
+	return !s.gone.Swap(true)
+}
+
+// revive takes retire back. Whoever had the file meanwhile has closed it.
+func (s *sums) revive() {
+	s.opened.Store(false)
+	s.gone.Store(false)
+}
+
+// follow makes these sums the ones that keep the file, in place of others that have it, too.
+func (s *sums) follow(before *sums) {
+	before.retire()
+	if s != nil {
+		s.opened.Store(false) // the header may have been sealed since it was read
+	}
 }
 
 func (s *sums) close() error {

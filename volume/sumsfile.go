@@ -106,5 +106,6 @@ func (e *env) openSums(dir string, m *meta, log *slog.Logger) *sums {
 		log.Warn("layer has no checksums", "err", err)
 		return nil
 	}
+	s.space = e.space
 	return s
 }

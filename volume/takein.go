@@ -34,6 +34,8 @@ type takeIn struct {
 	was        *meta // the upper layer's record before
 	// changed has the blocks to be copied.
 	changed *bitmap
+	// retired: the lower layer's checksums are kept by into, which has the same file.
+	retired bool
 }
 
 const (
@@ -109,9 +111,11 @@ func (t *takeIn) prepareMerged(o *overlay) error {
 		err = durable.SyncDir(t.upper.dir)
 	}
 	if err == nil {
+		t.retired = t.lower.content().sums.retire()
 		t.into, err = t.pool.openContent(t.upper.dir, m, t.lower.content().under.Load(), t.upper.log)
 	}
 	if err != nil {
+		t.revive()
 		return errors.Join(ioError(t.upper.id, "prepare the files of", err), t.pool.removeContent(t.upper.dir, m))
 	}
 	t.watch(o)
@@ -197,10 +201,25 @@ func (t *takeIn) copyRun(first, end int64) error {
 			err = t.into.Discard(t.ctx, b*blockSize, n, false)
 		} else {
 			err = t.into.WriteAt(t.ctx, part[:n], b*blockSize, false)
+			t.keepSums(b, part[:n])
 		}
 		b = stop
 	}
 	return err
+}
+
+// keepSums gives copied blocks the checksums that they were written with, where those are of something else: what the disk has
+// damaged must be found later, and not be made good by the copy. A block that a guest is just writing is copied again.
+func (t *takeIn) keepSums(first int64, p []byte) {
+	for b := first; len(p) > 0; b, p = b+1, p[blockSize:] {
+		want := t.from.sums.get(b)
+		if want == unknownSum || want == sumOf(p[:blockSize]) || t.into.sums == nil {
+			continue
+		}
+		t.into.sums.lock(b, b+1)
+		t.into.sums.put(b, want)
+		t.into.sums.unlock(b, b+1)
+	}
 }
 
 // commit copies the rest and makes the change, while the guest waits.
@@ -243,6 +262,9 @@ func (t *takeIn) exchange() error {
 			return err
 		}
 	}
+	if err := t.from.failure(); err != nil { // another open file would not tell of it
+		return err
+	}
 	if err := t.into.Flush(t.ctx); err != nil {
 		return err
 	}
@@ -250,6 +272,9 @@ func (t *takeIn) exchange() error {
 		return err
 	}
 	t.committed = true
+	if t.changed == nil {
+		t.into.sums.follow(t.from.sums)
+	}
 	t.pool.cfg.Faults.Hit("volume.take-in.committed")
 	below := t.lower.below.Load()
 	if t.changed == nil {
@@ -264,6 +289,13 @@ func (t *takeIn) exchange() error {
 	return nil
 }
 
+// revive lets the lower layer keep its checksums again.
+func (t *takeIn) revive() {
+	if t.retired {
+		t.lower.content().sums.revive()
+	}
+}
+
 // clean removes what is needed no more. A start after a crash does the same.
 func (t *takeIn) clean() {
 	errs := []error{t.from.close(), t.from.close()} // the layer's use of it, and ours
@@ -271,7 +303,7 @@ func (t *takeIn) clean() {
 		errs = append(errs, removeStrayFiles(t.upper.dir, t.upper.meta()), removeLive(t.pool.livePath(t.was)))
 	}
 	lower := t.lower.meta()
-	trash, err := t.pool.dismiss(t.lower, lower.Wipe && !lower.Absorbed)
+	trash, err := t.pool.dismiss(t.lower, lower.Wipe)
 	if err == nil {
 		err = t.pool.emptyTrash(trash)
 	}
@@ -287,6 +319,7 @@ func (t *takeIn) undo() error {
 		o.leave()
 	}
 	err := errors.Join(t.into.close(), t.from.close())
+	t.revive()
 	if t.files == nil || t.from.failure() != nil {
 		return err
 	}

@@ -11,14 +11,15 @@ import (
 // snapshotCheck compares what a layer's disk holds with a snapshot in the object store. It is used by one goroutine.
 type snapshotCheck struct {
 	snapshot *snapshotParent
+	c        *content
 	sums     *sums
 	// same: the snapshot was made of this very layer, so whatever is different is damage. Else a guest may have written since.
 	same bool
 	buf  []byte
 }
 
-// newSnapshotCheck prepares a comparison. It waits while the store does not answer.
-func (e *env) newSnapshotCheck(ctx context.Context, l *layer, src drover.SnapshotSource) (*snapshotCheck, error) {
+// newSnapshotCheck prepares a comparison of what the layer holds, c, which the caller retains. It waits while the store does not answer.
+func (e *env) newSnapshotCheck(ctx context.Context, l *layer, c *content, src drover.SnapshotSource) (*snapshotCheck, error) {
 	p := e.newSnapshotParent(src, l.meta().Spec.Cipher, l.log)
 	if p.unusable != nil {
 		return nil, p.unusable
@@ -27,7 +28,7 @@ func (e *env) newSnapshotCheck(ctx context.Context, l *layer, src drover.Snapsho
 		return nil, err
 	}
 	up := l.meta().Upload
-	return &snapshotCheck{snapshot: p, sums: l.content().sums, buf: make([]byte, manifest.ChunkSize),
+	return &snapshotCheck{snapshot: p, c: c, sums: c.sums, buf: make([]byte, manifest.ChunkSize),
 		same: up != nil && up.Done && up.Snapshot == src.Snapshot && up.Volume == src.Volume}, nil
 }
 
@@ -92,12 +93,12 @@ func (s *snapshotCheck) written(block int64, p []byte) bool {
 }
 
 // againstSnapshot is snapshotSums of the pool's object store.
-func (e *env) againstSnapshot(ctx context.Context, l *layer, src drover.SnapshotSource) (chunkSums, error) {
+func (e *env) againstSnapshot(ctx context.Context, l *layer, c *content, src drover.SnapshotSource) (chunkSums, error) {
 	if m := l.meta(); m.Spec.Base != "" || m.parent() != nil {
 		return nil, drover.Errorf(drover.Precondition, "layer %s does not hold all of its disk itself now", l.id).
 			WithHint("ask again when its hydration, or the snapshot that is being taken of it, is done")
 	}
-	check, err := e.newSnapshotCheck(ctx, l, src)
+	check, err := e.newSnapshotCheck(ctx, l, c, src)
 	if err != nil {
 		return nil, err
 	}
@@ -125,4 +126,14 @@ func (r snapshotRef) compare(ctx context.Context, first int64, p []byte) (out co
 	return out, err
 }
 
-func (snapshotRef) resolve(context.Context, int64) (outcome, error) { return outcomeDamaged, nil }
+// resolve looks at a block once more while nobody writes it: it may have been written while the snapshot's was fetched.
+func (r snapshotRef) resolve(_ context.Context, block int64) (outcome, error) {
+	if r.check.same || r.check.c.sums == nil {
+		return outcomeDamaged, nil
+	}
+	_, same, err := keptSums{c: r.check.c}.look(block)
+	if err != nil || same {
+		return outcomeSame, err
+	}
+	return outcomeDamaged, nil
+}

@@ -28,7 +28,7 @@ func TestComparisonWithASnapshot(t *testing.T) {
 	p := must[*pool](t)(openPool(cfg, dialTLS(cfg.TLSDir, false)))
 	defer func() { noErr(t, p.close()) }()
 	frozen := must[*layer](t)(p.find("vol_a.s"))
-	check := must[*snapshotCheck](t)(p.newSnapshotCheck(t.Context(), frozen, src))
+	check := must[*snapshotCheck](t)(p.newSnapshotCheck(t.Context(), frozen, frozen.content(), src))
 	compare := func(data []byte, checked, unknown int64, different ...int64) {
 		t.Helper()
 		var sum [2]int64
@@ -55,7 +55,7 @@ func TestComparisonWithASnapshot(t *testing.T) {
 	restored := must[*layer](t)(p.find("vol_r"))
 	c := restored.content()
 	noErr(t, c.WriteAt(context.Background(), pattern(7, blockSize), 5*blockSize, false))
-	check = must[*snapshotCheck](t)(p.newSnapshotCheck(t.Context(), restored, src))
+	check = must[*snapshotCheck](t)(p.newSnapshotCheck(t.Context(), restored, restored.content(), src))
 	data := bytes.Clone(v.model)
 	copy(data[5*blockSize:], pattern(7, blockSize))
 	compare(data, all-1, 1)

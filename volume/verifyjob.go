@@ -29,7 +29,7 @@ type verifier struct {
 }
 
 // snapshotSums finds what a layer should hold by a snapshot in the object store.
-type snapshotSums func(ctx context.Context, l *layer, snapshot drover.SnapshotSource) (chunkSums, error)
+type snapshotSums func(ctx context.Context, l *layer, c *content, snapshot drover.SnapshotSource) (chunkSums, error)
 
 // verify begins a comparison, or finds the one that runs.
 func (p *pool) verify(ctx context.Context, id drover.LayerID, against *drover.SnapshotSource) (*layer, error) {
@@ -72,7 +72,7 @@ func (p *pool) verify(ctx context.Context, id drover.LayerID, against *drover.Sn
 
 // resumeVerifying begins a comparison anew that the end of the last process cut short.
 func (p *pool) resumeVerifying(l *layer) {
-	if m := l.meta(); m.Verification != nil && !m.Verification.Done && m.Verification.Against != againstParent {
+	if m := l.meta(); !m.Unwanted && m.Verification != nil && !m.Verification.Done && (m.Verification.Against != againstParent || m.ParentDone) {
 		p.startVerifying(l, m.Against)
 	}
 }
@@ -143,7 +143,7 @@ func (p *pool) runVerification(ctx context.Context, l *layer, v *verification, a
 		if p.snapshots == nil {
 			err = drover.Errorf(drover.Precondition, "host %s has no object store", p.cfg.Host)
 		} else {
-			ref, err = p.snapshots(ctx, l, *against)
+			ref, err = p.snapshots(ctx, l, c, *against)
 		}
 	}
 	if err == nil {

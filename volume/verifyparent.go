@@ -148,6 +148,10 @@ func (c *content) putBack(p []byte, block int64, still func() bool) (same bool, 
 	want := sumOf(p)
 	err = c.sums.writeLocked(p, block*blockSize, func() error { return f.writeAt(p, block*blockSize) })
 	c.dirty.Store(true)
+	if o := c.enter(); o != nil {
+		o.touch(block, block+1)
+		o.leave()
+	}
 	if err == nil {
 		err = c.data.Datasync()
 	}

@@ -177,6 +177,11 @@ func (e *vhostExport) serve(p *pool, conn *net.UnixConn) {
 			e.log.Warn("cannot tell a VM of its disk's new size", "err", err)
 		}
 	})
+	if now := int64(e.layer.meta().Spec.Size); now != int64(spec.Size) { // it has grown meanwhile
+		if err := d.Resize(now); err != nil {
+			e.log.Warn("cannot tell a VM of its disk's new size", "err", err)
+		}
+	}
 	// A session that is ended meanwhile ends the device at once, by its context.
 	if err := d.Serve(s.ctx, conn); err != nil {
 		e.log.Warn("a vhost-user connection ended with an error", "err", err)

@@ -21,7 +21,7 @@ type volumeFlags struct {
 
 func (f *volumeFlags) add(cmd *cobra.Command, defaultSize string) {
 	flags := cmd.Flags()
-	flags.StringVarP(&f.size, "size", "s", "", "size, such as 512MiB or 2GiB; a bare number is in GiB (default "+defaultSize+")")
+	flags.StringVarP(&f.size, "size", "s", "", "size, such as 2GiB; a bare number is in GiB (default "+defaultSize+")")
 	flags.StringVarP(&f.region, "region", "r", "", "region to be in")
 	flags.StringVar(&f.host, "host", "", "host to be on (default: chosen by the fleet)")
 	flags.IntVar(&f.iops, "iops", 0, "most operations per second (default: no limit)")

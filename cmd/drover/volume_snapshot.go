@@ -178,7 +178,7 @@ cannot be brought back.`,
 			if s, err = client.DeleteSnapshot(cmd.Context(), s.App, s.VolumeID, s.ID); err != nil {
 				return err
 			}
-			return c.printSnapshot(s, "snapshot %s is deleted", s.ID)
+			return c.printSnapshot(s, "snapshot %s is being deleted", s.ID)
 		},
 	}
 	addApp(cmd, &app)
