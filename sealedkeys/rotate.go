@@ -102,7 +102,7 @@ func (s *Store) Tend(ctx context.Context) error {
 		return err
 	}
 	if changed {
-		if rev, err = s.cfg.Records.Update(ctx, fleetKey, Record{Fleet: next}, rev); err != nil {
+		if _, err = s.cfg.Records.Update(ctx, fleetKey, Record{Fleet: next}, rev); err != nil {
 			return err
 		}
 		f = next

@@ -218,15 +218,3 @@ func inside(t *testing.T, id drover.MachineID, command ...string) string {
 	}
 	return strings.TrimSpace(r.Stdout)
 }
-
-// otherHost returns a worker that is not the one named.
-func otherHost(t *testing.T, not drover.HostID) drover.HostID {
-	t.Helper()
-	for _, h := range ask[[]drover.HostInfo](t, "host", "list") {
-		if h.Accel != "" && h.ID != not && h.Status == drover.HostOK {
-			return h.ID
-		}
-	}
-	t.Fatal("no other worker host")
-	return ""
-}
