@@ -64,6 +64,9 @@ func TestAMachineFromCreationToItsEnd(t *testing.T) {
 	if err := n.DestroyMachine(ctx, "shop", again.Machine.ID, false); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := n.WaitMachine(ctx, "shop", again.Machine.ID, drover.StateDestroyed, ""); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := n.DestroyVolume(ctx, "shop", vol.Volume.ID); err != nil {
 		t.Fatal(err)
 	}
