@@ -49,10 +49,31 @@ type HostInfo struct {
 	Conditions []Condition `json:"conditions,omitempty"`
 	// Storage is what an operator set for its storage.
 	Storage StorageSettings `json:"storage,omitzero"`
+	// CPU says what processor the guests see, Platform which machine type: memory moves between equal ones only.
+	CPU      string `json:"cpu,omitempty"`
+	Platform string `json:"platform,omitempty"`
+	// Now is the host's clock when it said this.
+	Now time.Time `json:"now,omitzero"`
+	// Mark is filled in by the control side: what an operator or a drain wants of the host; nil for nothing.
+	Mark *HostMark `json:"mark,omitempty"`
 	// SeenAt is filled in by the control side: when it last heard of the host.
 	SeenAt time.Time `json:"seen_at,omitzero"`
 	// Status is filled in by the control side.
 	Status HostStatus `json:"status,omitempty"`
+}
+
+// HostMark closes a host for new machines: a cordon. Every mark has an owner and a reason; one that has expired raises a condition, and
+// stays until somebody takes it away.
+type HostMark struct {
+	Host HostID `json:"host"`
+	// Suspect: the host is not trusted any more. Nothing is moved to it, and what leaves it leaves by an early switch.
+	Suspect bool   `json:"suspect,omitempty"`
+	Owner   string `json:"owner"`
+	Reason  string `json:"reason"`
+	// Drain is the drain that made the mark; empty for an operator's.
+	Drain     DrainID   `json:"drain,omitempty"`
+	Since     time.Time `json:"since"`
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
 }
 
 // HostStatus is whether a host answers.

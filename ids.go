@@ -22,6 +22,8 @@ type (
 	Region string
 	// MigrationID names one migration: "mig_" and 16 lower-case hexadecimal digits.
 	MigrationID string
+	// DrainID names one drain of a host: "drn_" and 16 lower-case hexadecimal digits.
+	DrainID string
 	// LayerID names one layer in one host's pool.
 	LayerID string
 	// DiskID names what a chain of layers is the content of: a volume ("vol_…") or a machine's root
@@ -63,6 +65,9 @@ func NewVolumeID() VolumeID { return VolumeID("vol_" + randomHex(16)) }
 
 // NewMigrationID returns a fresh random migration ID.
 func NewMigrationID() MigrationID { return MigrationID("mig_" + randomHex(16)) }
+
+// NewDrainID returns a fresh random drain ID.
+func NewDrainID() DrainID { return DrainID("drn_" + randomHex(16)) }
 
 // RootDisk returns the identity of a machine's root disk.
 func RootDisk(m MachineID) DiskID { return DiskID("root_" + string(m)) }

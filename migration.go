@@ -5,13 +5,15 @@ import "time"
 // Phase is a step of a migration, in the order in which they come.
 type Phase string
 
-// The phases of a cold migration with an early switch.
+// The phases. A migration with an early switch leaves PhaseConverge out.
 const (
 	// PhaseReserve: the target promises memory and disk, and fetches the image.
 	PhaseReserve Phase = "reserve"
 	// PhaseExport: the source exports the layers read-only; the target makes clones over them and proves it can read.
 	PhaseExport Phase = "export"
-	// PhaseQuiesce: the source stops the machine by its stop signal.
+	// PhaseConverge: for a late switch the layers are copied while the machine runs, in rounds, until little is left.
+	PhaseConverge Phase = "converge"
+	// PhaseQuiesce: cold, the source stops the machine by its stop signal; live, its memory is copied while it runs, then it is paused.
 	PhaseQuiesce Phase = "quiesce"
 	// PhaseSwitch: the source freezes and flushes; the placement is changed. THE commit point.
 	PhaseSwitch Phase = "switch"
@@ -24,7 +26,7 @@ const (
 )
 
 // Phases lists the phases in order.
-var Phases = []Phase{PhaseReserve, PhaseExport, PhaseQuiesce, PhaseSwitch, PhaseStart, PhaseHydrate, PhaseDone}
+var Phases = []Phase{PhaseReserve, PhaseExport, PhaseConverge, PhaseQuiesce, PhaseSwitch, PhaseStart, PhaseHydrate, PhaseDone}
 
 // Committed reports whether a migration in the phase can only go forward. In PhaseSwitch the placement alone tells.
 func (p Phase) Committed() bool {
@@ -68,6 +70,22 @@ type Migration struct {
 	Undone []HostID `json:"undone,omitempty"`
 	// WasRunning says whether the machine ran when the move was asked for; a stopped one is not started.
 	WasRunning bool `json:"was_running"`
+	// Options is what was asked for.
+	Options MoveOptions `json:"options,omitzero"`
+	// Live: the memory moves with the machine. ColdReason says why it does not although it was asked for, or why it could not in the end.
+	Live       bool   `json:"live,omitempty"`
+	ColdReason string `json:"cold_reason,omitempty"`
+	// Late: the switch waits until little is left to be copied. SwitchReason says why, when that was left to Drover.
+	Late         bool   `json:"late,omitempty"`
+	SwitchReason string `json:"switch_reason,omitempty"`
+	// Convergence is how far a late switch is; nil before its first round.
+	Convergence *Convergence `json:"convergence,omitempty"`
+	// Memory is how the memory was copied; nil for a cold move.
+	Memory *MemoryMove `json:"memory,omitempty"`
+	// Drain is the drain that asked for it; empty for none.
+	Drain DrainID `json:"drain,omitempty"`
+	// Undoes is the migration that this one takes back, to the copy that its source kept; empty for none.
+	Undoes MigrationID `json:"undoes,omitempty"`
 	// Disks lists what moves.
 	Disks []DiskMove `json:"disks"`
 	// Steps is the waterfall: one entry per phase that was begun.
@@ -86,6 +104,62 @@ type Migration struct {
 
 // Ended reports whether nothing is left to be done.
 func (m *Migration) Ended() bool { return m.Outcome == Aborted || m.Outcome == Succeeded }
+
+// SwitchMode says when the switch is made.
+type SwitchMode string
+
+// The switch modes.
+const (
+	// SwitchEarly: at once; the data follows. For a source that is not trusted.
+	SwitchEarly SwitchMode = "early"
+	// SwitchLate: when little is left to be copied, so that a source that dies then costs nothing.
+	SwitchLate SwitchMode = "late"
+	// SwitchAuto: by the health of the source.
+	SwitchAuto SwitchMode = "auto"
+)
+
+// MoveOptions is how a machine is to be moved. The zero value is a cold move that leaves the switch to Drover.
+type MoveOptions struct {
+	// Live asks for the memory to move too. LiveOrCold takes a cold move where that cannot be; without it the move is refused.
+	Live       bool `json:"live,omitempty"`
+	LiveOrCold bool `json:"live_or_cold,omitempty"`
+	// Switch is empty for SwitchAuto.
+	Switch SwitchMode `json:"switch,omitempty"`
+	// Bandwidth bounds the copying of disks and memory, in bytes per second; 0 leaves it to the hosts.
+	Bandwidth Bytes `json:"bandwidth,omitempty"`
+	// NoProgress gives the move up when nothing was copied for so long, before the switch; 0 is 2 minutes. After the switch it only raises a condition.
+	NoProgress time.Duration `json:"no_progress,omitempty"`
+	// Deadline gives the move up when the switch was not made so long after it was asked for; 0 is never.
+	Deadline time.Duration `json:"deadline,omitempty"`
+}
+
+// Convergence is how far the rounds of a late switch are.
+type Convergence struct {
+	// Round is the one that goes on, from 1; Rounds how many there may be.
+	Round  int `json:"round"`
+	Rounds int `json:"rounds"`
+	// Remaining is what would be left to be copied if the switch were made now, Threshold what may be left.
+	Remaining Bytes `json:"remaining"`
+	Threshold Bytes `json:"threshold"`
+	// DirtyRate is what the machine writes, CopyRate what is copied, in bytes per second.
+	DirtyRate Bytes     `json:"dirty_rate"`
+	CopyRate  Bytes     `json:"copy_rate"`
+	At        time.Time `json:"at"`
+}
+
+// MemoryMove is how the memory of a machine was copied.
+type MemoryMove struct {
+	Total       Bytes `json:"total"`
+	Transferred Bytes `json:"transferred"`
+	Rounds      int   `json:"rounds"`
+	// DirtyRate is what the guest changed, in bytes per second, in the last round.
+	DirtyRate Bytes `json:"dirty_rate,omitempty"`
+	// Remaining and Rate are there while it goes on.
+	Remaining Bytes `json:"remaining,omitempty"`
+	Rate      Bytes `json:"rate,omitempty"`
+	// PausedFor is from the pause on the source until the guest went on at the target, by the hosts' clocks.
+	PausedFor time.Duration `json:"paused_for,omitempty"`
+}
 
 // DiskMove is one disk of a migration.
 type DiskMove struct {

@@ -171,6 +171,8 @@ type MoveExportRequest struct {
 // MoveExports is what the source exports.
 type MoveExports struct {
 	Exports []Export `json:"exports"`
+	// Incarnation describes the VM that runs; nil when none does.
+	Incarnation *Incarnation `json:"incarnation,omitempty"`
 }
 
 // Export is one layer that another host may read, over NBD with TLS (NBD protocol, "doc/proto.md").
@@ -214,6 +216,8 @@ type MoveActivateRequest struct {
 	Exports []Export `json:"exports"`
 	// Status is the machine's last status at the source.
 	Status MachineStatus `json:"status"`
+	// Live: the machine's state was sent to the VM that waits on the target; it goes on. When there is none, the machine is booted.
+	Live bool `json:"live,omitempty"`
 }
 
 // MoveProgress is the target's view of a move after the switch.
@@ -222,4 +226,7 @@ type MoveProgress struct {
 	Hydration map[DiskID]Hydration `json:"hydration"`
 	// Done: every layer is complete and durable, and no parent is needed any more.
 	Done bool `json:"done"`
+	// ResumedAt is when a machine that moved live went on here. ColdReason says why it was booted instead.
+	ResumedAt  time.Time `json:"resumed_at,omitzero"`
+	ColdReason string    `json:"cold_reason,omitempty"`
 }

@@ -19,4 +19,5 @@ type Migration struct {
 type MoveRequest struct {
 	Machine string `json:"machine"`
 	Target  string `json:"target,omitempty"`
+	drover.MoveOptions
 }

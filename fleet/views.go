@@ -117,6 +117,9 @@ type Move struct {
 	Machine drover.MachineID
 	Target  drover.HostID
 	Actor   string
+	Options drover.MoveOptions
+	// Drain is the drain that asks; empty for none.
+	Drain drover.DrainID
 }
 
 // Principal is who a token belongs to.
