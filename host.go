@@ -29,6 +29,8 @@ type HostInfo struct {
 	Roles  []Role `json:"roles"`
 	// Address is the host's own IP address, which other hosts reach.
 	Address string `json:"address"`
+	// RouteAddress is the IPv6 address to which other hosts send packets for the machines of this one; empty where they cannot.
+	RouteAddress string `json:"route_address,omitempty"`
 	// StorageAddress is the host and port of its storage daemon's TLS listener.
 	StorageAddress string `json:"storage_address,omitempty"`
 	Accel          Accel  `json:"accel,omitempty"`

@@ -128,6 +128,9 @@ func (h *hostProc) setUp(ctx context.Context) (pid int, ctl, power *net.UnixList
 		if err := netdev.StartLink(ctx, "eth0", n.prefixes(h.spec.Number)...); err != nil {
 			return fail("set up the network", err)
 		}
+		if err := netdev.StartForwarding(); err != nil {
+			return fail("set up the network", err)
+		}
 	}
 	if err := durable.MkdirAll(h.run, 0o700); err != nil {
 		return fail("make the run directory", err)

@@ -226,6 +226,7 @@ func prepareHost(p paths, n network, ca *fleetca.CA, h HostSpec, urls []string, 
 		Bus: hostconf.Bus{URLs: urls}, MemoryMB: memoryMB, CPUs: max(runtime.NumCPU(), 4),
 	}
 	if n.mode == ModeNamespaces {
+		c.RouteAddress = addresses[len(addresses)-1].String() // the IPv6 one
 		c.ImageProxy = fmt.Sprintf("http://%s:%d", n.address(gatewayNumber), egressPort)
 	} else {
 		c.Network = hostconf.NetworkUser // even where taps could be made: they would be in the machine's own network

@@ -21,6 +21,7 @@ type Agent struct {
 	started time.Time
 	publish publisher
 	watched watcher
+	routes  *router
 	// settings are what an operator set for the host's storage.
 	settings atomic.Pointer[drover.StorageSettings]
 
@@ -45,6 +46,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{cfg: cfg, machines: map[drover.MachineID]*machine{}}
 	a.publish.init()
+	a.routes = newRouter(a)
 	return a, nil
 }
 
@@ -76,7 +78,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.addLocked(newMachine(a, id, rec))
 	}
 	a.mu.Unlock()
-	for _, work := range []func(context.Context){a.publishLoop, a.infoLoop, a.watchLoop, a.placementLoop, a.sweepLoop, a.fillLoop} {
+	for _, work := range []func(context.Context){a.publishLoop, a.infoLoop, a.watchLoop, a.placementLoop, a.sweepLoop, a.fillLoop, a.routeLoop} {
 		group.Go(func() error { work(runCtx); return nil })
 	}
 	for order, handler := range a.handlers() {

@@ -46,6 +46,10 @@ type Config struct {
 	Images  Images
 	Network Network
 	Bus     Bus
+	// Routes leads to machines of other hosts; nil where there is no way to them. RouteAddress is where other hosts send packets for
+	// the machines of this one; empty for nowhere.
+	Routes       Routes
+	RouteAddress string
 	// Keys gets the keys of encrypted volumes; nil where there are none.
 	Keys Keys
 	// GuestDial connects to drover-init through a VM's agent socket.

@@ -375,6 +375,22 @@ func (f fakeBus) Connected() <-chan struct{} {
 	return f.s.h.w.connected
 }
 
+// The world's agents have no routes to follow anything for.
+func (f fakeBus) FollowPlacements(ctx context.Context, _ func(drover.MachineID, *drover.Placement) error) error {
+	<-ctx.Done()
+	return nil
+}
+
+func (f fakeBus) FollowMachines(ctx context.Context, _ func(drover.MachineID, *drover.Machine) error) error {
+	<-ctx.Done()
+	return nil
+}
+
+func (f fakeBus) FollowHosts(ctx context.Context, _ func(drover.HostID, *drover.HostInfo) error) error {
+	<-ctx.Done()
+	return nil
+}
+
 // setBus cuts the bus, or brings it back.
 func (w *world) setBus(up bool) {
 	w.mu.Lock()

@@ -161,6 +161,7 @@ func (a *Agent) adoptMachine(req drover.MoveActivateRequest) (*machine, error) {
 		return nil, err
 	}
 	a.hit("host.activate.after")
+	a.routes.touch(req.Machine)
 	m.confirmed()
 	return m, nil
 }

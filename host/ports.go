@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"drover"
@@ -125,6 +126,21 @@ type Bus interface {
 	Serve(ctx context.Context, order drover.Order, handler func(ctx context.Context, request []byte) (any, error)) error
 	// Connected is closed and replaced at each (re)connection: a signal to look again at what may have changed meanwhile.
 	Connected() <-chan struct{}
+	// FollowPlacements, FollowMachines and FollowHosts call fn with every record, then with an empty ID, then with every change of one, nil
+	// when it is gone, until ctx ends.
+	FollowPlacements(ctx context.Context, fn func(drover.MachineID, *drover.Placement) error) error
+	FollowMachines(ctx context.Context, fn func(drover.MachineID, *drover.Machine) error) error
+	FollowHosts(ctx context.Context, fn func(drover.HostID, *drover.HostInfo) error) error
+}
+
+// Routes sends packets for the machines of other hosts there (netdev.Routes). Repeatable.
+type Routes interface {
+	// Set routes a machine's address by way of another host, before any other route to it.
+	Set(ctx context.Context, machine, via netip.Addr) error
+	// Remove takes the route away; nothing to remove is no error.
+	Remove(ctx context.Context, machine netip.Addr) error
+	// List returns the routes that there are.
+	List(ctx context.Context) (map[netip.Addr]netip.Addr, error)
 }
 
 // Network gives machines their link (netdev.Taps, or netdev.User where taps are not allowed). Repeatable.

@@ -76,6 +76,44 @@ func (l *lazyBucket[T]) get(ctx context.Context, conn *Conn) (*Bucket[T], error)
 	return b, nil
 }
 
+// FollowPlacements calls fn with every placement, then with an empty ID, then with every change of one until ctx ends; nil when a machine
+// has none any more. An error of fn ends it.
+func (h *HostBus) FollowPlacements(ctx context.Context, fn func(drover.MachineID, *drover.Placement) error) error {
+	return follow(ctx, h.conn, &h.placements, func(key string, p *drover.Placement, rev uint64) error {
+		if p != nil {
+			p.Epoch = drover.Epoch(rev)
+		}
+		return fn(drover.MachineID(key), p)
+	})
+}
+
+// FollowMachines is FollowPlacements for the machines' records.
+func (h *HostBus) FollowMachines(ctx context.Context, fn func(drover.MachineID, *drover.Machine) error) error {
+	return follow(ctx, h.conn, &h.machines, func(key string, m *drover.Machine, _ uint64) error { return fn(drover.MachineID(key), m) })
+}
+
+// FollowHosts is FollowPlacements for what hosts say of themselves; what changes all the time is told about once a minute.
+func (h *HostBus) FollowHosts(ctx context.Context, fn func(drover.HostID, *drover.HostInfo) error) error {
+	return follow(ctx, h.conn, &h.hosts, func(key string, i *drover.HostInfo, _ uint64) error { return fn(drover.HostID(key), i) })
+}
+
+// follow watches a bucket that the control side makes, perhaps later.
+func follow[T any](ctx context.Context, conn *Conn, bucket *lazyBucket[T], fn func(key string, value *T, rev uint64) error) error {
+	b, err := retryOpen(ctx, bucket.name, func(ctx context.Context) (*Bucket[T], error) { return bucket.get(ctx, conn) })
+	if err != nil {
+		return err
+	}
+	return b.Watch(ctx, func(e Entry[T]) error {
+		switch {
+		case e.Synced:
+			return fn("", nil, 0)
+		case e.Deleted:
+			return fn(e.Key, nil, e.Revision)
+		}
+		return fn(e.Key, &e.Value, e.Revision)
+	})
+}
+
 // Placement reads the newest placement of a machine, with its epoch. It is linearizable: what it returns was true at some moment
 // after the call. NotFound when the machine has none; Unavailable when the bus does not answer.
 func (h *HostBus) Placement(ctx context.Context, id drover.MachineID) (drover.Placement, error) {
@@ -170,7 +208,7 @@ func (h *HostBus) mustStore(info drover.HostInfo) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	old := h.stored
-	old.MemoryUsed, old.DiskUsed, old.Machines = info.MemoryUsed, info.DiskUsed, info.Machines
+	old.MemoryUsed, old.DiskUsed, old.Machines, old.Now = info.MemoryUsed, info.DiskUsed, info.Machines, info.Now
 	return !reflect.DeepEqual(old, info) || time.Since(h.storedAt) > infoEvery
 }
 

@@ -107,12 +107,26 @@ func TestMoveOfAStoppedMachineKeepsItStopped(t *testing.T) {
 func TestMoveThereAndBack(t *testing.T) {
 	app := newApp(t)
 	w := newWriter(t, app, "h1")
+	address := machine(t, w.id).PrivateIP
+	reachedFromEverywhere(t, address)
 	for _, to := range []string{"h2", "h1", "h3", "h1"} {
 		boot := w.Now().Boot
 		run(t, "machine", "move", string(w.id), "--to", to)
 		w.comesBack(t, boot)
+		reachedFromEverywhere(t, address)
 	}
 	w.intact(t)
+}
+
+// reachedFromEverywhere makes sure that packets from each host find the machine, wherever it is, and its answers them.
+func reachedFromEverywhere(t *testing.T, address string) {
+	t.Helper()
+	for _, host := range []string{"h1", "h2", "h3"} {
+		eventually(t, boundBoot, address+" from "+host, func() bool {
+			_, ok := onHost(t, host, "busybox", "ping6", "-c", "1", "-W", "2", address)
+			return ok
+		})
+	}
 }
 
 func TestMoveIsAbortedBeforeTheSwitch(t *testing.T) {

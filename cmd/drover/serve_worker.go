@@ -85,6 +85,7 @@ func newAgent(ctx context.Context, p process, parts agentParts) (*host.Agent, er
 	if err != nil {
 		return nil, err
 	}
+	routes, routeAddress := chooseRoutes(p, network)
 	accel, accelReason := parts.driver.Accel()
 	p.log.Info("accelerator chosen", "accel", accel, "reason", accelReason)
 	memory, err := machineMemory(p.conf)
@@ -113,6 +114,8 @@ func newAgent(ctx context.Context, p process, parts agentParts) (*host.Agent, er
 		VMM:            vmm{parts.driver},
 		Images:         parts.images,
 		Network:        network,
+		Routes:         routes,
+		RouteAddress:   routeAddress,
 		Bus:            natsbus.NewHostBus(parts.conn, p.conf.ID),
 		Keys:           natsbus.NewHostKeys(parts.conn, p.conf.ID, p.conf.TLSDir),
 		GuestDial:      dialGuest,
@@ -139,6 +142,22 @@ func chooseNetwork(ctx context.Context, p process) (host.Network, error) {
 	}
 	p.log.Info("network of machines chosen", "reason", reason)
 	return network, nil
+}
+
+// chooseRoutes returns what leads to the machines of other hosts, where the configuration says that there is a way to them.
+func chooseRoutes(p process, network host.Network) (host.Routes, string) {
+	_, taps := network.(*netdev.Taps)
+	switch {
+	case p.conf.RouteAddress == "":
+		return nil, ""
+	case !taps:
+		p.log.Warn("machines of other hosts are not reached, although route_address is set: machines have the VMM's user networking here")
+		return nil, ""
+	case !netdev.Forwards():
+		p.log.Warn("machines of other hosts are not reached, although route_address is set: this host does not forward IPv6 (sysctl net.ipv6.conf.all.forwarding=1)")
+		return nil, ""
+	}
+	return netdev.Routes{}, p.conf.RouteAddress
 }
 
 // vmm makes the driver's VMs those of the agent's interface.

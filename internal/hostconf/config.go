@@ -83,6 +83,9 @@ type Config struct {
 	BootTimeout drover.Duration `json:"boot_timeout,omitempty"`
 	// Network is how machines are linked: "taps", "user" (the VMM's user networking), or empty for taps where they can be made.
 	Network string `json:"network,omitempty"`
+	// RouteAddress is this host's own IPv6 address on a link that it shares with the other hosts: each sends packets for the machines of the
+	// others there, as they are. Default: none, and machines of different hosts do not reach each other.
+	RouteAddress string `json:"route_address,omitempty"`
 	// DiskTransport is how the disks of machines are attached that leave it to the host: "nbd", "vhost-user-blk", or "auto" for the faster
 	// one. Default: auto.
 	DiskTransport drover.Transport `json:"disk_transport,omitempty"`
@@ -160,6 +163,8 @@ func (c *Config) check() []string {
 	}
 	_, err := netip.ParseAddr(c.Address)
 	wrong(err == nil, "address: %q is not an IP address", c.Address)
+	route, err := netip.ParseAddr(c.RouteAddress)
+	wrong(c.RouteAddress == "" || err == nil && route.Is6() && !route.Is4In6(), "route_address: %q is not an IPv6 address", c.RouteAddress)
 	for name, dir := range map[string]string{"data_dir": c.DataDir, "run_dir": c.RunDir, "tls_dir": c.TLSDir} {
 		wrong(filepath.IsAbs(dir), "%s: %q is not an absolute path", name, dir)
 	}

@@ -121,14 +121,19 @@ func setUpTap(link netlink.Link, alias string, route *net.IPNet) error {
 
 // ignoreRouterAdverts keeps a guest from giving its host addresses and routes. A kernel without IPv6 has nothing to ignore.
 func ignoreRouterAdverts(name string) error {
-	f, err := os.OpenFile(filepath.Join("/proc/sys/net/ipv6/conf", name, "accept_ra"), os.O_WRONLY, 0)
+	return setKernel(filepath.Join("/proc/sys/net/ipv6/conf", name, "accept_ra"), "0")
+}
+
+// setKernel writes a setting of the kernel; one that this kernel does not have is no error.
+func setKernel(file, value string) error {
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString("0")
+	_, err = f.WriteString(value)
 	return errors.Join(err, f.Close())
 }
 
