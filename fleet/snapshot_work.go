@@ -295,32 +295,16 @@ func (w *volumeWorker) keepersOf(ctx context.Context, s drover.Snapshot) (keep, 
 	return keep, going, nil
 }
 
-// othersOf reads the other snapshots of the volume. A listing may come from a replica that lags behind, so that what memory knows of is
-// added to it, and each is read as the leader has it: what is missed here would lose its chunks.
+// othersOf reads the other snapshots of the volume from the store.
 func (w *volumeWorker) othersOf(ctx context.Context, s drover.Snapshot) (others []drover.Snapshot, err error) {
 	all, err := w.state.snapshots.bucket.All(ctx)
 	if err != nil {
 		return nil, err
 	}
-	ids := map[drover.SnapshotID]bool{}
 	for _, other := range all {
-		if other.Value.Volume == s.Volume {
-			ids[other.Value.ID] = true
+		if other.Value.Volume == s.Volume && other.Value.ID != s.ID {
+			others = append(others, other.Value)
 		}
-	}
-	for _, other := range w.snapshotsOf(s.Volume) {
-		ids[other.ID] = true
-	}
-	delete(ids, s.ID)
-	for id := range ids {
-		other, _, err := w.state.snapshots.get(ctx, string(id))
-		if drover.Is(err, drover.NotFound) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		others = append(others, other)
 	}
 	slices.SortFunc(others, func(a, b drover.Snapshot) int { return cmp.Compare(a.ID, b.ID) })
 	return others, nil

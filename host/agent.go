@@ -32,8 +32,10 @@ type Agent struct {
 	ctx   context.Context
 	stop  context.CancelCauseFunc
 
-	// capacity orders those that promise memory or disk, so that two do not promise the same.
+	// capacity orders those that promise memory or disk, so that two do not promise the same. It guards promised: what volumes may grow
+	// to whose records do not say so yet.
 	capacity sync.Mutex
+	promised map[drover.VolumeID]drover.Bytes
 	// volumes lets one order at a time work on a volume.
 	volumes turns
 }
@@ -44,7 +46,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, machines: map[drover.MachineID]*machine{}}
+	a := &Agent{cfg: cfg, machines: map[drover.MachineID]*machine{}, promised: map[drover.VolumeID]drover.Bytes{}}
 	a.publish.init()
 	a.routes = newRouter(a)
 	return a, nil

@@ -137,6 +137,7 @@ func TestHostTellsOfItsConditions(t *testing.T) {
 		h.free = 10 * drover.GiB // of 200
 		h.layers["vol_x"] = &fakeLayer{status: drover.LayerStatus{ID: "vol_x", Disk: "vol_x", Trouble: "its record is damaged"}}
 		w.mu.Unlock()
+		h.layers["vol_y"] = &fakeLayer{status: drover.LayerStatus{ID: "vol_y", Disk: "vol_y", Cipher: &drover.Cipher{Key: "key_1"}}}
 		begun := time.Now()
 		pass(time.Minute)
 		h.agent.noteKey("key_1", drover.Errorf(drover.Unavailable, "the control hosts do not answer"))
@@ -146,6 +147,15 @@ func TestHostTellsOfItsConditions(t *testing.T) {
 			t.Errorf("told %s", got)
 		}
 		h.agent.noteKey("key_1", nil)
+		pass(time.Minute)
+		h.agent.noteKey("key_1", drover.Errorf(drover.Unavailable, "the control hosts do not answer"))
+		w.mu.Lock()
+		delete(h.layers, "vol_y")
+		w.mu.Unlock()
+		pass(time.Minute)
+		if got := brief(info().Conditions); got != "critical layer-refused vol_x, critical pool-filling" {
+			t.Errorf("a key that no layer needs any more: told %s", got)
+		}
 		h.down()
 		pass(time.Hour)
 		h.up(0)

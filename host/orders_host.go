@@ -37,7 +37,9 @@ func (a *Agent) layers(ctx context.Context, _ drover.Empty) ([]drover.LayerStatu
 
 // info describes the host.
 func (a *Agent) info() (drover.HostInfo, error) {
+	a.capacity.Lock()
 	c, err := a.wholeRoom("")
+	a.capacity.Unlock()
 	if err != nil {
 		return drover.HostInfo{}, err
 	}

@@ -36,9 +36,11 @@ func (a *Agent) volumeResize(ctx context.Context, req drover.ResizeRequest) (dro
 		})
 	}
 	if old, err := a.disk(id.Disk()); err == nil && req.Size > old.Size {
-		if err := a.checkProvision(req.Size - old.Size); err != nil {
+		kept, err := a.promise(id, req.Size)
+		if err != nil {
 			return drover.Resized{}, err
 		}
+		defer kept()
 	}
 	m, index := a.mountedBy(id)
 	if m == nil {

@@ -23,9 +23,11 @@ func (a *Agent) volumeCreate(ctx context.Context, req drover.VolumeRequest) (dro
 	}
 	defer end()
 	if _, err := a.disk(v.ID.Disk()); drover.Is(err, drover.NotFound) {
-		if err := a.checkProvision(v.Size); err != nil {
+		kept, err := a.promise(v.ID, v.Size)
+		if err != nil {
 			return drover.LayerStatus{}, err
 		}
+		defer kept()
 	}
 	disk, err := newVolume(req)
 	if err != nil {

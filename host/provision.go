@@ -26,6 +26,9 @@ func (a *Agent) provisioned() (drover.Bytes, error) {
 			return err
 		})
 	})
+	for id, size := range a.promised { // their records are still to come
+		sizes[id] = max(size, sizes[id])
+	}
 	sum := drover.Bytes(0)
 	for _, size := range sizes {
 		sum += size
@@ -33,7 +36,8 @@ func (a *Agent) provisioned() (drover.Bytes, error) {
 	return sum, err
 }
 
-// wholeRoom is room with what is provisioned, which is read from the journal: it must not be called while the journal is written.
+// wholeRoom is room with what is provisioned, which is read from the journal: it must not be called while the journal is written, and the
+// caller holds the lock of the capacity.
 func (a *Agent) wholeRoom(except drover.MachineID) (capacity, error) {
 	c, err := a.room(except)
 	if err != nil {
@@ -67,16 +71,27 @@ func (c capacity) provisionRefusals(cfg Config, more drover.Bytes) []*drover.Err
 	return out
 }
 
-// checkProvision refuses a volume, or a part of one, that is to be made here.
-func (a *Agent) checkProvision(more drover.Bytes) error {
+// promise lets a volume grow to a size, or refuses. Until its record has that size, and kept is called, nobody else gets the room.
+func (a *Agent) promise(id drover.VolumeID, size drover.Bytes) (kept func(), err error) {
 	a.capacity.Lock()
 	defer a.capacity.Unlock()
 	c, err := a.wholeRoom("")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if no := c.provisionRefusals(a.cfg, more); len(no) > 0 {
-		return no[0].WithHint("use another host, or free something on this one")
+	has := drover.Bytes(0)
+	if old, err := a.disk(id.Disk()); err == nil {
+		has = old.Size
+	} else if !drover.Is(err, drover.NotFound) {
+		return nil, err
 	}
-	return nil
+	if no := c.provisionRefusals(a.cfg, size-has); len(no) > 0 {
+		return nil, no[0].WithHint("use another host, or free something on this one")
+	}
+	a.promised[id] = size
+	return func() {
+		a.capacity.Lock()
+		defer a.capacity.Unlock()
+		delete(a.promised, id)
+	}, nil
 }

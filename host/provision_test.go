@@ -1,6 +1,7 @@
 package host
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -85,4 +86,37 @@ func TestVolumesOnTheirWayAreProvisioned(t *testing.T) {
 			Spec: req.Machine, Volumes: req.Volumes})
 		want(b, "reserved", size)
 	}, "a", "b")
+}
+
+// Requests at the same moment do not get the same room.
+func TestVolumesAtOnceAreNotProvisionedTwice(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		h := w.host["h1"] // a disk of 200 GiB, for volumes of 600
+		h.up(0)
+		pass(time.Second)
+		const asked, fit = 10, 6
+		answers := make(chan error, asked)
+		for i := range asked {
+			go func() {
+				_, err := order[drover.LayerStatus](h, drover.OrderVolumeCreate,
+					drover.VolumeRequest{Volume: drover.Volume{ID: drover.VolumeID(fmt.Sprintf("vol_%d", i)), Size: 100 * drover.GiB}})
+				answers <- err
+			}()
+		}
+		made := 0
+		for range asked {
+			switch err := <-answers; {
+			case err == nil:
+				made++
+			case !drover.Is(err, drover.Exhausted):
+				t.Error(err)
+			}
+		}
+		if made != fit {
+			t.Errorf("%d volumes were made where %d fit", made, fit)
+		}
+		if len(h.agent.promised) != 0 {
+			t.Errorf("promises are left: %v", h.agent.promised)
+		}
+	})
 }

@@ -100,6 +100,9 @@ func (a *Agent) watch(ctx context.Context) {
 	for _, l := range w.layers {
 		all = append(all, layerFindings(l)...)
 	}
+	if lerr == nil {
+		w.forgetKeys()
+	}
 	for _, f := range w.reported {
 		all = append(all, f)
 	}
@@ -113,6 +116,15 @@ func (a *Agent) watch(ctx context.Context) {
 	if !maps.Equal(before, since) {
 		a.saveSince(since)
 	}
+}
+
+// forgetKeys takes back the reports of keys that no layer here needs any more. The caller holds the lock.
+func (w *watcher) forgetKeys() {
+	maps.DeleteFunc(w.reported, func(k conditionKey, _ found) bool {
+		return k.Code == drover.KeyMissing && !slices.ContainsFunc(w.layers, func(l drover.LayerStatus) bool {
+			return l.Cipher != nil && string(l.Cipher.Key) == k.Subject
+		})
+	})
 }
 
 func (a *Agent) layersNow(ctx context.Context) ([]drover.LayerStatus, error) {

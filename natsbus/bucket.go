@@ -22,7 +22,7 @@ const (
 // markerTTL is how long the marker of a deleted record stays. A watch that was away for longer reads the whole bucket anew anyway.
 const markerTTL = 24 * time.Hour
 
-// confirmKey is a key of each bucket that GetConfirmed writes to; watches do not show it.
+// confirmKey is a key of each bucket that GetConfirmed and All write to; watches do not show it.
 const confirmKey = "_confirm"
 
 // confirmTries bounds how often GetConfirmed reads again because the record changed between its two steps.

@@ -80,6 +80,18 @@ func TestThreeServersKeepTheSamePromises(t *testing.T) {
 		}
 	}
 
+	// Whichever server tells, all of the bucket has what was acknowledged before.
+	for i := range 30 {
+		key := fmt.Sprintf("n%d", i)
+		if _, err := b.Create(ctx, key, "there"); err != nil {
+			t.Fatal(err)
+		}
+		all, err := b.All(ctx)
+		if err != nil || all[key].Value != "there" {
+			t.Fatalf("%s was acknowledged, and All has %v, %v", key, all[key], err)
+		}
+	}
+
 	// The leader of the bucket goes; what was acknowledged is there.
 	_, rev, err := b.Get(ctx, "a")
 	if err != nil {

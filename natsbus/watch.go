@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"drover"
@@ -36,6 +38,12 @@ const watchOpenTimeout = 5 * time.Second
 // ends (nil) or fn fails (its error); all else is retried.
 func (b *Bucket[T]) Watch(ctx context.Context, fn func(Entry[T]) error) error {
 	w := watch[T]{bucket: b, fn: fn, live: map[string]uint64{}}
+	return w.run(ctx)
+}
+
+// run watches, session after session.
+func (w *watch[T]) run(ctx context.Context) error {
+	b := w.bucket
 	for attempt := 0; ; attempt++ {
 		reconnected := b.conn.Connected()
 		err := w.session(ctx, reconnected)
@@ -69,6 +77,8 @@ type watch[T any] struct {
 	fn     func(Entry[T]) error
 	// live has the revision of every record that was told and not yet told as deleted.
 	live map[string]uint64
+	// confirmed is told of each write that GetConfirmed or All made to prove something; nil when nobody asks.
+	confirmed func(rev uint64) error
 }
 
 // session watches until the connection is replaced.
@@ -113,6 +123,11 @@ func (w *watch[T]) session(ctx context.Context, reconnected <-chan struct{}) err
 func (w *watch[T]) tell(e jetstream.KeyValueEntry, seen *map[string]bool) error {
 	if e == nil {
 		return w.synced(seen)
+	}
+	if e.Key() == confirmKey && w.confirmed != nil {
+		if err := w.confirmed(e.Revision()); err != nil {
+			return &fnError{err}
+		}
 	}
 	if strings.HasPrefix(e.Key(), "_") {
 		return nil
@@ -171,23 +186,44 @@ type Record[T any] struct {
 	Revision uint64
 }
 
-// All reads every record of the bucket, as it was at some moment after the call.
+// All reads every record of the bucket, as it was at some moment after the call. A watch may be served by a replica that lags behind; with
+// several replicas a write is made first, and the reading is done when that was seen as well.
 func (b *Bucket[T]) All(ctx context.Context) (map[string]Record[T], error) {
 	ctx, cancel := bounded(ctx, 2*opTimeout)
 	defer cancel()
+	var proof uint64
+	if b.replicas > 1 {
+		ack, err := b.conn.js.PublishMsg(ctx, nats.NewMsg(b.subject(confirmKey)))
+		if err != nil {
+			return nil, translate(err, fmt.Sprintf("cannot read all of bucket %q", b.name))
+		}
+		proof = ack.Sequence
+	}
 	all := map[string]Record[T]{}
 	done := errors.New("done")
-	err := b.Watch(ctx, func(e Entry[T]) error {
+	synced, proven := false, proof == 0
+	enough := func() error {
+		if synced && proven {
+			return done
+		}
+		return nil
+	}
+	w := watch[T]{bucket: b, live: map[string]uint64{}, confirmed: func(rev uint64) error {
+		proven = proven || rev >= proof
+		return enough()
+	}}
+	w.fn = func(e Entry[T]) error {
 		switch {
 		case e.Synced:
-			return done
+			synced = true
 		case e.Deleted:
 			delete(all, e.Key)
 		default:
 			all[e.Key] = Record[T]{Value: e.Value, Revision: e.Revision}
 		}
-		return nil
-	})
+		return enough()
+	}
+	err := w.run(ctx)
 	if !errors.Is(err, done) {
 		return nil, drover.Errorf(drover.Unavailable, "cannot read all of bucket %q: the bus did not answer in time", b.name)
 	}
