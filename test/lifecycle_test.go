@@ -12,6 +12,7 @@ import (
 )
 
 func TestMachineRunsWhatTheImageAndTheConfigSay(t *testing.T) {
+	t.Parallel()
 	app := newApp(t)
 	m := shell(t, app, "echo from $FROM_IMAGE and $MINE as $(id -u) in $(pwd) on $(hostname); exec sleep 100000", "--env", "MINE=config", "--name", "teller")
 	eventually(t, boundBoot, "the line in the log", func() bool {
@@ -37,6 +38,7 @@ func TestMachineRunsWhatTheImageAndTheConfigSay(t *testing.T) {
 
 // TestExecOneAfterTheOther: a client may come before the guest's kernel has told that the last one left.
 func TestExecOneAfterTheOther(t *testing.T) {
+	t.Parallel()
 	app := newApp(t)
 	m := shell(t, app, "exec sleep 100000")
 	for n := range 20 {
@@ -47,6 +49,7 @@ func TestExecOneAfterTheOther(t *testing.T) {
 }
 
 func TestMachineStopStartRestartDestroy(t *testing.T) {
+	t.Parallel()
 	app := newApp(t)
 	// The shell writes a file when it is asked to stop: the signal came, and the root disk outlives the run.
 	m := shell(t, app, "trap 'echo asked > /root/asked; sync; exit 0' INT; echo ready; while true; do sleep 0.1; done", "--stop-timeout", "60s")
@@ -70,6 +73,7 @@ func TestMachineStopStartRestartDestroy(t *testing.T) {
 }
 
 func TestRestartPolicies(t *testing.T) {
+	t.Parallel()
 	app := newApp(t)
 	cases := []struct {
 		policy, command string
@@ -91,6 +95,7 @@ func TestRestartPolicies(t *testing.T) {
 }
 
 func TestUpdateChangesTheInstanceAndKeepsTheVolume(t *testing.T) {
+	t.Parallel()
 	app := newApp(t)
 	w := newWriter(t, app, "h1")
 	before, boot := machine(t, w.id), w.Now().Boot

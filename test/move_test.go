@@ -12,6 +12,7 @@ import (
 )
 
 func TestMoveChangesNothingThatAUserCanName(t *testing.T) {
+	t.Parallel()
 	app := newApp(t)
 	w := newWriter(t, app, "h1")
 	inside(t, w.id, "/bin/sh", "-c", "echo kept > /root/note && sync")
@@ -89,6 +90,7 @@ func TestMoveTheDataFollowsAndTheSourceIsLeftAlone(t *testing.T) {
 }
 
 func TestMoveOfAStoppedMachineKeepsItStopped(t *testing.T) {
+	t.Parallel()
 	app := newApp(t)
 	w := newWriter(t, app, "h1")
 	run(t, "machine", "stop", string(w.id))
@@ -105,6 +107,7 @@ func TestMoveOfAStoppedMachineKeepsItStopped(t *testing.T) {
 }
 
 func TestMoveThereAndBack(t *testing.T) {
+	t.Parallel()
 	app := newApp(t)
 	w := newWriter(t, app, "h1")
 	address := machine(t, w.id).PrivateIP

@@ -19,6 +19,7 @@ func onHost(t *testing.T, host string, command ...string) (out string, ok bool) 
 
 // TestVolumesAreOrdinaryNBDExports reads a volume with tools that know nothing of Drover.
 func TestVolumesAreOrdinaryNBDExports(t *testing.T) {
+	t.Parallel()
 	app := newApp(t)
 	w := newWriter(t, app, "h1")
 	run(t, "machine", "stop", string(w.id))
@@ -58,6 +59,7 @@ func TestVolumesAreOrdinaryNBDExports(t *testing.T) {
 }
 
 func TestOtherHostsMayReadOnlyWhatWasExportedToThem(t *testing.T) {
+	t.Parallel()
 	app := newApp(t)
 	v := ask[apiv1.Volume](t, "volume", "create", "secret", "--app", app, "--host", "h1", "--size", "1GiB")
 	var address string

@@ -25,6 +25,7 @@ func layersOf(t *testing.T, host drover.HostID, volume drover.VolumeID) (layers 
 // TestSnapshotRestoreAndForkOfARunningMachine: the machine writes all the time; what was acknowledged before the moment is in the copy,
 // which is usable at once on another host, and the machine notices nothing.
 func TestSnapshotRestoreAndForkOfARunningMachine(t *testing.T) {
+	t.Parallel()
 	app := newApp(t)
 	w := newWriter(t, app, "h1")
 	boot, before := w.Now().Boot, w.Now()
@@ -61,6 +62,7 @@ func TestSnapshotRestoreAndForkOfARunningMachine(t *testing.T) {
 
 // TestExtendIsSeenByTheRunningGuest: the block device and the file system on it grow while the machine writes.
 func TestExtendIsSeenByTheRunningGuest(t *testing.T) {
+	t.Parallel()
 	app := newApp(t)
 	for _, transport := range []string{"nbd", "vhost-user-blk"} {
 		v := ask[apiv1.Volume](t, "volume", "create", "growing", "--app", app, "--host", "h1", "--size", "1GiB")
@@ -86,6 +88,7 @@ func TestExtendIsSeenByTheRunningGuest(t *testing.T) {
 }
 
 func TestADestroyedVolumeIsBroughtBack(t *testing.T) {
+	t.Parallel()
 	app := newApp(t)
 	v := ask[apiv1.Volume](t, "volume", "create", "precious", "--app", app, "--host", "h1", "--size", "1GiB")
 	m := shell(t, app, "exec sleep 100000", "--volume", string(v.ID)+":/data")
@@ -169,6 +172,7 @@ func fileHas(t *testing.T, path string, marker []byte) bool {
 
 // TestAFlippedByteIsFoundAndNamed changes one byte in the file of a volume behind the daemon's back.
 func TestAFlippedByteIsFoundAndNamed(t *testing.T) {
+	t.Parallel()
 	app := newApp(t)
 	w := newWriter(t, app, "h1")
 	run(t, "machine", "stop", string(w.id))
