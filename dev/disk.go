@@ -13,9 +13,10 @@ import (
 	"drover/internal/durable"
 )
 
-// A worker may have a disk of its own: a file with an ext4 file system, mounted over a loop device in the rack's mount namespace, so that
-// its pool can be filled up without filling this machine. The kernel, not the rack, says then that there is no room. The mount is seen by
-// the rack and its hosts only, outlives power cuts, and is gone when the rack is.
+// A worker may have a disk of its own: a file with an ext4 file system, mounted over a loop device on its data directory, so that it can be
+// filled up without filling this machine. The kernel, not the rack, says then that there is no room. The mount is made in the rack's mount
+// namespace: only the rack and its hosts see it (others through /proc/PID/root of the rack), it outlives power cuts, and it is gone when
+// the rack is.
 
 // Bounds of a disk: below the least one ext4 and the host's own reserve leave nothing.
 const (
@@ -51,7 +52,7 @@ func (l *Layout) settle(have *Layout, cfg Config) error {
 func makeDisk(p paths, mode Mode, id drover.HostID, size drover.Bytes) error {
 	if mode != ModeNamespaces || os.Geteuid() != 0 {
 		return drover.Errorf(drover.Precondition, "hosts cannot have disks of their own here: that needs root and namespaces").
-			WithHint("leave --disk out; pools are in the fleet's directory then and cannot be filled up")
+			WithHint("leave --disk out; hosts keep their data in the fleet's directory then and cannot be filled up")
 	}
 	if _, err := os.Stat(p.diskImage(id)); err == nil {
 		return nil
@@ -80,7 +81,7 @@ func makeDisk(p paths, mode Mode, id drover.HostID, size drover.Bytes) error {
 	return nil
 }
 
-// mountDisk mounts a host's disk, if it has one, and puts the host's pool into it.
+// mountDisk mounts a host's disk, if it has one, on its data directory.
 func (r *rack) mountDisk(h HostSpec) error {
 	if _, err := os.Stat(r.p.diskImage(h.ID)); err != nil || r.disks[h.ID] {
 		return nil
@@ -88,20 +89,11 @@ func (r *rack) mountDisk(h HostSpec) error {
 	fail := func(what string, err error) error {
 		return drover.Errorf(drover.Internal, "cannot mount the disk of host %q: %s: %w", h.ID, what, err)
 	}
-	if err := durable.MkdirAll(r.p.disk(h.ID), 0o700); err != nil {
+	if err := durable.MkdirAll(r.p.data(h.ID), 0o700); err != nil {
 		return fail("its directory", err)
 	}
-	if err := mountLoop(r.p.diskImage(h.ID), r.p.disk(h.ID)); err != nil {
+	if err := mountLoop(r.p.diskImage(h.ID), r.p.data(h.ID)); err != nil {
 		return fail(r.p.diskImage(h.ID), err)
-	}
-	pool := r.p.disk(h.ID) + "/pool"
-	for _, dir := range []string{pool, r.p.pool(h.ID)} {
-		if err := durable.MkdirAll(dir, 0o700); err != nil {
-			return fail("the pool's directory", err)
-		}
-	}
-	if err := unix.Mount(pool, r.p.pool(h.ID), "", unix.MS_BIND, ""); err != nil {
-		return fail("the pool", err)
 	}
 	r.disks[h.ID] = true
 	return nil

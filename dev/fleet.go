@@ -30,7 +30,7 @@ type Config struct {
 	Regions []drover.Region
 	// APIPort is the API's port on 127.0.0.1; 0 takes any free one, nil keeps what it was, 4280 at first.
 	APIPort *int
-	// Disk gives the pool of each worker a file system of its own, of that size, which can be filled up. 0 keeps what is there: at first none.
+	// Disk gives each worker a file system of that size for its data, which can be filled up. 0 keeps what is there: at first none.
 	Disk drover.Bytes
 	// Grace is how long a source keeps its copy after a move. 0 keeps what is there: at first the default of hosts.
 	Grace time.Duration

@@ -31,7 +31,7 @@ type Layout struct {
 	Hosts   []HostSpec `json:"hosts"`
 	// APIPort is the port of the API on 127.0.0.1; 0 takes a free one.
 	APIPort int `json:"api_port"`
-	// Disk is the size of the file system that the pool of each worker has for itself; 0: pools are in the fleet's directory.
+	// Disk is the size of the file system that each worker has for its data; 0: it is in the fleet's directory.
 	Disk drover.Bytes `json:"disk,omitempty"`
 	// Grace is how long a source keeps its copy after a move; 0 is the default of hosts.
 	Grace drover.Duration `json:"grace,omitempty"`

@@ -69,7 +69,7 @@ type rackView struct {
 	PID  int           `json:"pid"` // 0: without power
 	Why  string        `json:"why,omitempty"`
 	Link Link          `json:"link"`
-	// Filled is what the ballast in the file system of the host's pool takes.
+	// Filled is what the ballast on the host's disk takes.
 	Filled drover.Bytes `json:"filled,omitempty"`
 }
 

@@ -247,9 +247,6 @@ func (a *Agent) list() []*machine {
 	return all
 }
 
-// poolDir is where the storage daemon's pool is, which may be a file system of its own: what is free there counts.
-func (a *Agent) poolDir() string { return filepath.Join(a.cfg.DataDir, "storage") }
-
 func (a *Agent) machinesDir() string { return filepath.Join(a.cfg.DataDir, "machines") }
 
 // dir is where a machine's files are, runDir where its sockets are.

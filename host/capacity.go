@@ -36,7 +36,7 @@ func (a *Agent) room(except drover.MachineID) (capacity, error) {
 		}
 	}
 	var err error
-	c.diskTotal, c.diskRaw, err = a.cfg.DiskSpace(a.poolDir())
+	c.diskTotal, c.diskRaw, err = a.cfg.DiskSpace(a.cfg.DataDir)
 	c.diskFree = max(c.diskRaw-a.cfg.DiskReserve-promised, 0)
 	return c, err
 }

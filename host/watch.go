@@ -82,7 +82,7 @@ func (a *Agent) loadSince() {
 func (a *Agent) watch(ctx context.Context) {
 	w := &a.watched
 	layers, lerr := a.layersNow(ctx)
-	total, free, derr := a.cfg.DiskSpace(a.poolDir())
+	total, free, derr := a.cfg.DiskSpace(a.cfg.DataDir)
 	if err := errors.Join(lerr, derr); err != nil && ctx.Err() == nil {
 		a.cfg.Log.Warn("cannot look for conditions everywhere", "err", err)
 	}

@@ -71,7 +71,7 @@ killed are started again. More --workers than there are let the fleet grow.`,
 	flags.StringSliceVar(&regions, "regions", nil, "regions that new workers are dealt out to (default ams,fra)")
 	flags.IntVar(&port, "api-port", 0, "port of the API on 127.0.0.1; 0 takes a free one (default 4280, or what it was)")
 	flags.StringVar(&mode, "mode", "", "namespaces or loopback (default: namespaces where they are allowed)")
-	flags.StringVar(&disk, "disk", "", "give the pool of each worker a file system of its own, of this size, which 'drover dev fill' can fill (needs root)")
+	flags.StringVar(&disk, "disk", "", "give each worker a file system of this size for its data, which 'drover dev fill' can fill (needs root)")
 	flags.DurationVar(&config.Grace, "grace", 0, "how long a source keeps its copy after a move (default 1h, or what it was)")
 	flags.DurationVar(&config.Wait, "wait", time.Minute, "how long to wait until all hosts are ready")
 	return cmd

@@ -17,7 +17,7 @@ func newDevFillCommand(c *cli) *cobra.Command {
 	cmd := c.devAction(&cobra.Command{
 		Use:   "fill HOST",
 		Short: "Fill a host's disk up, or empty it again",
-		Long: `Puts a ballast into the file system of the host's pool, so that only --leave is left free; --undo takes it away. Hosts have a file system
+		Long: `Puts a ballast on the host's disk, so that only --leave is left free for its volumes and records; --undo takes it away. Hosts have disks
 of their own where the fleet was brought up with 'drover dev up --disk'. It holds through power cuts.`,
 		Example: "  drover dev fill h1\n  drover dev fill h1 --leave 20MiB\n  drover dev fill h1 --undo",
 	}, func(ctx context.Context, f *dev.Fleet, id drover.HostID) (string, error) {
