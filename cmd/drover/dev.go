@@ -27,6 +27,7 @@ Faults are part of it: cut a host's power, cut its link, slow it down, fill its 
 		newDevUpCommand(c), newDevDownCommand(c), newDevStatusCommand(c), newDevLogsCommand(c), newDevExecCommand(c),
 		newDevKillCommand(c), newDevStartCommand(c), newDevStopCommand(c),
 		newDevCutCommand(c), newDevHealCommand(c), newDevSlowCommand(c), newDevFillCommand(c), newDevClockCommand(c), newDevFaultCommand(c),
+		newDevChaosCommand(c),
 		newDevRackCommand(c), newDevHostCommand(c), newDevProbeCommand(c),
 	)
 }
