@@ -29,11 +29,15 @@ const loopTries = 20
 
 // settle takes over what a wish says about the hosts as such, given the layout that is there (nil for none).
 func (l *Layout) settle(have *Layout, cfg Config) error {
-	if cfg.Grace < 0 {
-		return drover.Errorf(drover.Invalid, "a grace period of %s is negative", cfg.Grace).WithField("grace")
+	if cfg.Grace < 0 || cfg.BootTimeout < 0 {
+		return drover.Errorf(drover.Invalid, "a grace period of %s and a boot of %s are not possible: one is negative", cfg.Grace, cfg.BootTimeout).
+			WithField("grace")
 	}
 	if cfg.Grace > 0 {
 		l.Grace = drover.Duration(cfg.Grace)
+	}
+	if cfg.BootTimeout > 0 {
+		l.BootTimeout = drover.Duration(cfg.BootTimeout)
 	}
 	switch {
 	case cfg.Disk == 0:

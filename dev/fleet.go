@@ -34,6 +34,8 @@ type Config struct {
 	Disk drover.Bytes
 	// Grace is how long a source keeps its copy after a move. 0 keeps what is there: at first the default of hosts.
 	Grace time.Duration
+	// BootTimeout is how long a machine's boot may take. 0 keeps what is there: at first the default of hosts.
+	BootTimeout time.Duration
 	// Mode may be left empty.
 	Mode Mode
 	// Wait bounds the time until the API answers and all workers have registered. Default 60 s.

@@ -35,6 +35,8 @@ type Layout struct {
 	Disk drover.Bytes `json:"disk,omitempty"`
 	// Grace is how long a source keeps its copy after a move; 0 is the default of hosts.
 	Grace drover.Duration `json:"grace,omitempty"`
+	// BootTimeout is how long a machine's boot may take; 0 is the default of hosts.
+	BootTimeout drover.Duration `json:"boot_timeout,omitempty"`
 }
 
 // HostSpec is one host of a fleet.
@@ -232,7 +234,7 @@ func prepareHost(p paths, n network, ca *fleetca.CA, l *Layout, h HostSpec, urls
 	c := hostconf.Config{
 		ID: h.ID, Region: h.Region, Roles: h.Roles, Address: n.address(h.Number).String(),
 		DataDir: p.data(h.ID), RunDir: p.run(h.ID, n.mode), TLSDir: p.tls(h.ID),
-		Bus: hostconf.Bus{URLs: urls}, Grace: l.Grace, MemoryMB: memoryMB, CPUs: max(runtime.NumCPU(), 4),
+		Bus: hostconf.Bus{URLs: urls}, Grace: l.Grace, BootTimeout: l.BootTimeout, MemoryMB: memoryMB, CPUs: max(runtime.NumCPU(), 4),
 	}
 	if n.mode == ModeNamespaces {
 		c.ImageProxy = fmt.Sprintf("http://%s:%d", n.address(gatewayNumber), egressPort)

@@ -74,6 +74,7 @@ killed are started again. More --workers than there are let the fleet grow.`,
 	flags.StringVar(&mode, "mode", "", "namespaces or loopback (default: namespaces where they are allowed)")
 	flags.StringVar(&disk, "disk", "", "give each worker a file system of this size for its data, which 'drover dev fill' can fill (needs root)")
 	flags.DurationVar(&config.Grace, "grace", 0, "how long a source keeps its copy after a move (default 1h, or what it was)")
+	flags.DurationVar(&config.BootTimeout, "boot-timeout", 0, "how long a machine's boot may take (default 30s, or what it was); more on a machine with little to spare")
 	flags.DurationVar(&config.Wait, "wait", time.Minute, "how long to wait until all hosts are ready")
 	return cmd
 }

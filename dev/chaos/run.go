@@ -19,10 +19,13 @@ import (
 // Bounds of waiting. They are generous: they only end what would hang.
 const (
 	boundCommand = time.Minute
-	boundBoot    = 5 * time.Minute
+	boundBoot    = 10 * time.Minute
 	boundRest    = 10 * time.Minute
 	boundDown    = 3 * time.Minute
 )
+
+// bootTimeout is how long a boot may take: the host of the fleet is busy with a dozen other VMs, often.
+const bootTimeout = 4 * time.Minute
 
 // grace is how long hosts of such a fleet keep their copies after a move.
 const grace = 5 * time.Second
@@ -109,7 +112,7 @@ func (r *run) play(ctx context.Context) error {
 
 // raise brings the fleet up.
 func (r *run) raise(ctx context.Context) error {
-	args := []string{"dev", "up", "--api-port", "0", "--workers", fmt.Sprint(r.o.Hosts), "--regions", "ams", "--grace", grace.String(), "--wait", "3m"}
+	args := []string{"dev", "up", "--api-port", "0", "--workers", fmt.Sprint(r.o.Hosts), "--regions", "ams", "--grace", grace.String(), "--boot-timeout", bootTimeout.String(), "--wait", "3m"}
 	r.files = r.o.CLI.Dir
 	disks := r.has(Full)
 	if disks {
