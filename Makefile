@@ -6,8 +6,9 @@ PKG ?=
 RUN ?= .
 # Which benchmarks, a regular expression: make bench BENCH=hydrat
 BENCH ?= .
-# How long to soak.
+# How long to soak, and the seed of its plans; 0 is another one each time.
 SOAK ?= 30m
+SEED ?= 0
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # End-to-end tests boot VMs and want the CPUs for themselves; all other packages are tested before, side by side.
@@ -61,10 +62,11 @@ vet:
 bench: build guest
 	$(GO) run ./bench -drover bin/drover -run '$(BENCH)'
 
-# Random faults for a long time.
+# Random faults for a long time, each part for so long: docs/CHAOS.md. The walk of the agents ends when it has walked everything.
 soak: build guest
 	$(GO) test -count=1 -timeout 0 -v -run Soak ./volume -soak '$(SOAK)'
-	$(GO) test -count=1 -timeout 0 -v -run Soak $(END_TO_END) -soak '$(SOAK)'
+	$(GO) test -count=1 -timeout 0 -v -run TestEveryStepEveryPartyEveryStrike ./host -walk-all
+	$(GO) test -count=1 -timeout 0 -v -run 'TestWalk$$|TestChaos$$' $(END_TO_END) -soak '$(SOAK)' -soak-seed '$(SEED)'
 
 clean:
 	rm -rf bin build

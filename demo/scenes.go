@@ -279,6 +279,7 @@ func (s *stage) compare(ctx context.Context) error {
 	}
 	s.report.Corrupt = inside.BadRecords + inside.BadBlocks + uint64(len(end.Corrupt))
 	s.report.TwoRunners = end.TwoRunners
+	s.report.Lost += end.Lost
 	fmt.Fprintf(s.out, "  outside: %d records acknowledged, %d blocks\n  inside:  %d records, %d of them bad; %d blocks, %d of them bad\n",
 		outside.Acked, outside.Filled, inside.Records, inside.BadRecords, inside.Blocks, inside.BadBlocks)
 	return end.Err

@@ -34,6 +34,8 @@ type request struct {
 	Op   string        `json:"op"`
 	Host drover.HostID `json:"host,omitempty"`
 	Link Link          `json:"link,omitzero"`
+	// Leave is how much of a host's disk is left free by filling it.
+	Leave drover.Bytes `json:"leave,omitempty"`
 	// Service names one of a host's services.
 	Service string `json:"service,omitempty"`
 	// Args, Env and Dir describe a command to be run in a host; its files come with the request.

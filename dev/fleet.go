@@ -30,6 +30,12 @@ type Config struct {
 	Regions []drover.Region
 	// APIPort is the API's port on 127.0.0.1; 0 takes any free one, nil keeps what it was, 4280 at first.
 	APIPort *int
+	// Disk gives each worker a file system of that size for its data, which can be filled up. 0 keeps what is there: at first none.
+	Disk drover.Bytes
+	// Grace is how long a source keeps its copy after a move. 0 keeps what is there: at first the default of hosts.
+	Grace time.Duration
+	// BootTimeout is how long a machine's boot may take. 0 keeps what is there: at first the default of hosts.
+	BootTimeout time.Duration
 	// Mode may be left empty.
 	Mode Mode
 	// Wait bounds the time until the API answers and all workers have registered. Default 60 s.
@@ -129,6 +135,9 @@ func (f *Fleet) layOut(ctx context.Context, cfg Config) (*Layout, Mode, error) {
 	}
 	layout, err := planLayout(have, cfg.Workers, cfg.Regions, cfg.APIPort)
 	if err != nil {
+		return nil, "", err
+	}
+	if err := layout.settle(have, cfg); err != nil {
 		return nil, "", err
 	}
 	running, err := f.rack(ctx)

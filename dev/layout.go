@@ -31,6 +31,12 @@ type Layout struct {
 	Hosts   []HostSpec `json:"hosts"`
 	// APIPort is the port of the API on 127.0.0.1; 0 takes a free one.
 	APIPort int `json:"api_port"`
+	// Disk is the size of the file system that each worker has for its data; 0: it is in the fleet's directory.
+	Disk drover.Bytes `json:"disk,omitempty"`
+	// Grace is how long a source keeps its copy after a move; 0 is the default of hosts.
+	Grace drover.Duration `json:"grace,omitempty"`
+	// BootTimeout is how long a machine's boot may take; 0 is the default of hosts.
+	BootTimeout drover.Duration `json:"boot_timeout,omitempty"`
 }
 
 // HostSpec is one host of a fleet.
@@ -192,17 +198,22 @@ func prepare(p paths, l *Layout, mode Mode) error {
 		return err
 	}
 	for _, h := range l.Hosts {
-		if err := prepareHost(p, n, ca, h, urls, memory); err != nil {
+		if err := prepareHost(p, n, ca, l, h, urls, memory); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func prepareHost(p paths, n network, ca *fleetca.CA, h HostSpec, urls []string, memoryMB int) error {
+func prepareHost(p paths, n network, ca *fleetca.CA, l *Layout, h HostSpec, urls []string, memoryMB int) error {
 	for _, dir := range []string{p.data(h.ID), p.faults(h.ID), p.logs(h.ID)} {
 		if err := durable.MkdirAll(dir, 0o700); err != nil {
 			return drover.Errorf(drover.Internal, "cannot make a directory of host %q: %w", h.ID, err)
+		}
+	}
+	if l.Disk > 0 && h.has(drover.RoleWorker) {
+		if err := makeDisk(p, n.mode, h.ID, l.Disk); err != nil {
+			return err
 		}
 	}
 	addresses := []netip.Addr{n.address(h.Number)}
@@ -223,7 +234,7 @@ func prepareHost(p paths, n network, ca *fleetca.CA, h HostSpec, urls []string, 
 	c := hostconf.Config{
 		ID: h.ID, Region: h.Region, Roles: h.Roles, Address: n.address(h.Number).String(),
 		DataDir: p.data(h.ID), RunDir: p.run(h.ID, n.mode), TLSDir: p.tls(h.ID),
-		Bus: hostconf.Bus{URLs: urls}, MemoryMB: memoryMB, CPUs: max(runtime.NumCPU(), 4),
+		Bus: hostconf.Bus{URLs: urls}, Grace: l.Grace, BootTimeout: l.BootTimeout, MemoryMB: memoryMB, CPUs: max(runtime.NumCPU(), 4),
 	}
 	if n.mode == ModeNamespaces {
 		c.RouteAddress = addresses[len(addresses)-1].String() // the IPv6 one

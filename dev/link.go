@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,6 +18,8 @@ type Link struct {
 	// CutOut drops what the host sends, CutIn what it would receive.
 	CutOut bool `json:"cut_out,omitempty"`
 	CutIn  bool `json:"cut_in,omitempty"`
+	// Without are hosts with which nothing is exchanged, in either direction; with all others the link works.
+	Without []drover.HostID `json:"without,omitempty"`
 	// Rate bounds each direction, in bytes per second; 0 is no bound.
 	Rate drover.Bytes `json:"rate,omitempty"`
 	// Delay is added in each direction.
@@ -28,6 +31,11 @@ const (
 	minRate  = 10 * drover.KiB
 	maxDelay = 10 * time.Second
 )
+
+// whole reports whether nothing is done to the link.
+func (l Link) whole() bool {
+	return !l.CutOut && !l.CutIn && len(l.Without) == 0 && l.Rate == 0 && l.Delay == 0
+}
 
 // check returns Invalid for a link that cannot be.
 func (l Link) check() error {
@@ -45,7 +53,7 @@ func (l Link) String() string {
 	switch {
 	case l.CutIn && l.CutOut:
 		return "cut"
-	case l == Link{}:
+	case l.whole():
 		return "ok"
 	}
 	text := ""
@@ -59,13 +67,28 @@ func (l Link) String() string {
 	}
 	add(l.CutIn, "receives nothing")
 	add(l.CutOut, "sends nothing")
+	add(len(l.Without) > 0, "nothing to or from %s", joinIDs(l.Without))
 	add(l.Rate != 0, "%.1f MiB/s", float64(l.Rate)/float64(drover.MiB))
 	add(l.Delay != 0, "%s each way", l.Delay)
 	return text
 }
 
+func joinIDs(ids []drover.HostID) string {
+	var words []string
+	for _, id := range ids {
+		words = append(words, string(id))
+	}
+	return strings.Join(words, " and ")
+}
+
 // bridgeName is the rack's bridge, in a namespace of its own.
 const bridgeName = "br0"
+
+// wire is a link with the hardware addresses of the hosts that it is cut from.
+type wire struct {
+	Link
+	without []net.HardwareAddr
+}
 
 // uplink is the fleet's network: a bridge, a port per host, and the forward proxy.
 type uplink struct {
@@ -76,7 +99,7 @@ type uplink struct {
 	mu     sync.Mutex
 	relays map[int]*relay // by host number; those whose link is neither whole nor cut
 	up     map[int]bool   // hosts that have a port now
-	links  map[int]Link   // what was asked for; outlives the host's power
+	links  map[int]wire   // what was asked for; outlives the host's power
 }
 
 func newUplink(ctx context.Context, n network, log *slog.Logger) (*uplink, error) {
@@ -84,7 +107,7 @@ func newUplink(ctx context.Context, n network, log *slog.Logger) (*uplink, error
 	if err != nil {
 		return nil, err
 	}
-	u := &uplink{ns: ns, log: log, relays: map[int]*relay{}, up: map[int]bool{}, links: map[int]Link{}}
+	u := &uplink{ns: ns, log: log, relays: map[int]*relay{}, up: map[int]bool{}, links: map[int]wire{}}
 	if err := ns.AddBridge(bridgeName, n.prefixes(gatewayNumber)...); err != nil {
 		ns.Close()
 		return nil, err
@@ -144,11 +167,15 @@ func (u *uplink) disconnect(number int) error {
 	return u.ns.Remove(portName(number))
 }
 
-// set changes a host's link; of a host without power, from the next start on.
-func (u *uplink) set(number int, l Link) error {
+// set changes a host's link; of a host without power, from the next start on. without are the numbers of the hosts in l.Without.
+func (u *uplink) set(number int, l Link, without []int) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.links[number] = l
+	w := wire{Link: l}
+	for _, n := range without {
+		w.without = append(w.without, hardwareAddress(n))
+	}
+	u.links[number] = w
 	if !u.up[number] {
 		return nil
 	}
@@ -158,7 +185,7 @@ func (u *uplink) set(number int, l Link) error {
 func (u *uplink) link(number int) Link {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.links[number]
+	return u.links[number].Link
 }
 
 // applyLocked makes the port be as its link says: plugged into the bridge, plugged into nothing, or behind a relay.
@@ -166,7 +193,7 @@ func (u *uplink) applyLocked(number int) error {
 	l := u.links[number]
 	u.stopRelayLocked(number)
 	switch {
-	case l == Link{}:
+	case l.whole():
 		return u.ns.Plug(portName(number), bridgeName)
 	case l.CutIn && l.CutOut:
 		return u.ns.Plug(portName(number), "")

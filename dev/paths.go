@@ -47,6 +47,8 @@ func (p paths) rackLog() string { return filepath.Join(string(p), rackLogName) }
 func (p paths) host(id drover.HostID) string       { return filepath.Join(p.hosts(), string(id)) }
 func (p paths) hostConfig(id drover.HostID) string { return filepath.Join(p.host(id), "host.json") }
 func (p paths) data(id drover.HostID) string       { return filepath.Join(p.host(id), "data") }
+func (p paths) diskImage(id drover.HostID) string  { return filepath.Join(p.host(id), "disk.img") }
+func (p paths) ballast(id drover.HostID) string    { return filepath.Join(p.data(id), "ballast") }
 func (p paths) tls(id drover.HostID) string        { return filepath.Join(p.host(id), "tls") }
 func (p paths) faults(id drover.HostID) string     { return filepath.Join(p.host(id), "faults") }
 func (p paths) log(id drover.HostID, service string) string {

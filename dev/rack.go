@@ -38,6 +38,7 @@ type rack struct {
 	changes sync.Mutex // one change of a host at a time
 	mu      sync.Mutex // guards what follows; never held while waiting
 	hosts   map[drover.HostID]*rackHost
+	disks   map[drover.HostID]bool // whose disk is mounted; guarded by changes
 	apiAddr string
 }
 
@@ -68,6 +69,8 @@ type rackView struct {
 	PID  int           `json:"pid"` // 0: without power
 	Why  string        `json:"why,omitempty"`
 	Link Link          `json:"link"`
+	// Filled is what the ballast on the host's disk takes.
+	Filled drover.Bytes `json:"filled,omitempty"`
 }
 
 // RunRack is the rack's process: it serves requests until it is asked to end, or ctx ends; then it shuts every host down. It is
@@ -77,7 +80,7 @@ func RunRack(ctx context.Context, opts RackOptions) error {
 	defer ready.Close()
 	ctx, down := context.WithCancel(ctx)
 	defer down()
-	r := &rack{opts: opts, p: paths(opts.Dir), children: newChildren(), down: down, hosts: map[drover.HostID]*rackHost{}}
+	r := &rack{opts: opts, p: paths(opts.Dir), children: newChildren(), down: down, hosts: map[drover.HostID]*rackHost{}, disks: map[drover.HostID]bool{}}
 	pid, err := selfOutside()
 	if err == nil {
 		err = r.setUp(ctx)
@@ -177,7 +180,11 @@ func (r *rack) handle(ctx context.Context, req request, _ []*os.File) (answer, e
 	case "kill":
 		return answer{}, r.kill(ctx, h)
 	case "link":
-		return answer{}, r.setLink(h, req.Link)
+		return answer{}, r.setLink(layout, h, req.Link)
+	case "fill":
+		return answer{}, r.fill(h, req.Leave)
+	case "unfill":
+		return answer{}, r.unfill(h)
 	}
 	return answer{}, drover.Errorf(drover.Invalid, "the rack does not know the request %q", req.Op)
 }
@@ -196,7 +203,7 @@ func (r *rack) status(layout *Layout) *rackStatus {
 	defer r.mu.Unlock()
 	s.API = r.apiAddr
 	for i, h := range layout.Hosts {
-		v := rackView{ID: h.ID, Why: "not started", Link: links[i]}
+		v := rackView{ID: h.ID, Why: "not started", Link: links[i], Filled: r.filled(h)}
 		if state := r.hosts[h.ID]; state != nil {
 			v.Why = state.why
 			if state.proc != nil {
@@ -208,7 +215,7 @@ func (r *rack) status(layout *Layout) *rackStatus {
 	return s
 }
 
-func (r *rack) setLink(h HostSpec, l Link) error {
+func (r *rack) setLink(layout *Layout, h HostSpec, l Link) error {
 	if r.uplink == nil {
 		return drover.Errorf(drover.Precondition, "the link of host %q cannot be changed: this fleet runs without network namespaces (%s)", h.ID, r.opts.Reason).
 			WithHint("run the fleet as root, or where user namespaces are allowed, to cut links and slow them down")
@@ -216,7 +223,18 @@ func (r *rack) setLink(h HostSpec, l Link) error {
 	if err := l.check(); err != nil {
 		return err
 	}
-	if err := r.uplink.set(h.Number, l); err != nil {
+	var without []int
+	for _, id := range l.Without {
+		other, err := layout.host(id)
+		if err != nil {
+			return err
+		}
+		if id == h.ID {
+			return drover.Errorf(drover.Invalid, "host %q cannot be cut from itself", id)
+		}
+		without = append(without, other.Number)
+	}
+	if err := r.uplink.set(h.Number, l, without); err != nil {
 		return err
 	}
 	r.opts.Log.Info("link changed", "host", h.ID, "link", l.String())

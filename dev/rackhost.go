@@ -23,6 +23,9 @@ func (r *rack) start(ctx context.Context, h HostSpec) error {
 	if err := r.clearRun(h); err != nil {
 		return err
 	}
+	if err := r.mountDisk(h); err != nil {
+		return err
+	}
 	state, ready, err := r.launch(h)
 	if err != nil {
 		return err

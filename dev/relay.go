@@ -1,8 +1,10 @@
 package dev
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
+	"net"
 	"os"
 	"sync"
 	"time"
@@ -40,6 +42,7 @@ type lane struct {
 	rate    drover.Bytes
 	delay   time.Duration
 	cut     bool
+	without []net.HardwareAddr
 	frames  chan frame
 	ended   chan struct{} // closed when the writer has given up
 	stopped chan struct{} // closed by close
@@ -55,7 +58,7 @@ type frame struct {
 }
 
 // startRelay starts to carry frames between the host's port and the device that stands for it on the bridge.
-func startRelay(ns *netdev.Namespace, port, near string, l Link) (*relay, error) {
+func startRelay(ns *netdev.Namespace, port, near string, l wire) (*relay, error) {
 	r := &relay{}
 	for _, name := range []string{port, near} {
 		f, err := openPacketSocket(ns, name)
@@ -81,9 +84,9 @@ func (r *relay) close() {
 	r.done.Wait()
 }
 
-func (r *relay) carry(from, to *os.File, link Link, cut bool) {
+func (r *relay) carry(from, to *os.File, link wire, cut bool) {
 	l := &lane{
-		rate: link.Rate, delay: link.Delay, cut: cut,
+		rate: link.Rate, delay: link.Delay, cut: cut, without: link.without,
 		frames: make(chan frame, maxQueue), ended: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	r.lanes = append(r.lanes, l)
@@ -109,7 +112,7 @@ func (l *lane) read(from *os.File) {
 			}
 			continue
 		}
-		if l.cut || n <= vnetHeader {
+		if l.cut || n <= vnetHeader || l.refuses(buf[vnetHeader:n]) {
 			continue
 		}
 		if due, ok := l.admit(time.Now(), n-vnetHeader); ok {
@@ -120,6 +123,21 @@ func (l *lane) read(from *os.File) {
 			}
 		}
 	}
+}
+
+// refuses reports whether a frame goes to or comes from a host that the link is cut from. Hosts are told by the hardware addresses that
+// the rack gave them; a frame begins with those of its receiver and its sender.
+func (l *lane) refuses(frame []byte) bool {
+	const length = 6
+	if len(l.without) == 0 || len(frame) < 2*length {
+		return false
+	}
+	for _, a := range l.without {
+		if bytes.Equal(frame[:length], a) || bytes.Equal(frame[length:2*length], a) {
+			return true
+		}
+	}
+	return false
 }
 
 // admit decides about a frame of n bytes: when it arrives, or that it is dropped.

@@ -41,6 +41,9 @@ type HostStatus struct {
 	RunDir  string `json:"run_dir,omitempty"`
 	DataDir string `json:"data_dir"`
 	Link    string `json:"link"`
+	// Filled is what a ballast takes of the host's disk; ClockOff is by how much the host's clock is wrong.
+	Filled   drover.Bytes    `json:"filled,omitempty"`
+	ClockOff drover.Duration `json:"clock_off,omitempty"`
 	// Rate (bytes per second) and Delay say how slow the link is made.
 	Rate  drover.Bytes    `json:"rate,omitempty"`
 	Delay drover.Duration `json:"delay,omitempty"`
@@ -91,7 +94,8 @@ func (f *Fleet) Status(ctx context.Context) (Status, error) {
 
 func (f *Fleet) hostStatus(ctx context.Context, n network, h HostSpec, v rackView) HostStatus {
 	out := HostStatus{ID: h.ID, Region: h.Region, Roles: h.Roles, Address: n.address(h.Number).String(), State: "off", Why: v.Why, PID: v.PID,
-		DataDir: f.p.data(h.ID), Link: v.Link.String(), Rate: v.Link.Rate, Delay: drover.Duration(v.Link.Delay)}
+		DataDir: f.p.data(h.ID), Link: v.Link.String(), Rate: v.Link.Rate, Delay: drover.Duration(v.Link.Delay),
+		Filled: v.Filled, ClockOff: drover.Duration(fault.ClockOffset(f.p.faults(h.ID)))}
 	if v.PID == 0 {
 		return out
 	}
@@ -113,8 +117,8 @@ func (f *Fleet) hostStatus(ctx context.Context, n network, h HostSpec, v rackVie
 	return out
 }
 
-// Fault arms a fault: the next time one of the host's processes comes by the point, it is killed (kind "process") or the host's power is
-// cut (kind "host").
+// Fault arms a fault: the next time one of the host's processes comes by the point, it is killed (kind "process"), the host's power is
+// cut (kind "host"), or it waits there until Release (kind "hold").
 func (f *Fleet) Fault(id drover.HostID, point, kind string) error {
 	layout, err := loadLayout(f.p)
 	if err != nil {

@@ -251,7 +251,8 @@ func (v *mover) wait(ctx context.Context, d migrate.Decision) error {
 	if err := v.reload(ctx); err != nil {
 		return err
 	}
-	timer := time.NewTimer(d.Until.Sub(now))
+	// Not longer than any decision waits: the clock may be put right meanwhile.
+	timer := time.NewTimer(min(d.Until.Sub(now), v.rules.RetryMost))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():

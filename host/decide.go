@@ -216,7 +216,7 @@ func nextIdle(v view) action {
 			return action{kind: actWait} // nextMove is at the clones
 		}
 		// A start that a user asks for does not wait for the back-off of an older one.
-		if v.now.Before(r.Obs.RetryAt) && r.Desired.Machine.Run <= r.Obs.Status.Run {
+		if v.before(r.Obs.RetryAt, retryMost) && r.Desired.Machine.Run <= r.Obs.Status.Run {
 			return action{kind: actWait, at: r.Obs.RetryAt}
 		}
 		return action{kind: actStart}
@@ -325,10 +325,10 @@ func hydration(v view) action {
 	if v.rec.Obs.VM.MainStarted || !wantsVM(v.rec) {
 		from = t.AdoptedAt
 	}
-	if from.Before(v.hydrateAt) {
+	if v.before(v.hydrateAt, hydrateEvery) && from.Before(v.hydrateAt) {
 		from = v.hydrateAt
 	}
-	if v.now.Before(from) {
+	if v.before(from, hydrateAfter) {
 		return action{kind: actWait, at: from}
 	}
 	return action{kind: actHydrate}

@@ -13,7 +13,7 @@ import (
 // order asks a host's agent once.
 func order[A any](h *fakeHost, o drover.Order, req any) (A, error) {
 	var answer A
-	if h.agent == nil {
+	if h.agent == nil || h.isAway() {
 		return answer, drover.Errorf(drover.Unavailable, "host %q is down", h.id)
 	}
 	data, err := json.Marshal(req)
@@ -30,6 +30,21 @@ func order[A any](h *fakeHost, o drover.Order, req any) (A, error) {
 	return a, nil
 }
 
+func (h *fakeHost) isAway() bool {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	return h.away
+}
+
+// takeSilence is how long the controller, which died as it asked, says nothing; 0 if it did not die.
+func (w *world) takeSilence() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	d := w.silence
+	w.silence = 0
+	return d
+}
+
 // insist asks until the order is obeyed, as a controller does. The host is started again when it has died.
 func insist[A any](h *fakeHost, o drover.Order, req any) A {
 	h.w.t.Helper()
@@ -44,7 +59,12 @@ func insist[A any](h *fakeHost, o drover.Order, req any) A {
 func press[A any](h *fakeHost, o drover.Order, req any) (a A, err error) {
 	for range 60 {
 		h.w.revive()
-		if a, err = order[A](h, o, req); err == nil {
+		a, err = order[A](h, o, req)
+		if silence := h.w.takeSilence(); silence > 0 {
+			pass(silence) // the answer is lost; another controller asks again
+			continue
+		}
+		if err == nil {
 			if h.w.twice {
 				a, err = order[A](h, o, req)
 			}

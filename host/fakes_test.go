@@ -310,7 +310,7 @@ func (f fakeNetwork) Attached(context.Context) (ids []drover.MachineID, err erro
 // ask is one question to the fleet's store.
 func (f fakeBus) ask(fn func(w *world) error) error {
 	return f.s.look(func() error {
-		if f.s.h.w.busDown {
+		if f.s.h.w.busDown || f.s.h.away {
 			return drover.Errorf(drover.Unavailable, "the bus does not answer")
 		}
 		return fn(f.s.h.w)

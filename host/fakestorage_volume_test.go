@@ -12,7 +12,11 @@ func (f fakeStorage) parentOf(l *fakeLayer) *fakeLayer {
 	if p == nil {
 		return nil
 	}
-	src := f.s.h.w.host[p.Host].layers[p.Layer]
+	from, to := f.s.h.w.host[p.Host], f.s.h
+	src := from.layers[p.Layer]
+	if from != to && (from.away || to.away || from.noPeers || to.noPeers) {
+		return nil
+	}
 	if src == nil || p.Host != f.s.h.id && !src.exports[f.s.h.id] {
 		return nil
 	}

@@ -212,7 +212,7 @@ func (m *machine) due(act action) action {
 func (m *machine) sleep(ctx context.Context, at time.Time) {
 	wait := time.Hour
 	if !at.IsZero() {
-		wait = at.Sub(m.agent.now())
+		wait = min(at.Sub(m.agent.now()), sleepMost)
 	}
 	r := m.rec.Load()
 	var ended <-chan struct{}

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -33,6 +35,9 @@ type world struct {
 	keysDown   bool // no control host hands out keys
 	twice      bool // every order is given twice
 	connected  chan struct{}
+	// onHit is called at each fault point; nil for nothing. silence is how long the controller says nothing before it asks again, once.
+	onHit   func(h *fakeHost, point string)
+	silence time.Duration
 }
 
 // fakeHost is one host's reality.
@@ -64,6 +69,10 @@ type fakeHost struct {
 	guestFrozen, guestGrown int
 
 	power bool // a cut agent takes the whole host with it
+	// away: nothing gets to the host or comes from it. noPeers: its storage daemon and others do not reach each other. noStorage: its
+	// storage daemon does not answer.
+	away, noPeers, noStorage bool
+
 	agent *Agent
 	sess  *session
 	ended chan error
@@ -162,12 +171,35 @@ func (s *session) effect(name string, fn func() error) error {
 		return forced
 	}
 	s.h.w.mu.Lock()
-	err := fn()
+	var err error
+	if s.h.noStorage && isStorage(name) {
+		err = drover.Errorf(drover.Unavailable, "the storage daemon does not answer")
+	} else {
+		err = fn()
+	}
 	s.h.w.mu.Unlock()
 	if cut := s.step("after " + name); cut != nil {
 		return cut
 	}
 	return err
+}
+
+// hit passes a fault point.
+func (s *session) hit(point string) {
+	s.mu.Lock()
+	s.hits[point]++
+	dead := s.dead
+	s.mu.Unlock()
+	if s.h.w.onHit != nil && !dead {
+		s.h.w.onHit(s.h, point)
+	}
+}
+
+// elsewhere are the beginnings of the names of effects that are not the storage daemon's.
+var elsewhere = []string{"vm-", "kill", "guest-", "attach", "detach", "write-config", "ensure-image"}
+
+func isStorage(name string) bool {
+	return !slices.ContainsFunc(elsewhere, func(begin string) bool { return strings.HasPrefix(name, begin) })
 }
 
 // look is an effect that changes nothing.
@@ -203,7 +235,7 @@ func (h *fakeHost) up(cutAt int) {
 			return 200 * drover.GiB, h.free, nil
 		},
 		files: fakeFiles{s}, journal: func() error { return s.step("journal") },
-		hit: func(p string) { s.mu.Lock(); s.hits[p]++; s.mu.Unlock() }})
+		hit: s.hit})
 	if err != nil {
 		h.w.t.Fatal(err)
 	}

@@ -99,7 +99,8 @@ func (r Rules) pause(a Answer, now time.Time) (Decision, bool) {
 		return Decision{}, false
 	}
 	next := a.At.Add(min(r.Retry<<min(a.Failures-1, 10), r.RetryMost))
-	if !now.Before(next) {
+	// A try that lies ahead was made before the clock was put back: how long ago that was nobody knows.
+	if !now.Before(next) || a.At.After(now) {
 		return Decision{}, false
 	}
 	return Decision{Kind: Wait, Until: next, Problem: a.Err}, true
@@ -197,7 +198,7 @@ func (r Rules) hydrate(m drover.Migration, f Facts, now time.Time) Decision {
 func (r Rules) poll(f Facts, now time.Time, host drover.HostID, every time.Duration) Decision {
 	progress := Target{drover.OrderMoveProgress, host}
 	a, asked := f.answer(progress.Order, progress.Host)
-	if asked && a.Err == nil && now.Before(a.At.Add(every)) {
+	if asked && a.Err == nil && now.Before(a.At.Add(every)) && !a.At.After(now) {
 		return Decision{Kind: Wait, Until: a.At.Add(every)}
 	}
 	return r.askForEver(f, now, progress)

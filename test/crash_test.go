@@ -2,12 +2,10 @@ package test
 
 import (
 	"flag"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
-	"time"
 
 	"drover"
 	fleetpkg "drover/fleet"
@@ -15,11 +13,14 @@ import (
 	"drover/volume"
 )
 
-// soak is how long TestSoak goes on; 0 leaves it out.
-var soak = flag.Duration("soak", 0, "how long to go on with random faults")
+// soak is how long TestWalk and TestChaos go on; 0 leaves the first out and makes the other short. walkSeed is what both are made from.
+var (
+	soak     = flag.Duration("soak", 0, "how long to go on with random faults")
+	walkSeed = flag.Uint64("soak-seed", 0, "seed of the random faults; 0 is another one each time")
+)
 
 // commitPoints are the steps around the switch, where a crash is worst. The walks of the packages cut at every step, in simulated
-// worlds; the soak does so with real processes and hosts.
+// worlds; TestWalk does so with real processes and hosts.
 var commitPoints = []string{
 	"fleet.move.freeze.after", "fleet.move.commit.before", "fleet.move.commit.after", "fleet.move.switch.before", "fleet.move.switch.after",
 	"fleet.move.start.before", "fleet.move.start.after",
@@ -45,21 +46,8 @@ func TestMoveSurvivesPowerCuts(t *testing.T) {
 	crashWalk(t, "host", []string{"host.freeze.after-mark", "host.activate.after", "fleet.move.switch.before"})
 }
 
-// TestSoak walks over every point, with both kinds of fault, in an order made from a seed, until its time is over.
-func TestSoak(t *testing.T) {
-	if *soak == 0 {
-		t.Skip("takes long: 'make soak' runs it")
-	}
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
-	for end := time.Now().Add(*soak); time.Now().Before(end); {
-		points := allPoints()
-		random.Shuffle(len(points), func(i, j int) { points[i], points[j] = points[j], points[i] })
-		kind := []string{"process", "host"}[random.IntN(2)]
-		t.Run(kind, func(t *testing.T) { crashWalk(t, kind, points[:8]) })
-	}
-}
+// faultDir is where faults of a host are armed.
+func faultDir(host string) string { return filepath.Join(fleet.cli.Dir, "hosts", host, "faults") }
 
 // allPoints lists every fault point.
 func allPoints() []string {
@@ -129,7 +117,7 @@ func hasPower(t *testing.T, host string) bool {
 func struckOne(t *testing.T, id drover.MigrationID, point string) (hit string) {
 	t.Helper()
 	hosts := []string{"h1", "h2", "c1"}
-	armed := func(host string) string { return filepath.Join(fleet.cli.Dir, "hosts", host, "faults", point) }
+	armed := func(host string) string { return filepath.Join(faultDir(host), point) }
 	eventually(t, boundMove, point, func() bool {
 		for _, h := range hosts {
 			if _, err := os.Stat(armed(h)); err != nil {

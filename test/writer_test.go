@@ -80,6 +80,9 @@ func (w *writer) intact(t *testing.T) {
 	if r.BadRecords+r.BadBlocks != 0 || len(outside.Corrupt) != 0 {
 		t.Errorf("corrupt: %d records, %d blocks, %v", r.BadRecords, r.BadBlocks, outside.Corrupt)
 	}
+	if outside.Lost != 0 {
+		t.Errorf("lost: %d acknowledged records were not found by a later run", outside.Lost)
+	}
 	if outside.TwoRunners != 0 {
 		t.Errorf("ran in two places %d times", outside.TwoRunners)
 	}

@@ -22,11 +22,12 @@ func newDevCommand(c *cli) *cobra.Command {
 namespaces of its own where that is allowed (root, or a user namespace), else on loopback addresses. Nothing in it is a mock, and
 nothing is changed outside of its directory (--dir or DROVER_DEV_DIR, default ~/.drover/dev).
 
-Faults are part of it: cut a host's power, cut its link, slow it down, kill a process at a named point.`,
+Faults are part of it: cut a host's power, cut its link, slow it down, fill its disk, set its clock wrong, kill a process at a named point.`,
 	},
 		newDevUpCommand(c), newDevDownCommand(c), newDevStatusCommand(c), newDevLogsCommand(c), newDevExecCommand(c),
 		newDevKillCommand(c), newDevStartCommand(c), newDevStopCommand(c),
-		newDevCutCommand(c), newDevHealCommand(c), newDevSlowCommand(c), newDevFaultCommand(c),
+		newDevCutCommand(c), newDevHealCommand(c), newDevSlowCommand(c), newDevFillCommand(c), newDevClockCommand(c), newDevFaultCommand(c),
+		newDevChaosCommand(c),
 		newDevRackCommand(c), newDevHostCommand(c), newDevProbeCommand(c),
 	)
 }
@@ -34,7 +35,7 @@ Faults are part of it: cut a host's power, cut its link, slow it down, kill a pr
 func newDevUpCommand(c *cli) *cobra.Command {
 	config := dev.Config{}
 	var regions []string
-	var mode string
+	var mode, disk string
 	var port int
 	cmd := &cobra.Command{
 		Use:   "up",
@@ -52,6 +53,12 @@ killed are started again. More --workers than there are let the fleet grow.`,
 			if cmd.Flags().Changed("api-port") {
 				config.APIPort = &port
 			}
+			if disk != "" {
+				var err error
+				if config.Disk, err = parseSize(disk, 1); err != nil {
+					return err
+				}
+			}
 			config.Progress = func(text string) { fmt.Fprintln(c.stderr, text) }
 			f, err := dev.Up(cmd.Context(), config)
 			if err != nil {
@@ -65,6 +72,9 @@ killed are started again. More --workers than there are let the fleet grow.`,
 	flags.StringSliceVar(&regions, "regions", nil, "regions that new workers are dealt out to (default ams,fra)")
 	flags.IntVar(&port, "api-port", 0, "port of the API on 127.0.0.1; 0 takes a free one (default 4280, or what it was)")
 	flags.StringVar(&mode, "mode", "", "namespaces or loopback (default: namespaces where they are allowed)")
+	flags.StringVar(&disk, "disk", "", "give each worker a file system of this size for its data, which 'drover dev fill' can fill (needs root)")
+	flags.DurationVar(&config.Grace, "grace", 0, "how long a source keeps its copy after a move (default 1h, or what it was)")
+	flags.DurationVar(&config.BootTimeout, "boot-timeout", 0, "how long a machine's boot may take (default 30s, or what it was); more on a machine with little to spare")
 	flags.DurationVar(&config.Wait, "wait", time.Minute, "how long to wait until all hosts are ready")
 	return cmd
 }

@@ -72,7 +72,7 @@ func serveControl(ctx context.Context, p process) error {
 		return err
 	}
 	loop, err := fleet.New(fleet.Config{Conn: conn, Host: p.conf.ID, TLSDir: p.conf.TLSDir, Snapshots: fleet.NewSnapshotStore(objects), Log: p.log,
-		Faults: p.faults})
+		Faults: p.faults, Clock: p.faults.Clock()})
 	if err != nil {
 		return err
 	}

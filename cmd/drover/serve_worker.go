@@ -126,6 +126,7 @@ func newAgent(ctx context.Context, p process, parts agentParts) (*host.Agent, er
 		BootTimeout:    time.Duration(p.conf.BootTimeout),
 		Log:            p.log,
 		Faults:         p.faults,
+		Clock:          p.faults.Clock(),
 		DiskTransport:  p.conf.DiskTransport,
 	})
 }

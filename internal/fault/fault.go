@@ -2,8 +2,11 @@
 // crash calls Hit at each step; in production the Points are nil and Hit does nothing.
 //
 // A fault is armed from outside by a file in the fault directory, named after the place. Its content is "process"
-// (the process is killed by SIGKILL) or "host" (the host's power is cut: see PowerSocket). A fault strikes once: the file is
+// (the process is killed by SIGKILL), "host" (the host's power is cut: see PowerSocket) or "hold" (the process waits there until
+// Release, so that something else can be done to somebody else at just that moment: see hold.go). A fault strikes once: the file is
 // removed first.
+//
+// The same directory holds the step of the host's clock (clock.go).
 package fault
 
 import (
@@ -39,10 +42,13 @@ func FromEnv(getenv func(string) string) *Points {
 	return &Points{dir: dir, power: getenv(EnvPowerSocket)}
 }
 
-// Arm makes the next Hit of name, by whichever process has the directory, strike. kind is "process" or "host".
+// kinds are what can be armed.
+var kinds = []string{"process", "host", "hold"}
+
+// Arm makes the next Hit of name, by whichever process has the directory, strike. kind is "process", "host" or "hold".
 func Arm(dir, name, kind string) error {
-	if kind != "process" && kind != "host" {
-		return fmt.Errorf("fault kind %q is neither process nor host", kind)
+	if !slices.Contains(kinds, kind) {
+		return fmt.Errorf("fault kind %q is none of %v", kind, kinds)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -59,7 +65,7 @@ func (p *Points) Armed(prefix string) bool {
 	return err == nil && slices.ContainsFunc(entries, func(e os.DirEntry) bool { return strings.HasPrefix(e.Name(), prefix) })
 }
 
-// Hit strikes when a fault of the name is armed; then it does not return.
+// Hit strikes when a fault of the name is armed; then it does not return, unless the process is only held.
 func (p *Points) Hit(name string) {
 	if p == nil {
 		return
@@ -68,6 +74,10 @@ func (p *Points) Hit(name string) {
 	kind, err := os.ReadFile(path)
 	if err != nil {
 		return // not armed
+	}
+	if strings.TrimSpace(string(kind)) == "hold" {
+		hold(path)
+		return
 	}
 	if err := os.Remove(path); err != nil {
 		return // another process was faster: a fault strikes once

@@ -31,11 +31,19 @@ type Watch struct {
 	boots   map[string]bool
 	// gap is the longest time without an acknowledgement since it was last reset.
 	gap time.Duration
-	// twoRunners counts times at which two VMs of the machine ran, or an old run still acknowledged after a newer had begun.
+	// known are the records that were acknowledged. The order in which lines of different hosts are read says nothing, numbers do: a run
+	// goes on after the last record that it finds, so that no number is ever acknowledged twice by one runner.
+	known numbers
+	// twoRunners counts times at which two VMs of the machine ran, and records that were acknowledged twice.
 	twoRunners int
-	corrupt    []string
-	err        error
+	// lost counts records that were acknowledged and not found by a later run.
+	lost    uint64
+	corrupt []string
+	err     error
 }
+
+// maxRecord bounds the numbers that are believed: a line of a damaged log must not take the memory.
+const maxRecord = 1 << 28
 
 // NewWatch watches a machine of the fleet in a directory.
 func NewWatch(fleetDir, machine string) *Watch {
@@ -105,7 +113,7 @@ func (w *Watch) line(text string) {
 	switch {
 	case len(fields) == 3 && fields[0] == "ACK":
 		n, err := strconv.ParseUint(fields[1], 10, 64)
-		if err != nil {
+		if err != nil || n > maxRecord {
 			return
 		}
 		now := time.Now()
@@ -113,11 +121,17 @@ func (w *Watch) line(text string) {
 			w.gap = max(w.gap, now.Sub(w.lastAck))
 		}
 		w.acks, w.lastAck, w.acked = w.acks+1, now, max(w.acked, n)
-		if boot := fields[2]; boot != w.boot {
-			if w.boots[boot] {
-				w.twoRunners++ // a run that another one had followed spoke again
-			}
+		if !w.known.add(n) {
+			w.twoRunners++
+		}
+		if boot := fields[2]; !w.boots[boot] {
 			w.boots[boot], w.boot = true, boot
+		}
+	case len(fields) == 4 && fields[0] == "BOOT":
+		if found, err := strconv.ParseUint(fields[2], 10, 64); err == nil && found < w.acked {
+			w.lost += w.acked - found
+			w.known.forget(found) // they are written again, by the one runner that there is
+			w.acked = found
 		}
 	case len(fields) == 2 && fields[0] == "FILLED":
 		if n, err := strconv.ParseUint(fields[1], 10, 64); err == nil {
@@ -138,7 +152,7 @@ func (w *Watch) countVMs() {
 			continue
 		}
 		program, _, _ := bytes.Cut(line, []byte{0})
-		if strings.HasPrefix(filepath.Base(string(program)), "qemu-system") && bytes.Contains(line, []byte(w.machine)) {
+		if strings.HasPrefix(filepath.Base(string(program)), "qemu-system") && bytes.Contains(line, []byte(w.machine)) && !receives(line) {
 			vms++
 		}
 	}
@@ -148,6 +162,10 @@ func (w *Watch) countVMs() {
 		w.mu.Unlock()
 	}
 }
+
+// receives reports whether a VM was started to be filled by a live move. Such a one stands still until the other has stopped, and the process
+// table does not tell when; that both ran is told by the records that they acknowledge.
+func receives(cmdline []byte) bool { return bytes.Contains(cmdline, []byte("\x00-incoming\x00")) }
 
 func (w *Watch) fail(err error) {
 	if err != nil {
@@ -166,8 +184,10 @@ type Seen struct {
 	// Boot is the token of the run that spoke last.
 	Boot    string
 	LastAck time.Time
-	// TwoRunners counts times at which two VMs of the machine ran, or an old run spoke after a newer had.
+	// TwoRunners counts times at which two VMs of the machine ran, and records that were acknowledged twice.
 	TwoRunners int
+	// Lost counts acknowledged records that a later run did not find.
+	Lost uint64
 	// Corrupt has what the writer itself complained of.
 	Corrupt []string
 	// Err is what kept the watch from watching.
@@ -178,7 +198,7 @@ type Seen struct {
 func (w *Watch) Now() Seen {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return Seen{w.acked, w.filled, w.gap, w.boot, w.lastAck, w.twoRunners, w.corrupt, w.err}
+	return Seen{w.acked, w.filled, w.gap, w.boot, w.lastAck, w.twoRunners, w.lost, w.corrupt, w.err}
 }
 
 // ResetGap starts a new measurement of the longest gap.
@@ -186,6 +206,27 @@ func (w *Watch) ResetGap() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.gap = 0
+}
+
+// numbers is a set of numbers that has few gaps.
+type numbers []uint64
+
+// add puts a number into the set, and tells whether it is new there.
+func (s *numbers) add(n uint64) bool {
+	for uint64(len(*s)) <= n/64 {
+		*s = append(*s, 0)
+	}
+	bit := uint64(1) << (n % 64)
+	fresh := (*s)[n/64]&bit == 0
+	(*s)[n/64] |= bit
+	return fresh
+}
+
+// forget takes out everything above the number.
+func (s *numbers) forget(above uint64) {
+	for n := above + 1; n < 64*uint64(len(*s)); n++ {
+		(*s)[n/64] &^= 1 << (n % 64)
+	}
 }
 
 // tail reads whole lines from a growing file.

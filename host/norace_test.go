@@ -1,0 +1,6 @@
+//go:build !race
+
+package host
+
+// walkShare: every combination of a walk is taken.
+const walkShare = 1
