@@ -109,4 +109,7 @@ type Step struct {
 	Waited string `json:"waited,omitempty"`
 	// Tries counts how often the step was begun; more than 1 after a crash or a fault.
 	Tries int `json:"tries"`
+	// Waits are the times in which it waited, the oldest first; Orders what the hosts were asked and answered well, but for their progress.
+	Waits  []Wait      `json:"waits,omitempty"`
+	Orders []StepOrder `json:"orders,omitempty"`
 }
