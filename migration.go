@@ -79,9 +79,11 @@ type Migration struct {
 	// Hydration is the sum over the disks.
 	Hydration *Hydration `json:"hydration,omitempty"`
 	// Problem says why it was aborted, or what it waits for now.
-	Problem   *Error    `json:"problem,omitempty"`
-	CreatedAt time.Time `json:"created_at"`
-	UpdatedAt time.Time `json:"updated_at"`
+	Problem *Error `json:"problem,omitempty"`
+	// Traced is what became of the migration's trace, once it has ended; empty before, and where no traces are exported.
+	Traced    TraceResult `json:"traced,omitempty"`
+	CreatedAt time.Time   `json:"created_at"`
+	UpdatedAt time.Time   `json:"updated_at"`
 }
 
 // Ended reports whether nothing is left to be done.

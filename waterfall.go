@@ -42,3 +42,17 @@ func (m *Migration) Bytes() Bytes {
 	}
 	return sum
 }
+
+// TraceResult is what became of the trace of a migration that ended.
+type TraceResult string
+
+// The results.
+const (
+	// TraceExported: the endpoint has taken it.
+	TraceExported TraceResult = "exported"
+	// TraceDropped: the endpoint did not take it for so long that it was given up.
+	TraceDropped TraceResult = "dropped"
+)
+
+// TraceResults lists them.
+var TraceResults = []TraceResult{TraceExported, TraceDropped}

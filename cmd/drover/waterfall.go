@@ -13,6 +13,12 @@ func chartOf(m apiv1.Migration) waterfall.Chart {
 	if h := m.Hydration; h != nil {
 		c.Foot = append(c.Foot, "Hydration "+hydrationText(h)+".")
 	}
+	switch m.Traced {
+	case drover.TraceExported:
+		c.Foot = append(c.Foot, "Its trace "+string(m.TraceID)+" is exported.")
+	case drover.TraceDropped:
+		c.Foot = append(c.Foot, "Its trace could not be exported, and was given up.")
+	}
 	return c
 }
 
