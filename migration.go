@@ -97,9 +97,11 @@ type Migration struct {
 	// Hydration is the sum over the disks.
 	Hydration *Hydration `json:"hydration,omitempty"`
 	// Problem says why it was aborted, or what it waits for now.
-	Problem   *Error    `json:"problem,omitempty"`
-	CreatedAt time.Time `json:"created_at"`
-	UpdatedAt time.Time `json:"updated_at"`
+	Problem *Error `json:"problem,omitempty"`
+	// Traced is what became of the migration's trace, once it has ended; empty before, and where no traces are exported.
+	Traced    TraceResult `json:"traced,omitempty"`
+	CreatedAt time.Time   `json:"created_at"`
+	UpdatedAt time.Time   `json:"updated_at"`
 }
 
 // Ended reports whether nothing is left to be done.
@@ -183,4 +185,7 @@ type Step struct {
 	Waited string `json:"waited,omitempty"`
 	// Tries counts how often the step was begun; more than 1 after a crash or a fault.
 	Tries int `json:"tries"`
+	// Waits are the times in which it waited, the oldest first; Orders what the hosts were asked and answered well, but for their progress.
+	Waits  []Wait      `json:"waits,omitempty"`
+	Orders []StepOrder `json:"orders,omitempty"`
 }

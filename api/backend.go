@@ -68,6 +68,9 @@ type Backend interface {
 	// RotateKeys makes a new fleet key. Conflict when another rotation began just now.
 	RotateKeys(ctx context.Context) (drover.Keyring, error)
 
+	// Metrics counts what there is to count.
+	Metrics(ctx context.Context) (fleet.Metrics, error)
+
 	MoveMachine(ctx context.Context, req fleet.Move) (drover.Migration, error)
 	Migrations(ctx context.Context) ([]drover.Migration, error)
 	Migration(ctx context.Context, id drover.MigrationID) (drover.Migration, error)

@@ -54,6 +54,7 @@ func TestEveryOperationOfTheDocument(t *testing.T) {
 
 	migration := decode[apiv1.Migration](t, s.want(201, "POST", "/v1/operator/migrations", `{"machine":"`+string(machine.ID)+`","target":"h2"}`))
 	s.want(200, "GET", "/v1/operator/migrations?machine="+string(machine.ID), "")
+	s.want(200, "GET", "/v1/operator/migrations/phases?since=1h&app=ledger&host=h1", "")
 	s.want(200, "GET", "/v1/operator/migrations/"+string(migration.ID), "")
 	s.want(200, "GET", path, "") // with its migration
 	s.want(200, "POST", "/v1/operator/migrations/"+string(migration.ID)+"/abort", "")

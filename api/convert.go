@@ -8,6 +8,7 @@ import (
 	"drover"
 	"drover/apiv1"
 	"drover/fleet"
+	"drover/waterfall"
 )
 
 // machineForm writes a machine as the API does. Lists are never null, which clients written in other languages rely on.
@@ -106,7 +107,7 @@ func migrationForm(m drover.Migration, now time.Time) apiv1.Migration {
 	if m.Steps == nil {
 		m.Steps = []drover.Step{}
 	}
-	form := apiv1.Migration{Migration: m, AsOf: now.UTC()}
+	form := apiv1.Migration{Migration: m, TraceID: waterfall.TraceOf(m), AsOf: now.UTC()}
 	if !m.StoppedAt.IsZero() && !m.RunningAt.IsZero() {
 		ms := m.RunningAt.Sub(m.StoppedAt).Milliseconds()
 		form.InterruptionMS = &ms

@@ -29,6 +29,8 @@ type Config struct {
 	// means no limit; a RateBurst of 0 means twice the rate, and 1 at least.
 	RateLimit float64
 	RateBurst int
+	// OpenMetrics lets everybody read GET /metrics who can reach the API; without it an operator's token is needed.
+	OpenMetrics bool
 	// Now is the clock that as_of of a migration shows. Nil means time.Now.
 	Now func() time.Time
 }
@@ -36,7 +38,7 @@ type Config struct {
 // prefix is where the API's version 1 lives.
 const prefix = "/v1"
 
-// New returns the handler of every path under /v1. It starts nothing, and is safe for concurrent use.
+// New returns the handler of every path under /v1, and of /metrics. It starts nothing, and is safe for concurrent use.
 func New(config Config) (http.Handler, error) {
 	if config.Backend == nil {
 		return nil, errors.New("api: no Backend")
@@ -68,6 +70,7 @@ func New(config Config) (http.Handler, error) {
 	for path, routes := range byPath {
 		h.mux.Handle(prefix+path, h.dispatch(routes))
 	}
+	h.mux.Handle(metricsPath, newMetrics(h, config.OpenMetrics))
 	h.mux.HandleFunc("/", h.noRoute)
 	return h, nil
 }

@@ -11,6 +11,8 @@ type Migration struct {
 	drover.Migration
 	// InterruptionMS is the time in which the machine executed nothing, in milliseconds, once it is known.
 	InterruptionMS *int64 `json:"interruption_ms,omitempty"`
+	// TraceID is the trace that the migration is in, or will be once it has ended, where traces are exported.
+	TraceID drover.TraceID `json:"trace_id"`
 	// AsOf is when the server answered, by its own clock: the end of what is still going on.
 	AsOf time.Time `json:"as_of"`
 }

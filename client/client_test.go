@@ -113,6 +113,8 @@ func TestEveryCall(t *testing.T) {
 	check("Move", move.Target == "h2" && move.Actor == "operator", err)
 	migrations, err := c.Migrations(ctx, id)
 	check("Migrations", len(migrations) == 1, err)
+	phases, err := c.Phases(ctx, client.PhasesQuery{Since: time.Hour, App: "ledger", Host: "h2"})
+	check("Phases", phases.Migrations == 1 && phases.Slowest == drover.PhaseReserve, err)
 	migration, err := c.Migration(ctx, move.ID)
 	check("Migration", migration.ID == move.ID, err)
 	aborted, err := c.AbortMigration(ctx, move.ID)

@@ -12,6 +12,7 @@ import (
 // ask gives one order of the migration and takes in the answer. It is given up when a user asks for an abort.
 func (v *mover) ask(ctx context.Context, d migrate.Decision, point string) error {
 	target := migrate.Target{Order: d.Order, Host: d.Host}
+	began := v.now().UTC()
 	take, err := v.give(ctx, d)
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -26,6 +27,7 @@ func (v *mover) ask(ctx context.Context, d migrate.Decision, point string) error
 		return v.reload(ctx)
 	}
 	v.after(point, true)
+	v.m = migrate.Answered(v.m, d.Order, d.Host, began, v.now().UTC()) // written with the next change
 	next := v.m
 	if take != nil {
 		next = take(v.m)

@@ -66,6 +66,8 @@ type Config struct {
 	// neither, volumes are not encrypted, and have to be asked for so.
 	Keys   drover.KeyStore
 	TLSDir string
+	// Traces exports the traces of migrations. Nil exports none.
+	Traces TraceExporter
 	// Clock tells the time; nil for the system's.
 	Clock func() time.Time
 	// Faults may be nil.
@@ -90,6 +92,7 @@ type Fleet struct {
 	// keys is nil in a fleet that keeps none; sealed is the same store where it is the fleet's own.
 	keys   drover.KeyStore
 	sealed *sealedkeys.Store
+	traces *traces
 	// ready is closed once the state is complete.
 	ready chan struct{}
 	// kicks wakes the repair of single machines.
@@ -116,6 +119,7 @@ func New(cfg Config) (*Fleet, error) {
 		f.rules = *cfg.Rules
 	}
 	f.state = newState(f.now)
+	f.traces = &traces{Fleet: f}
 	return f, nil
 }
 

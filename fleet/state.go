@@ -47,6 +47,7 @@ type state struct {
 	leases     *table[lease]
 	counters   *table[uint64]
 	claims     *table[claim]
+	tallies    *table[tally]
 
 	// Indexes, guarded by mu.
 	machinesOf index[drover.AppName]   // machine IDs by app
@@ -129,6 +130,7 @@ func newState(now func() time.Time) *state {
 	s.leases = newTable[lease](&s.mu, natsbus.BucketLeases)
 	s.counters = newTable[uint64](&s.mu, natsbus.BucketCounters)
 	s.claims = newTable[claim](&s.mu, natsbus.BucketClaims)
+	s.tallies = newTable[tally](&s.mu, natsbus.BucketTallies)
 	return s
 }
 
@@ -142,7 +144,7 @@ type follower interface {
 func (t *table[T]) done() <-chan struct{} { return t.synced }
 
 func (s *state) followers() []follower {
-	return []follower{s.apps, s.machines, s.placements, s.status, s.volumes, s.snapshots, s.migrations, s.hosts, s.tokens, s.leases, s.counters, s.claims}
+	return []follower{s.apps, s.machines, s.placements, s.status, s.volumes, s.snapshots, s.migrations, s.hosts, s.tokens, s.leases, s.counters, s.claims, s.tallies}
 }
 
 // open makes and opens the buckets; it tries until ctx ends.

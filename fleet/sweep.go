@@ -145,11 +145,7 @@ func (f *Fleet) sweepRecords(ctx context.Context) {
 			f.trouble(ctx, "machine", string(m.ID), f.state.machines.remove(ctx, string(m.ID), i.rev))
 		}
 	}
-	for _, i := range f.state.migrations.all() {
-		if m := i.value; m.Ended() && now.Sub(m.UpdatedAt) > f.timing.KeepMigrations {
-			f.trouble(ctx, "migration", string(m.ID), f.state.migrations.remove(ctx, string(m.ID), i.rev))
-		}
-	}
+	f.sweepMigrations(ctx)
 }
 
 // sweepMoves makes targets forget migrations that were aborted while they did not answer.

@@ -42,6 +42,8 @@ type world struct {
 	// clock is what control hosts see as the time, if it is set.
 	clock func() time.Time
 	ca    *fleetca.CA
+	// traces is where control hosts export traces that are started from now on.
+	traces TraceExporter
 	// tlsDirs has the directories of certificates, by host.
 	tlsDirs map[drover.HostID]string
 
@@ -177,7 +179,7 @@ func (w *world) control(id drover.HostID, killAt func(point string) bool) *node 
 	conn := w.connect(ctx, string(id))
 	timing, rules := quick()
 	w.tune(timing, rules)
-	f, err := New(Config{Conn: conn, Host: id, TLSDir: w.tls(id, true), Log: w.log.With("control", id), Timing: timing, Rules: rules, Snapshots: w.store, Clock: w.clock})
+	f, err := New(Config{Conn: conn, Host: id, TLSDir: w.tls(id, true), Log: w.log.With("control", id), Timing: timing, Rules: rules, Snapshots: w.store, Clock: w.clock, Traces: w.traces})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -96,6 +96,7 @@ func Waiting(m drover.Migration, problem *drover.Error, since, now time.Time) dr
 		if d := now.Sub(since).Round(time.Second); d > 0 {
 			s.Waited = fmt.Sprintf("for %v: %s", d, problem.Text)
 		}
+		noteWait(s, problem.Text, since, now)
 	})
 }
 

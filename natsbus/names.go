@@ -18,6 +18,8 @@ const (
 	// BucketKeys has the keys of volumes, wrapped: see package sealedkeys.
 	BucketKeys      = "keys"
 	BucketSnapshots = "snapshots"
+	// BucketTallies has what records counted for that are not kept any more.
+	BucketTallies = "tallies"
 )
 
 // seenSubject is where a host says that it lives, without anything being stored.

@@ -17,7 +17,8 @@ func newMigrationCommand(c *cli) *cobra.Command {
 reserve, export, quiesce, switch, start, hydrate. Before the switch it can be
 aborted; after it, it goes on by itself until it is done, whatever is restarted
 meanwhile.`,
-	}, newMigrationListCommand(c), newMigrationShowCommand(c), newMigrationAbortCommand(c))
+	}, newMigrationListCommand(c), newMigrationShowCommand(c), newMigrationAbortCommand(c),
+		newMigrationPhasesCommand(c), newMigrationWaterfallCommand(c))
 }
 
 func newMigrationListCommand(c *cli) *cobra.Command {
@@ -40,9 +41,9 @@ func newMigrationListCommand(c *cli) *cobra.Command {
 			if c.json {
 				return c.printJSON(migrations)
 			}
-			t := table{header: []string{"ID", "MACHINE", "APP", "FROM", "TO", "PHASE", "OUTCOME", "INTERRUPTION", "AGE"}}
+			t := table{header: []string{"ID", "MACHINE", "APP", "FROM", "TO", "PHASE", "OUTCOME", "INTERRUPTION", "SLOWEST", "AGE"}}
 			for _, m := range migrations {
-				t.add(m.ID, m.Machine, m.App, m.Source, m.Target, m.Phase, m.Outcome, interruptionText(m), c.age(m.CreatedAt))
+				t.add(m.ID, m.Machine, m.App, m.Source, m.Target, m.Phase, m.Outcome, interruptionText(m), slowestText(m), c.age(m.CreatedAt))
 			}
 			return c.printTable(t, "No migrations. 'drover machine move ID' makes one.")
 		},
@@ -60,14 +61,16 @@ func interruptionText(m apiv1.Migration) string {
 
 func newMigrationShowCommand(c *cli) *cobra.Command {
 	var follow bool
+	var svg string
 	cmd := &cobra.Command{
 		Use:   "show ID",
 		Short: "Show a migration: what took how long",
 		Long: `Show draws the migration's waterfall: one row per phase with its start, its
 length and its bytes, and a bar on a common time axis. Below a row stands what
 it waited for, and how often it was tried when that is more than once. With -f
-it follows the migration to its end first.`,
-		Example: "  drover migration show mig_6f1c0a53e9b2d784\n  drover migration show mig_6f1c0a53e9b2d784 -f",
+it follows the migration to its end first. With --svg the waterfall is
+written as a drawing for a browser.`,
+		Example: "  drover migration show mig_6f1c0a53e9b2d784\n  drover migration show mig_6f1c0a53e9b2d784 -f --svg move.svg",
 		Args:    exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := c.connect()
@@ -87,7 +90,7 @@ it follows the migration to its end first.`,
 			if c.json {
 				err = c.printJSON(m)
 			} else {
-				err = c.print("%s", waterfall(m, c.width))
+				err = c.printChart(chartOf(m), svg)
 			}
 			if err != nil {
 				return err
@@ -96,6 +99,7 @@ it follows the migration to its end first.`,
 		},
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "follow it to its end, then show it")
+	cmd.Flags().StringVar(&svg, "svg", "", "write the drawing as SVG into the file; - for stdout")
 	return cmd
 }
 

@@ -8,24 +8,11 @@ import (
 	"time"
 
 	"drover"
+	"drover/internal/units"
 )
 
 // sizeText writes an amount in IEC units, with three digits that count.
-func sizeText(b drover.Bytes) string {
-	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
-	value, unit := float64(b), 0
-	for math.Abs(value) >= 1023.5 && unit < len(units)-1 {
-		value /= 1024
-		unit++
-	}
-	switch {
-	case unit == 0 || value == math.Trunc(value) || math.Abs(value) >= 100:
-		return fmt.Sprintf("%.0f %s", value, units[unit])
-	case math.Abs(value) >= 10:
-		return fmt.Sprintf("%.1f %s", value, units[unit])
-	}
-	return fmt.Sprintf("%.2f %s", value, units[unit])
-}
+func sizeText(b drover.Bytes) string { return units.Size(b) }
 
 // parseSize reads an amount such as "512MiB" or "2GB"; a bare number is in the given unit. M, MB and MiB all mean 2^20 bytes, as
 // in the API's own fields memory_mb and size_gb.
@@ -44,19 +31,7 @@ func parseSize(text string, unit drover.Bytes) (drover.Bytes, error) {
 }
 
 // durationText writes a duration with the digits that matter.
-func durationText(d time.Duration) string {
-	switch {
-	case d < 0:
-		return "-" + durationText(-d)
-	case d < time.Second:
-		return fmt.Sprintf("%d ms", d.Milliseconds())
-	case d < time.Minute:
-		return fmt.Sprintf("%.2f s", d.Seconds())
-	case d < time.Hour:
-		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
-	}
-	return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
-}
+func durationText(d time.Duration) string { return units.Duration(d) }
 
 // age writes how long ago a time was, in one unit; "-" for a time that is not known.
 func (c *cli) age(t time.Time) string {

@@ -71,12 +71,18 @@ func serveControl(ctx context.Context, p process) error {
 	if err != nil {
 		return err
 	}
-	loop, err := fleet.New(fleet.Config{Conn: conn, Host: p.conf.ID, TLSDir: p.conf.TLSDir, Snapshots: fleet.NewSnapshotStore(objects), Log: p.log,
-		Faults: p.faults, Clock: p.faults.Clock()})
+	traces, endTraces, err := newTraces(ctx, p)
 	if err != nil {
 		return err
 	}
-	handler, err := api.New(api.Config{Backend: loop, Log: p.log, Version: version(), RateLimit: apiRate, RateBurst: apiBurst})
+	defer endTraces()
+	loop, err := fleet.New(fleet.Config{Conn: conn, Host: p.conf.ID, TLSDir: p.conf.TLSDir, Snapshots: fleet.NewSnapshotStore(objects), Log: p.log,
+		Faults: p.faults, Clock: p.faults.Clock(), Traces: traces})
+	if err != nil {
+		return err
+	}
+	handler, err := api.New(api.Config{Backend: loop, Log: p.log, Version: version(), RateLimit: apiRate, RateBurst: apiBurst,
+		OpenMetrics: openMetrics(p.conf, listener.Addr())})
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"drover"
 	"drover/apiv1"
+	"drover/waterfall"
 )
 
 // moved is a migration that has come to an end; the tests take parts of it away.
@@ -61,16 +62,16 @@ func TestWaterfall(t *testing.T) {
 	long.Steps[5].EndedAt = long.Steps[5].StartedAt.Add(3 * time.Hour)
 
 	for name, m := range map[string]apiv1.Migration{"done": moved(), "hydrating": hydrating, "stuck": stuck, "aborted": aborted, "none": none, "long": long} {
-		golden(t, filepath.Join("testdata", "waterfall", name+".txt"), waterfall(m, 80))
+		golden(t, filepath.Join("testdata", "waterfall", name+".txt"), waterfall.Text(chartOf(m), 80))
 	}
-	golden(t, filepath.Join("testdata", "waterfall", "wide.txt"), waterfall(moved(), 140))
+	golden(t, filepath.Join("testdata", "waterfall", "wide.txt"), waterfall.Text(chartOf(moved()), 140))
 }
 
 // TestWaterfallFits: rows are as wide as the terminal at most, down to the narrowest bars.
 func TestWaterfallFits(t *testing.T) {
 	for _, width := range []int{0, 1, 40, 60, 80, 81, 200} {
-		for row := range strings.Lines(waterfall(moved(), width)) {
-			if most := max(width, waterfallLabels+narrowestBars, 64); len(row)-1 > most {
+		for row := range strings.Lines(waterfall.Text(chartOf(moved()), width)) {
+			if most := max(width, 41+10, 64); len(row)-1 > most {
 				t.Errorf("at width %d this row is %d wide: %s", width, len(row)-1, row)
 			}
 		}
@@ -84,7 +85,7 @@ func TestWaterfallWithSkewedClocks(t *testing.T) {
 	m.Steps[3].StartedAt = m.Steps[0].StartedAt.Add(-time.Minute)
 	m.AsOf = m.Steps[0].StartedAt.Add(-time.Hour)
 	m.Steps[5].EndedAt = time.Time{}
-	if got := waterfall(m, 80); !strings.Contains(got, "+0 ms") || strings.Contains(got, "-1") {
+	if got := waterfall.Text(chartOf(m), 80); !strings.Contains(got, "+0 ms") || strings.Contains(got, "-1") {
 		t.Error(got)
 	}
 }

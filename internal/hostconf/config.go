@@ -91,6 +91,8 @@ type Config struct {
 	DiskTransport drover.Transport `json:"disk_transport,omitempty"`
 	// ImageProxy is the HTTP proxy through which registries are reached. Default: as the environment says.
 	ImageProxy string `json:"image_proxy,omitempty"`
+	// Telemetry says what a control host tells of the fleet, and where.
+	Telemetry Telemetry `json:"telemetry,omitzero"`
 	// ObjectStore is where snapshots are kept. Default: the fleet's bus.
 	ObjectStore *ObjectStore `json:"object_store,omitempty"`
 }
@@ -195,6 +197,7 @@ func (c *Config) check() []string {
 		wrong(err == nil && parsed.Scheme == "http" && parsed.Host != "", "image_proxy: %q is not an address such as http://10.0.0.1:3128", c.ImageProxy)
 	}
 	c.checkObjectStore(wrong)
+	c.checkTelemetry(wrong)
 	slices.Sort(mistakes)
 	return mistakes
 }
