@@ -150,6 +150,7 @@ func (f *Fleet) sweepRecords(ctx context.Context) {
 			f.trouble(ctx, "migration", string(m.ID), f.state.migrations.remove(ctx, string(m.ID), i.rev))
 		}
 	}
+	f.sweepDrains(ctx)
 }
 
 // sweepMoves makes targets forget migrations that were aborted while they did not answer.

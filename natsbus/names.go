@@ -18,6 +18,10 @@ const (
 	// BucketKeys has the keys of volumes, wrapped: see package sealedkeys.
 	BucketKeys      = "keys"
 	BucketSnapshots = "snapshots"
+	// BucketMarks has what closes hosts for new machines, BucketDrains the drains, BucketHalts the classes that no drain moves.
+	BucketMarks  = "marks"
+	BucketDrains = "drains"
+	BucketHalts  = "halts"
 )
 
 // seenSubject is where a host says that it lives, without anything being stored.

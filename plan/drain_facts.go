@@ -8,8 +8,9 @@ import (
 
 // DrainFacts is what a controller knows beside the record of a drain.
 type DrainFacts struct {
-	// Marked: the host's mark is made.
+	// Marked: the host's mark is made; of a return, it is taken away. Rival names a drain of the same host that was there first.
 	Marked bool
+	Rival  drover.DrainID
 	// Machines has what is known of each machine of the drain; one that is not there does not exist any more.
 	Machines map[drover.MachineID]MachineFacts
 	// There are the machines that are placed on the host of a drain now.
@@ -63,7 +64,7 @@ type DrainActKind string
 
 // The kinds of acts. Each may be repeated, and is done after the record that asks for it is stored.
 const (
-	// ActMark: make the mark of the host.
+	// ActMark: make the mark of the host; for a return, take it away.
 	ActMark DrainActKind = "mark"
 	// ActHook: run the hook of Machine, unless it runs.
 	ActHook DrainActKind = "hook"

@@ -97,8 +97,12 @@ func (n *drainStep) starting(i *drover.DrainItem, m MachineFacts, move *MoveFact
 // notBegun takes in that a migration was refused.
 func (n *drainStep) notBegun(i *drover.DrainItem, why *drover.Error) {
 	i.State, i.Reason, i.RetryAt, i.StartedAt = drover.ItemWaiting, why.Text, n.now.Add(beginPause), time.Time{}
-	if why.Code == drover.Conflict {
-		return // somebody else has it in hand; that passes
+	if why.Code == drover.Conflict || why.Code == drover.Unavailable {
+		return // somebody else has it in hand, or somebody does not answer: that passes
+	}
+	if why.Code == drover.NotFound {
+		n.close(i, drover.ItemGone, "it was destroyed")
+		return
 	}
 	i.Tries++
 	if why.Code == drover.Precondition || why.Code == drover.Exhausted {

@@ -53,6 +53,14 @@ func (n *drainStep) act(a DrainAct) { n.acts = append(n.acts, a) }
 
 // plan waits for the mark.
 func (n *drainStep) plan() {
+	if n.f.Rival != "" {
+		n.d.State, n.d.EndedAt = drover.DrainFailed, n.now
+		n.d.Problem = drover.Errorf(drover.Conflict, "host %q is being drained by %s, which was there first", n.d.Host, n.f.Rival)
+		for k := range n.d.Items {
+			n.close(&n.d.Items[k], drover.ItemLeft, n.d.Problem.Text)
+		}
+		return
+	}
 	if !n.f.Marked {
 		n.act(DrainAct{Kind: ActMark})
 		return
@@ -144,7 +152,7 @@ func (n *drainStep) abort() {
 
 // end closes the record when nothing is left to be done.
 func (n *drainStep) end() {
-	if n.d.State == drover.DrainPlanned {
+	if n.d.State == drover.DrainPlanned || n.d.Ended() {
 		return
 	}
 	for _, i := range n.d.Items {
