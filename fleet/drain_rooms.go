@@ -69,7 +69,7 @@ func (f *Fleet) askedRooms(ctx context.Context, region drover.Region, before dro
 	rooms := slices.DeleteFunc(f.emptyRooms(), func(r plan.Room) bool { return r.Region != region })
 	var ask []drover.HostID
 	for i, r := range rooms {
-		if before.Kind == drover.DrainReturn && r.Host == before.Host && f.reachable(r.Host) {
+		if before.Kind == drover.DrainReturn && r.Host == before.Host && f.silent(r.Host) <= f.timing.Unreachable {
 			rooms[i].Closed, r.Closed = "", "" // the mark that closes it is taken away before anything is moved
 		}
 		if r.Closed == "" {
