@@ -44,6 +44,11 @@ const (
 	RegionNotDrainable ConditionCode = "region-not-drainable"
 )
 
+// ControlConditions lists the conditions of the control side, with how bad each is.
+func ControlConditions() map[ConditionCode]Severity {
+	return map[ConditionCode]Severity{MarkExpired: SeverityWarning, ClassHalted: SeverityCritical, RegionNotDrainable: SeverityWarning}
+}
+
 // Condition is something that is not as it should be, for as long as it is so.
 type Condition struct {
 	Code     ConditionCode `json:"code"`
