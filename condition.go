@@ -34,11 +34,26 @@ const (
 	SnapshotFailing ConditionCode = "snapshot-failing"
 )
 
+// The conditions of the control side. They are shown with the hosts that they concern.
+const (
+	// MarkExpired: the mark of a host is older than whoever made it wanted.
+	MarkExpired ConditionCode = "mark-expired"
+	// ClassHalted: a move of a class failed, and no drain moves machines of the class.
+	ClassHalted ConditionCode = "class-halted"
+	// RegionNotDrainable: a region has no room for the machines of one of its hosts.
+	RegionNotDrainable ConditionCode = "region-not-drainable"
+)
+
+// ControlConditions lists the conditions of the control side, with how bad each is.
+func ControlConditions() map[ConditionCode]Severity {
+	return map[ConditionCode]Severity{MarkExpired: SeverityWarning, ClassHalted: SeverityCritical, RegionNotDrainable: SeverityWarning}
+}
+
 // Condition is something that is not as it should be, for as long as it is so.
 type Condition struct {
 	Code     ConditionCode `json:"code"`
 	Severity Severity      `json:"severity"`
-	// Subject is what it is about: a layer, volume or snapshot ID; empty for the host as a whole.
+	// Subject is what it is about: a layer, volume or snapshot ID, a class, a region; empty for the host as a whole.
 	Subject string    `json:"subject,omitempty"`
 	Text    string    `json:"text"`
 	Since   time.Time `json:"since"`

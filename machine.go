@@ -131,8 +131,10 @@ type Event struct {
 
 // App is a named group of machines of one organisation.
 type App struct {
-	Name         AppName   `json:"name"`
-	Organization string    `json:"organization"`
-	Network      string    `json:"network,omitempty"`
-	CreatedAt    time.Time `json:"created_at"`
+	Name         AppName `json:"name"`
+	Organization string  `json:"organization"`
+	Network      string  `json:"network,omitempty"`
+	// Metadata holds labels that count for every machine of the app which does not have them itself.
+	Metadata  map[string]string `json:"metadata,omitempty"`
+	CreatedAt time.Time         `json:"created_at"`
 }

@@ -76,4 +76,6 @@ type Backend interface {
 	Migration(ctx context.Context, id drover.MigrationID) (drover.Migration, error)
 	// AbortMigration is refused with Precondition after the switch.
 	AbortMigration(ctx context.Context, id drover.MigrationID) (drover.Migration, error)
+
+	drainBackend
 }

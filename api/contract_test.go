@@ -59,6 +59,7 @@ func TestEveryOperationOfTheDocument(t *testing.T) {
 	s.want(200, "GET", path, "") // with its migration
 	s.want(200, "POST", "/v1/operator/migrations/"+string(migration.ID)+"/abort", "")
 	s.want(200, "GET", "/v1/operator/hosts", "")
+	everyOperationOfDrains(s, machine.ID)
 	s.want(200, "GET", "/v1/operator/hosts/h1", "")
 	s.want(200, "GET", "/v1/operator/keys", "")
 	s.want(200, "POST", "/v1/operator/keys/rotate", "")
@@ -106,6 +107,35 @@ func TestEveryOperationOfTheDocument(t *testing.T) {
 	if s.published != nil && len(s.seenPublished) < 22 {
 		t.Errorf("only %d operations were held against the published document: %v", len(s.seenPublished), s.seenPublished)
 	}
+}
+
+// everyOperationOfDrains asks what there is to ask of drains, marks and labels.
+func everyOperationOfDrains(s *server, machine drover.MachineID) {
+	s.tb.Helper()
+	s.want(200, "POST", "/v1/operator/drains/plan", `{"host":"h1","reason":"kernel","per_app":2,"window":"01:00-05:00","at_deadline":"stop","deadline":"10m"}`)
+	d := decode[apiv1.Drain](s.tb, s.want(201, "POST", "/v1/operator/drains", `{"host":"h1","reason":"kernel"}`))
+	path := "/v1/operator/drains/" + string(d.ID)
+	s.want(200, "GET", "/v1/operator/drains?host=h1", "")
+	s.want(200, "GET", path, "")
+	s.want(200, "POST", path+"/pause", "")
+	s.want(200, "POST", path+"/resume", `{"class":"shop"}`)
+	s.want(200, "POST", path+"/approve", `{"machine":"`+string(machine)+`"}`)
+	s.want(200, "POST", path+"/abort", `{"running":true}`)
+	s.want(200, "POST", path+"/return", `{"reason":"kernel is in","dry_run":true}`)
+	s.want(200, "POST", "/v1/operator/hosts/h1/cordon", `{"reason":"a fan is loud","for":"4h","suspect":true}`)
+	s.want(200, "GET", "/v1/operator/hosts/h1", "")
+	s.want(200, "POST", "/v1/operator/hosts/h1/uncordon", "")
+	s.want(200, "GET", "/v1/operator/regions/north/check", "")
+	s.want(200, "POST", "/v1/apps/ledger/metadata/drover.move", `{"value":"ask"}`)
+	s.want(200, "POST", "/v1/apps/ledger/machines/"+string(machine)+"/metadata/drover.role", `{"value":"replica"}`)
+	if r := s.refused(400, "POST", "/v1/apps/ledger/metadata/drover.move", `{"value":"perhaps"}`); r.Field != "value" {
+		s.tb.Errorf("%+v", r)
+	}
+	if r := s.refused(400, "POST", "/v1/operator/drains", `{"host":"h1"}`); r.Field != "reason" {
+		s.tb.Errorf("%+v", r)
+	}
+	s.refused(400, "POST", "/v1/operator/drains", `{"host":"h1","reason":"x","window":"morning"}`)
+	s.refused(404, "GET", "/v1/operator/drains/drn_x", "")
 }
 
 // everyOperationOfVolumes asks what there is to ask of a volume that lives, and of its snapshots.

@@ -52,6 +52,7 @@ func routes() []route {
 	all = append(all, snapshotRoutes()...)
 	all = append(all, operatorRoutes()...)
 	all = append(all, waterfallRoutes()...)
+	all = append(all, drainRoutes()...)
 	return append(all,
 		route{method: "GET", path: "/healthz", id: "Health", summary: "Tell that the API answers", access: public,
 			status: http.StatusOK, response: apiv1.Health{}, handle: (*handler).health},

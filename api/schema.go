@@ -61,6 +61,14 @@ func words(t reflect.Type) []any {
 		return list(drover.HostOK, drover.HostUnknown, drover.HostUnreachable)
 	case reflect.TypeFor[drover.Outcome]():
 		return list(drover.Running, drover.Aborting, drover.Aborted, drover.Succeeded)
+	case reflect.TypeFor[drover.DrainState]():
+		return listOf(drover.DrainStates)
+	case reflect.TypeFor[drover.ItemState]():
+		return listOf(drover.ItemStates)
+	case reflect.TypeFor[drover.DrainKind]():
+		return list(drover.DrainAway, drover.DrainReturn)
+	case reflect.TypeFor[drover.AtDeadline]():
+		return list(drover.DeadlineLeave, drover.DeadlineStop)
 	case reflect.TypeFor[drover.VolumeState]():
 		return list(drover.VolumeCreating, drover.VolumeCreated, drover.VolumeHydrating, drover.VolumeDestroyed, drover.VolumeDestroying)
 	case reflect.TypeFor[drover.SnapshotState]():
@@ -79,6 +87,14 @@ func words(t reflect.Type) []any {
 		return list(drover.CheckTCP, drover.CheckHTTP)
 	}
 	return nil
+}
+
+func listOf[T any](words []T) []any {
+	var all []any
+	for _, w := range words {
+		all = append(all, w)
+	}
+	return all
 }
 
 // of returns the schema of a type, or a reference to it.
@@ -100,6 +116,8 @@ func (s *schemas) of(t reflect.Type) (object, error) {
 		return object{"type": "integer"}, nil
 	case reflect.Uint, reflect.Uint32, reflect.Uint64:
 		return object{"type": "integer", "minimum": 0}, nil
+	case reflect.Float64:
+		return object{"type": "number"}, nil
 	case reflect.Interface:
 		return object{}, nil
 	case reflect.Slice:

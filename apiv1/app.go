@@ -18,6 +18,8 @@ type App struct {
 	MachineCount int       `json:"machine_count"`
 	VolumeCount  int       `json:"volume_count"`
 	CreatedAt    time.Time `json:"created_at"`
+	// Metadata are the app's labels, which count for its machines.
+	Metadata map[string]string `json:"metadata,omitempty"`
 }
 
 // Organization owns apps.

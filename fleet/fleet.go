@@ -32,8 +32,12 @@ type Timing struct {
 	Stale time.Duration
 	// KeepDestroyed is how long the record of a destroyed machine is kept, KeepMigrations that of a migration that ended.
 	KeepDestroyed, KeepMigrations time.Duration
+	// KeepDrains is how long the record of a drain is kept.
+	KeepDrains time.Duration
 	// KeepVolumes is how long a destroyed volume can be brought back; with 0 it is wiped at once.
 	KeepVolumes time.Duration
+	// Drain is how often drains are looked at besides at each change, Regions how often it is asked whether every host could be drained.
+	Drain, Regions time.Duration
 	// Work is how often snapshots that are on their way into the object store, and volumes that are being filled, are looked at.
 	Work time.Duration
 }
@@ -45,8 +49,9 @@ func DefaultTiming() Timing {
 		Offer: 1500 * time.Millisecond, Resolve: 60 * time.Second, Apply: 20 * time.Second, Make: 2 * time.Minute,
 		LeaseTTL: 6 * time.Second, LeaseRenew: 2 * time.Second,
 		Repair: 10 * time.Second, Stale: 5 * time.Minute,
-		KeepDestroyed: 24 * time.Hour, KeepMigrations: 30 * 24 * time.Hour,
+		KeepDestroyed: 24 * time.Hour, KeepMigrations: 30 * 24 * time.Hour, KeepDrains: 365 * 24 * time.Hour,
 		KeepVolumes: 24 * time.Hour, Work: 2 * time.Second,
+		Drain: time.Second, Regions: 3 * time.Minute,
 	}
 }
 
@@ -97,6 +102,8 @@ type Fleet struct {
 	ready chan struct{}
 	// kicks wakes the repair of single machines.
 	kicks *kicks
+	// regionsSeen remembers which regions could not be drained.
+	regionsSeen *regionWatch
 }
 
 // New returns a Fleet that does nothing before Run.
@@ -120,6 +127,7 @@ func New(cfg Config) (*Fleet, error) {
 	}
 	f.state = newState(f.now)
 	f.traces = &traces{Fleet: f}
+	f.regionsSeen = newRegionWatch()
 	return f, nil
 }
 
@@ -143,6 +151,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 	g.Go(func() error { return natsbus.WatchSeen(ctx, f.conn, f.heard) })
 	g.Go(func() error { f.tendKeys(ctx); return nil })
 	g.Go(func() error { f.serveKeys(ctx); return nil })
+	g.Go(func() error { f.watchRegions(ctx); return nil })
 	g.Go(func() error {
 		if err := f.state.wait(ctx); err != nil {
 			return errEnded

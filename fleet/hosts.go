@@ -38,6 +38,10 @@ func (f *Fleet) hostLocked(id drover.HostID) (drover.HostInfo, bool) {
 		info.SeenAt = s.at
 	}
 	info.Status = f.hostStatusLocked(id)
+	if mark, ok := f.state.marks.items[string(id)]; ok {
+		info.Mark = &mark.value
+	}
+	info.Conditions = append(slices.Clone(info.Conditions), f.conditionsLocked(info)...)
 	return info, true
 }
 
@@ -168,6 +172,7 @@ func (f *Fleet) choose(ctx context.Context, req plan.Request, only drover.HostID
 			ask = append(ask, h.ID)
 		}
 	}
+	opts.Exclude = f.excludeClosed(opts.Exclude)
 	got, slow := f.offers(ctx, ask, offer, f.timing.Offer, opts.Silent)
 	host, err := plan.Choose(req, got, opts)
 	if err == nil || len(slow) == 0 {

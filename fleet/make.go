@@ -200,6 +200,9 @@ func (f *Fleet) makeOn(ctx context.Context, req CreateMachine, app drover.App, h
 		return MachineView{}, err
 	}
 	m.Image = ref
+	if why := f.closed(host); why != "" { // since it was chosen: to look at the image may take a minute
+		return MachineView{}, drover.Errorf(drover.Exhausted, "host %q %s", host, why).WithHint("ask again: another host is chosen")
+	}
 	if err := f.claimAll(ctx, m, host); err != nil {
 		f.unmake(ctx, m)
 		return MachineView{}, err

@@ -46,6 +46,7 @@ func (f *Fleet) MoveMachine(ctx context.Context, req Move) (drover.Migration, er
 	m := migrate.Begin(drover.Migration{
 		ID: drover.NewMigrationID(), Machine: req.Machine, App: v.Machine.App, Source: p.Host, Target: target, Actor: req.Actor,
 		FromEpoch: p.Epoch, WasRunning: runs(v) && v.Machine.Goal == drover.GoalStarted, Disks: disks,
+		Options: req.Options, Drain: req.Drain,
 	}, f.now().UTC())
 	if err := f.beginMove(ctx, m); err != nil {
 		return drover.Migration{}, err
@@ -123,6 +124,10 @@ func (f *Fleet) targetFor(ctx context.Context, req Move, v MachineView, source d
 	case info.Status == drover.HostUnreachable:
 		return "", drover.Errorf(drover.Unavailable, "target: host %q does not answer", req.Target).WithField("target").
 			WithHint("choose another host, or none, and the fleet chooses")
+	}
+	if why := f.closed(req.Target); why != "" {
+		return "", drover.Errorf(drover.Precondition, "target: host %q %s", req.Target, why).WithField("target").
+			WithHint("choose another host, or none, and the fleet chooses; `drover host uncordon %s` opens it", req.Target)
 	}
 	host, err := f.choose(ctx, ask, req.Target, offer, opts)
 	if err != nil {

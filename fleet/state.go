@@ -48,6 +48,9 @@ type state struct {
 	counters   *table[uint64]
 	claims     *table[claim]
 	tallies    *table[tally]
+	marks      *table[drover.HostMark]
+	drains     *table[drover.Drain]
+	halts      *table[drover.ClassHalt]
 
 	// Indexes, guarded by mu.
 	machinesOf index[drover.AppName]   // machine IDs by app
@@ -131,6 +134,9 @@ func newState(now func() time.Time) *state {
 	s.counters = newTable[uint64](&s.mu, natsbus.BucketCounters)
 	s.claims = newTable[claim](&s.mu, natsbus.BucketClaims)
 	s.tallies = newTable[tally](&s.mu, natsbus.BucketTallies)
+	s.marks = newTable[drover.HostMark](&s.mu, natsbus.BucketMarks)
+	s.drains = newTable[drover.Drain](&s.mu, natsbus.BucketDrains)
+	s.halts = newTable[drover.ClassHalt](&s.mu, natsbus.BucketHalts)
 	return s
 }
 
@@ -144,7 +150,8 @@ type follower interface {
 func (t *table[T]) done() <-chan struct{} { return t.synced }
 
 func (s *state) followers() []follower {
-	return []follower{s.apps, s.machines, s.placements, s.status, s.volumes, s.snapshots, s.migrations, s.hosts, s.tokens, s.leases, s.counters, s.claims, s.tallies}
+	return []follower{s.apps, s.machines, s.placements, s.status, s.volumes, s.snapshots, s.migrations, s.hosts, s.tokens, s.leases, s.counters, s.claims,
+		s.marks, s.drains, s.halts, s.tallies}
 }
 
 // open makes and opens the buckets; it tries until ctx ends.

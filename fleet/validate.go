@@ -91,6 +91,11 @@ func checkConfig(c drover.MachineConfig, size int) error {
 		p.add("config.restart.max_retries", "%d is out of range: 0 to %d", c.Restart.MaxRetries, maxRetries)
 	}
 	checkStop(&p, "config.stop_config", c.StopConfig)
+	for _, key := range slices.Sorted(maps.Keys(c.Metadata)) {
+		if e := drover.CheckLabel(key, c.Metadata[key]); e != nil {
+			p.add("config.metadata", "%s", e.Text)
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(c.Checks)) {
 		checkCheck(&p, "config.checks."+name, c.Checks[name])
 	}

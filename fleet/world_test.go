@@ -61,6 +61,7 @@ func quick() (*Timing, *migrate.Rules) {
 	timing.Repair = 200 * time.Millisecond
 	timing.Stale = time.Second
 	timing.KeepVolumes, timing.Work = 0, 30*time.Millisecond
+	timing.Drain = 20 * time.Millisecond
 	rules := migrate.DefaultRules()
 	rules.Silence = time.Second
 	rules.Retry, rules.RetryMost = 20*time.Millisecond, 100*time.Millisecond

@@ -110,6 +110,13 @@ func TestEveryConditionHasItsPage(t *testing.T) {
 			t.Errorf("%s (%s) has no part that says how bad it is and what to do", k.code, k.severity)
 		}
 	}
+	for code, severity := range drover.ControlConditions() {
+		declared[string(code)] = true
+		text := strings.ToLower(parts[string(code)])
+		if !strings.Contains(text, "what to do:") || !strings.Contains(text, string(severity)) {
+			t.Errorf("%s (%s) has no part that says how bad it is and what to do", code, severity)
+		}
+	}
 	for code := range parts {
 		if !declared[code] {
 			t.Errorf("%s has a part, and is not declared", code)

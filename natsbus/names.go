@@ -20,6 +20,10 @@ const (
 	BucketSnapshots = "snapshots"
 	// BucketTallies has what records counted for that are not kept any more.
 	BucketTallies = "tallies"
+	// BucketMarks has what closes hosts for new machines, BucketDrains the drains, BucketHalts the classes that no drain moves.
+	BucketMarks  = "marks"
+	BucketDrains = "drains"
+	BucketHalts  = "halts"
 )
 
 // seenSubject is where a host says that it lives, without anything being stored.

@@ -119,7 +119,7 @@ func refuse(req Request, offers []drover.Offer, opts Options) *drover.Error {
 		return drover.Errorf(drover.Unavailable, "no host for %s: no worker host%s has joined the fleet", req.What, where).
 			WithHint("see `drover host list`")
 	}
-	if answered == 0 {
+	if answered == 0 && len(opts.Silent) > 0 {
 		return drover.Errorf(drover.Unavailable, "no host for %s%s: %s", req.What, where, strings.Join(lines, "; ")).
 			WithHint("see `drover host list` for hosts that do not answer")
 	}

@@ -34,6 +34,8 @@ type Backend struct {
 	Slow bool
 	// NeedsRestart is what ExtendVolume says.
 	NeedsRestart bool
+	// DrainsEnd makes drains end at once, with everything moved.
+	DrainsEnd bool
 
 	mu         sync.Mutex
 	changed    chan struct{}
@@ -45,6 +47,7 @@ type Backend struct {
 	verified   map[drover.VolumeID]drover.Verification
 	hosts      []drover.HostInfo
 	migrations map[drover.MigrationID]drover.Migration
+	drains     map[drover.DrainID]drover.Drain
 	logs       []drover.LogLine
 	signals    []drover.SignalRequest
 	rotations  int
@@ -69,6 +72,7 @@ func New() *Backend {
 		verified:   map[drover.VolumeID]drover.Verification{},
 		hosts:      []drover.HostInfo{host("h1", "north"), host("h2", "south")},
 		migrations: map[drover.MigrationID]drover.Migration{},
+		drains:     map[drover.DrainID]drover.Drain{},
 	}
 }
 

@@ -15,7 +15,7 @@ func newHostCommand(c *cli) *cobra.Command {
 		Short: "Hosts: the servers of the fleet",
 		Long:  "A host is a server of the fleet. These commands need an operator's token.",
 	}, newHostListCommand(c), newHostShowCommand(c), newHostLayersCommand(c), newHostMachinesCommand(c),
-		newHostStorageCommand(c))
+		newHostStorageCommand(c), newHostCordonCommand(c), newHostUncordonCommand(c), newHostDrainCommand(c))
 }
 
 func newHostListCommand(c *cli) *cobra.Command {
@@ -39,12 +39,25 @@ func newHostListCommand(c *cli) *cobra.Command {
 			}
 			t := table{header: []string{"ID", "REGION", "STATUS", "ROLES", "ACCEL", "CPUS", "MEMORY", "DISK", "PROVISIONED", "MACHINES", "SEEN", "CONDITIONS"}}
 			for _, h := range hosts {
-				t.add(h.ID, h.Region, h.Status, rolesText(h.Roles), h.Accel, h.CPUs, usedText(h.MemoryUsed, h.Memory), usedText(h.DiskUsed, h.Disk),
+				t.add(h.ID, h.Region, statusText(h), rolesText(h.Roles), h.Accel, h.CPUs, usedText(h.MemoryUsed, h.Memory), usedText(h.DiskUsed, h.Disk),
 					provisionedText(h), h.Machines, c.age(h.SeenAt), conditionCodes(h.Conditions))
 			}
 			return c.printTable(t, "No hosts.")
 		},
 	}
+}
+
+// statusText says whether a host answers, and what closes it.
+func statusText(h drover.HostInfo) string {
+	text := string(h.Status)
+	switch {
+	case h.Mark == nil:
+	case h.Mark.Suspect:
+		text += ",suspect"
+	default:
+		text += ",cordoned"
+	}
+	return text
 }
 
 func rolesText(roles []drover.Role) string {
@@ -96,7 +109,8 @@ func newHostShowCommand(c *cli) *cobra.Command {
 				[2]string{"Roles", rolesText(h.Roles)}, [2]string{"Address", h.Address}, [2]string{"Storage", h.StorageAddress},
 				[2]string{"Accelerator", accel}, [2]string{"VMM", h.VMM}, [2]string{"Version", h.Version}, [2]string{"CPUs", fmt.Sprint(h.CPUs)},
 				[2]string{"Memory", usedText(h.MemoryUsed, h.Memory)}, [2]string{"Disk", usedText(h.DiskUsed, h.Disk)},
-				[2]string{"Provisioned", provisionedText(h)}, [2]string{"Machines", fmt.Sprint(h.Machines)}, [2]string{"Started", c.moment(h.StartedAt)}, [2]string{"Seen", c.moment(h.SeenAt)})
+				[2]string{"Provisioned", provisionedText(h)}, [2]string{"Machines", fmt.Sprint(h.Machines)}, [2]string{"Started", c.moment(h.StartedAt)}, [2]string{"Seen", c.moment(h.SeenAt)},
+				[2]string{"Closed", c.markText(h.Mark)})
 			if err != nil {
 				return err
 			}

@@ -98,6 +98,8 @@ func subcommands(c *cli) []*cobra.Command {
 		newHostCommand(c),
 		newKeyCommand(c),
 		newMigrationCommand(c),
+		newDrainCommand(c),
+		newRegionCommand(c),
 		newDevCommand(c),
 		newServeCommand(c),
 	}
