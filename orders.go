@@ -90,6 +90,8 @@ type ApplyRequest struct {
 	Machine Machine  `json:"machine"`
 	Volumes []Volume `json:"volumes,omitempty"`
 	Epoch   Epoch    `json:"epoch"`
+	// Recovery is there when the machine comes here by one.
+	Recovery *RecoveryNote `json:"recovery,omitempty"`
 }
 
 // ExecRequest is a command for a machine. Timeout 0 means 60 s.

@@ -21,6 +21,8 @@ type Agent struct {
 	started time.Time
 	publish publisher
 	watched watcher
+	// observer has what this host says of others.
+	observer observer
 	// settings are what an operator set for the host's storage.
 	settings atomic.Pointer[drover.StorageSettings]
 
@@ -76,7 +78,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.addLocked(newMachine(a, id, rec))
 	}
 	a.mu.Unlock()
-	for _, work := range []func(context.Context){a.publishLoop, a.infoLoop, a.watchLoop, a.placementLoop, a.sweepLoop, a.fillLoop} {
+	for _, work := range []func(context.Context){a.publishLoop, a.infoLoop, a.watchLoop, a.placementLoop, a.sweepLoop, a.fillLoop, a.observeLoop} {
 		group.Go(func() error { work(runCtx); return nil })
 	}
 	for order, handler := range a.handlers() {
