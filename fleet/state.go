@@ -47,6 +47,9 @@ type state struct {
 	leases     *table[lease]
 	counters   *table[uint64]
 	claims     *table[claim]
+	fences     *table[drover.HostFence]
+	recoveries *table[drover.Recovery]
+	standbys   *table[drover.Standby]
 
 	// Indexes, guarded by mu.
 	machinesOf index[drover.AppName]   // machine IDs by app
@@ -129,6 +132,9 @@ func newState(now func() time.Time) *state {
 	s.leases = newTable[lease](&s.mu, natsbus.BucketLeases)
 	s.counters = newTable[uint64](&s.mu, natsbus.BucketCounters)
 	s.claims = newTable[claim](&s.mu, natsbus.BucketClaims)
+	s.fences = newTable[drover.HostFence](&s.mu, natsbus.BucketFences)
+	s.recoveries = newTable[drover.Recovery](&s.mu, natsbus.BucketRecoveries)
+	s.standbys = newTable[drover.Standby](&s.mu, natsbus.BucketStandbys)
 	return s
 }
 
@@ -142,7 +148,8 @@ type follower interface {
 func (t *table[T]) done() <-chan struct{} { return t.synced }
 
 func (s *state) followers() []follower {
-	return []follower{s.apps, s.machines, s.placements, s.status, s.volumes, s.snapshots, s.migrations, s.hosts, s.tokens, s.leases, s.counters, s.claims}
+	return []follower{s.apps, s.machines, s.placements, s.status, s.volumes, s.snapshots, s.migrations, s.hosts, s.tokens, s.leases, s.counters, s.claims,
+		s.fences, s.recoveries, s.standbys}
 }
 
 // open makes and opens the buckets; it tries until ctx ends.

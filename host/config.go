@@ -59,6 +59,8 @@ type Config struct {
 	Clock func() time.Time
 	// Grace is how long a source keeps its copy after a move. Default 1 h.
 	Grace time.Duration
+	// KeepAside is how long a host keeps the layers of a machine that went on elsewhere without it. Default 7 days.
+	KeepAside time.Duration
 	// BootTimeout is how long a boot may take until the main process starts. Default 30 s.
 	BootTimeout time.Duration
 	Log         *slog.Logger
@@ -105,6 +107,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Grace == 0 {
 		c.Grace = time.Hour
+	}
+	if c.KeepAside == 0 {
+		c.KeepAside = 7 * 24 * time.Hour
 	}
 	if c.BootTimeout == 0 {
 		c.BootTimeout = 30 * time.Second

@@ -37,8 +37,8 @@ type observer struct {
 	// fellows is the newest list of hosts: while the bus is away the last one serves.
 	fellows  []drover.HostInfo
 	listedAt time.Time
-	seen    map[drover.HostID]drover.Observation
-	failed  map[drover.HostID]int
+	seen     map[drover.HostID]drover.Observation
+	failed   map[drover.HostID]int
 }
 
 // observeLoop tries again and again.

@@ -157,6 +157,8 @@ type diskRecord struct {
 	Volume drover.VolumeID `json:"volume,omitempty"`
 	Layer  drover.LayerID  `json:"layer"`
 	Size   drover.Bytes    `json:"size"`
+	// Recovery made it here from a copy; empty for one that was made or moved here.
+	Recovery drover.RecoveryID `json:"recovery,omitempty"`
 	// Used: a guest has mounted it, so that it must hold a file system.
 	Used bool `json:"used,omitempty"`
 	// Migration brought the disk here; empty when it was made here.
@@ -202,8 +204,20 @@ type retiredRecord struct {
 	Disk        drover.DiskID      `json:"disk"`
 	Migration   drover.MigrationID `json:"migration,omitempty"`
 	DeleteAfter time.Time          `json:"delete_after"`
+	// Kept: the machine went on elsewhere without this host, so that the layer may have what no other has.
+	Kept *keptRecord `json:"kept,omitempty"`
 	// Wipe: it is made unreadable first. An encrypted one is so when its key is gone.
 	Wipe bool `json:"wipe,omitempty"`
+}
+
+// keptRecord says how a layer came to be kept aside.
+type keptRecord struct {
+	Volume  drover.VolumeID  `json:"volume,omitempty"`
+	Machine drover.MachineID `json:"machine"`
+	Owner   drover.HostID    `json:"owner"`
+	Epoch   drover.Epoch     `json:"epoch"`
+	At      time.Time        `json:"at"`
+	Cipher  *drover.Cipher   `json:"cipher,omitempty"`
 }
 
 // endedMove remembers a migration that this host is done with, so that a late order for it does nothing.
