@@ -194,6 +194,10 @@ type Export struct {
 	Cipher *Cipher `json:"cipher,omitempty"`
 }
 
+// ExportOver parts, in an export's name, the layer from one below it that the reader has: only what lies over that counts as the layer's own
+// ("vol_1.b+vol_1.a"). A layer that lies nowhere below changes nothing.
+const ExportOver = "+"
+
 // MoveCloneRequest tells the target what to clone.
 type MoveCloneRequest struct {
 	MoveRequest

@@ -144,6 +144,10 @@ func TestFaultPointsAreAllNamed(t *testing.T) {
 		everyRecoveryOrder(w)
 		collect(w)
 	}, "a", "b")
+	bubble(t, func(t *testing.T, w *world) {
+		everyStandbyOrder(w)
+		collect(w)
+	}, "a", "b")
 	for _, p := range listed {
 		if hit[p] == 0 {
 			t.Errorf("%s is listed and never hit", p)

@@ -18,6 +18,7 @@ var (
 	retiredBucket  = boltstore.Bucket[retiredRecord]{Name: "retired", Version: 1}
 	endedBucket    = boltstore.Bucket[endedMove]{Name: "ended-moves", Version: 1}
 	frozenBucket   = boltstore.Bucket[frozenRecord]{Name: "frozen", Version: 1}
+	standbyBucket  = boltstore.Bucket[standbyRecord]{Name: "standbys", Version: 1}
 	settingsBucket = boltstore.Bucket[drover.StorageSettings]{Name: "settings", Version: 1}
 )
 
@@ -159,6 +160,8 @@ type diskRecord struct {
 	Size   drover.Bytes    `json:"size"`
 	// Recovery made it here from a copy; empty for one that was made or moved here.
 	Recovery drover.RecoveryID `json:"recovery,omitempty"`
+	// Base is the standby's layer that it was made over.
+	Base drover.LayerID `json:"base,omitempty"`
 	// Used: a guest has mounted it, so that it must hold a file system.
 	Used bool `json:"used,omitempty"`
 	// Migration brought the disk here; empty when it was made here.
@@ -189,6 +192,8 @@ type frozenRecord struct {
 	Snapshot drover.SnapshotID `json:"snapshot,omitempty"`
 	Fork     drover.VolumeID   `json:"fork,omitempty"`
 	Target   drover.HostID     `json:"target,omitempty"`
+	// Standby is set for a step of a standby on the host Target.
+	Standby drover.StandbyID `json:"standby,omitempty"`
 	// BegunAt is stored before the split, TakenAt after it.
 	BegunAt  time.Time    `json:"begun_at,omitzero"`
 	TakenAt  time.Time    `json:"taken_at,omitzero"`

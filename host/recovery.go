@@ -33,7 +33,7 @@ func (a *Agent) recoveryMake(ctx context.Context, req drover.RecoveryMakeRequest
 	case err == nil && old.Layer != disk.Layer:
 		return drover.LayerStatus{}, drover.Errorf(drover.Conflict, "host %q has volume %q already, in the layer %q", a.cfg.ID, v.ID, old.Layer)
 	case err == nil:
-		disk = old
+		disk, spec.Base, spec.Size = old, old.Base, old.Size
 	case !drover.Is(err, drover.NotFound):
 		return drover.LayerStatus{}, err
 	default:
@@ -84,7 +84,7 @@ func (a *Agent) recoveredDisk(req drover.RecoveryMakeRequest) (diskRecord, Layer
 		if err != nil {
 			return disk, spec, err
 		}
-		disk.Used, spec.Base = true, base
+		disk.Used, disk.Base, spec.Base = true, base, base
 		// A volume that was extended since the step was taken is larger than that.
 		disk.Size = max(disk.Size, src.Size)
 		spec.Size = disk.Size
