@@ -93,3 +93,48 @@ func (h *fakeHost) recoveryDrop(b []byte) (any, error) {
 type fakeStandby struct {
 	complete, making, polls int
 }
+
+func (h *fakeHost) standbyFreeze(b []byte) (any, error) {
+	req := decode[drover.StandbyFreezeRequest](b)
+	v := req.Volume.ID
+	if req.Over > 0 {
+		if over := drover.StandbySourceLayer(v, req.Standby, req.Over); h.layers[over].ID == "" {
+			return nil, drover.Errorf(drover.NotFound, "no layer %q", over)
+		}
+	}
+	l, err := h.freezeLayer(v, drover.StandbySourceLayer(v, req.Standby, req.Step))
+	return drover.StandbyFrozen{TakenAt: h.world.time(), Export: drover.Export{Disk: v.Disk(), Volume: v, Layer: l.ID, Size: l.Size, Host: h.id}}, err
+}
+
+func (h *fakeHost) standbyRelease(b []byte) (any, error) {
+	req := decode[drover.StandbyReleaseRequest](b)
+	h.giveUpLayer(drover.StandbySourceLayer(req.Volume, req.Standby, req.Step))
+	return drover.Empty{}, nil
+}
+
+func (h *fakeHost) standbyCopy(b []byte) (any, error) {
+	req := decode[drover.StandbyCopyRequest](b)
+	s := h.standbys[req.Standby]
+	if s == nil {
+		s = &fakeStandby{}
+		h.standbys[req.Standby] = s
+	}
+	switch {
+	case s.complete == req.Step:
+		return drover.StandbyCopied{Done: true}, nil
+	case req.Over != 0 && req.Over != s.complete:
+		return nil, drover.Errorf(drover.NotFound, "standby %s has step %d, not %d", req.Standby, s.complete, req.Over)
+	case s.making != req.Step:
+		s.making, s.polls = req.Step, h.polls
+	}
+	if s.polls--; s.polls > 0 {
+		return drover.StandbyCopied{Hydration: drover.Hydration{Total: 10, Copied: 1}}, nil
+	}
+	s.complete, s.making = req.Step, 0
+	return drover.StandbyCopied{Hydration: drover.Hydration{Total: 10, Copied: 10, Done: true}, Done: true}, nil
+}
+
+func (h *fakeHost) standbyDrop(b []byte) (any, error) {
+	delete(h.standbys, decode[drover.StandbyDropRequest](b).Standby)
+	return drover.Empty{}, nil
+}
