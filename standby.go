@@ -60,7 +60,7 @@ type Standby struct {
 	// Problem is why the step under way does not go on.
 	Problem *Error `json:"problem,omitempty"`
 	// LagSeconds is filled in by the control side: how old the last whole step is; -1 while there is none.
-	LagSeconds float64 `json:"lag_seconds"`
+	LagSeconds int64 `json:"lag_seconds"`
 }
 
 // StandbyRelease names a frozen layer of a step on a host.

@@ -18,6 +18,8 @@ type App struct {
 	MachineCount int       `json:"machine_count"`
 	VolumeCount  int       `json:"volume_count"`
 	CreatedAt    time.Time `json:"created_at"`
+	// Recovery is "automatic" when the app's machines are started elsewhere without asking, once their host is fenced; else "ask".
+	Recovery string `json:"recovery"`
 }
 
 // Organization owns apps.

@@ -106,7 +106,7 @@ func (f *Fleet) standbysThat(want func(drover.Standby) bool) []drover.Standby {
 func (f *Fleet) lagging(s drover.Standby) drover.Standby {
 	s.LagSeconds = -1
 	if s.Complete > 0 {
-		s.LagSeconds = max(f.now().Sub(s.CompleteAt), 0).Round(100 * time.Millisecond).Seconds()
+		s.LagSeconds = int64(max(f.now().Sub(s.CompleteAt), 0) / time.Second)
 	}
 	return s
 }

@@ -48,6 +48,9 @@ type Backend struct {
 	logs       []drover.LogLine
 	signals    []drover.SignalRequest
 	rotations  int
+	fences     map[drover.HostID]drover.HostFence
+	recoveries map[drover.RecoveryID]drover.Recovery
+	standbys   map[drover.StandbyID]drover.Standby
 }
 
 var _ api.Backend = (*Backend)(nil)
@@ -69,6 +72,9 @@ func New() *Backend {
 		verified:   map[drover.VolumeID]drover.Verification{},
 		hosts:      []drover.HostInfo{host("h1", "north"), host("h2", "south")},
 		migrations: map[drover.MigrationID]drover.Migration{},
+		fences:     map[drover.HostID]drover.HostFence{},
+		recoveries: map[drover.RecoveryID]drover.Recovery{},
+		standbys:   map[drover.StandbyID]drover.Standby{},
 	}
 }
 
