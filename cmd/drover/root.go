@@ -98,6 +98,7 @@ func subcommands(c *cli) []*cobra.Command {
 		newHostCommand(c),
 		newKeyCommand(c),
 		newMigrationCommand(c),
+		newRecoveryCommand(c),
 		newDevCommand(c),
 		newServeCommand(c),
 	}
