@@ -54,6 +54,11 @@ type HostInfo struct {
 	// CPU says what processor the guests see, Platform which machine type: memory moves between equal ones only.
 	CPU      string `json:"cpu,omitempty"`
 	Platform string `json:"platform,omitempty"`
+	// Observations is which of its fellow hosts it reaches.
+	Observations []Observation `json:"observations,omitempty"`
+	// Reach and ReachText are filled in by the control side: what the bus and the observers together tell of the host.
+	Reach     HostReach `json:"reach,omitempty"`
+	ReachText string    `json:"reach_text,omitempty"`
 	// Now is the host's clock when it said this.
 	Now time.Time `json:"now,omitzero"`
 	// Mark is filled in by the control side: what an operator or a drain wants of the host; nil for nothing.

@@ -74,7 +74,9 @@ type Placement struct {
 	Host    HostID    `json:"host"`
 	// Migration is the one that brought the machine here; empty for the first placement.
 	Migration MigrationID `json:"migration,omitempty"`
-	Epoch     Epoch       `json:"-"`
+	// Recovery is the one that brought it here without the consent of the host before.
+	Recovery RecoveryID `json:"recovery,omitempty"`
+	Epoch    Epoch      `json:"-"`
 }
 
 // MachineStatus is the observed state of one machine. The agent of the host that the placement names writes it; a status
@@ -135,6 +137,19 @@ type App struct {
 	Organization string  `json:"organization"`
 	Network      string  `json:"network,omitempty"`
 	// Metadata holds labels that count for every machine of the app which does not have them itself.
-	Metadata  map[string]string `json:"metadata,omitempty"`
-	CreatedAt time.Time         `json:"created_at"`
+	Metadata map[string]string `json:"metadata,omitempty"`
+	// Recovery says whether its machines are started elsewhere without asking, once their host is fenced. Empty is ask.
+	Recovery  RecoveryPolicy `json:"recovery,omitempty"`
+	CreatedAt time.Time      `json:"created_at"`
 }
+
+// RecoveryPolicy is what an app agreed to for the time after the death of a host.
+type RecoveryPolicy string
+
+// The policies.
+const (
+	// RecoverAsk: an operator begins a recovery.
+	RecoverAsk RecoveryPolicy = "ask"
+	// RecoverAutomatic: a recovery begins by itself once the fence is certain.
+	RecoverAutomatic RecoveryPolicy = "automatic"
+)

@@ -90,6 +90,8 @@ type ApplyRequest struct {
 	Machine Machine  `json:"machine"`
 	Volumes []Volume `json:"volumes,omitempty"`
 	Epoch   Epoch    `json:"epoch"`
+	// Recovery is there when the machine comes here by one.
+	Recovery *RecoveryNote `json:"recovery,omitempty"`
 }
 
 // ExecRequest is a command for a machine. Timeout 0 means 60 s.
@@ -191,6 +193,10 @@ type Export struct {
 	// Cipher is how the content is encrypted: what travels is what the source's disk holds.
 	Cipher *Cipher `json:"cipher,omitempty"`
 }
+
+// ExportOver parts, in an export's name, the layer from one below it that the reader has: only what lies over that counts as the layer's own
+// ("vol_1.b+vol_1.a"). A layer that lies nowhere below changes nothing.
+const ExportOver = "+"
 
 // MoveCloneRequest tells the target what to clone.
 type MoveCloneRequest struct {

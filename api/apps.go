@@ -57,7 +57,7 @@ func (h *handler) appForm(c *call, app drover.App) (apiv1.App, error) {
 	}
 	return apiv1.App{ID: app.Name, Name: app.Name, Organization: apiv1.Organization{Name: app.Organization, Slug: app.Organization},
 		Network: app.Network, Status: status, MachineCount: count, VolumeCount: len(volumes), CreatedAt: app.CreatedAt,
-		Metadata: app.Metadata}, nil
+		Metadata: app.Metadata, Recovery: cmp.Or(string(app.Recovery), string(drover.RecoverAsk))}, nil
 }
 
 func (h *handler) createApp(c *call) (any, error) {

@@ -10,6 +10,7 @@ import (
 // Backend is what the API asks (*fleet.Fleet). All errors are *drover.Error with a text for users. Every changing method is
 // durable when it returns.
 type Backend interface {
+	RecoveryBackend
 	// Authenticate tells whose token it is; Denied for an unknown one.
 	Authenticate(ctx context.Context, token string) (fleet.Principal, error)
 

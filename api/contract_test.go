@@ -66,6 +66,7 @@ func TestEveryOperationOfTheDocument(t *testing.T) {
 	s.want(200, "GET", "/v1/operator/hosts/h1/layers", "")
 	s.want(200, "GET", "/v1/operator/hosts/h1/machines", "")
 
+	everyOperationOfRecoveries(s, backend, string(volume.ID))
 	s.want(200, "PUT", "/v1/operator/hosts/h1/storage", `{"hydration_limit":1048576,"stall_after":"90s"}`)
 	everyOperationOfVolumes(s, backend, "/v1/apps/ledger/volumes/"+string(volume.ID), volume.ID)
 
@@ -168,7 +169,8 @@ func TestEveryPathOfTheDocumentRefusesOtherMethods(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, item := range doc.Paths.Map() {
-		path = strings.NewReplacer("{app_name}", "a", "{machine_id}", "m", "{volume_id}", "v", "{host_id}", "h", "{migration_id}", "g", "{snapshot_id}", "s").Replace(path)
+		path = strings.NewReplacer("{app_name}", "a", "{machine_id}", "m", "{volume_id}", "v", "{host_id}", "h", "{migration_id}", "g", "{snapshot_id}", "s",
+			"{recovery_id}", "r", "{standby_id}", "y").Replace(path)
 		w := s.want(405, "PATCH", "/v1"+path, "")
 		if allow := w.Header().Get("Allow"); len(strings.Split(allow, ", ")) != len(item.Operations()) {
 			t.Errorf("%s: Allow is %q, and the document has %d methods", path, allow, len(item.Operations()))
@@ -334,4 +336,34 @@ func TestStopTakesEveryFormOfADuration(t *testing.T) {
 			t.Errorf("%s: %+v, %v", body, v.Machine.Stop, err)
 		}
 	}
+}
+
+// everyOperationOfRecoveries asks what there is to ask about a dead host and standbys.
+func everyOperationOfRecoveries(s *server, backend *apitest.Backend, volume string) {
+	s.tb.Helper()
+	s.want(200, "PUT", "/v1/apps/ledger/recovery", `{"recovery":"automatic"}`)
+	path := "/v1/apps/ledger/volumes/" + volume + "/standbys"
+	standby := decode[drover.Standby](s.tb, s.want(200, "POST", path, `{"host":"h2","every":"10s"}`))
+	s.want(200, "GET", path, "")
+	s.want(200, "GET", "/v1/apps/ledger/standbys", "")
+	s.want(200, "GET", path+"/"+string(standby.ID), "")
+	s.want(404, "GET", path+"/sby_1", "")
+	s.want(200, "DELETE", path+"/"+string(standby.ID), "")
+
+	s.want(412, "POST", "/v1/operator/recoveries", `{"host":"h1"}`)
+	s.want(412, "POST", "/v1/operator/hosts/h1/confirm-off", `{"reason":"looked"}`)
+	backend.ChangeHost("h1", func(h *drover.HostInfo) { h.Status = drover.HostUnreachable })
+	s.want(200, "POST", "/v1/operator/hosts/h1/confirm-off", `{"reason":"looked"}`)
+	s.want(200, "GET", "/v1/operator/hosts/h1/recovery", "")
+	s.want(400, "POST", "/v1/operator/recoveries", `{}`)
+	s.want(400, "POST", "/v1/operator/recoveries", `{"host":"h1","accept_age":"-1s"}`)
+	started := decode[apiv1.RecoveryStarted](s.tb, s.want(201, "POST", "/v1/operator/recoveries", `{"host":"h1","accept_age":"1h"}`))
+	if len(started.Recoveries) == 0 {
+		s.tb.Fatal("nothing was begun")
+	}
+	s.want(200, "GET", "/v1/operator/recoveries", "")
+	s.want(200, "GET", "/v1/operator/recoveries/"+string(started.Recoveries[0].ID), "")
+	s.want(404, "GET", "/v1/operator/recoveries/rec_1", "")
+	s.want(200, "GET", "/v1/operator/hosts/h1/kept", "")
+	backend.ChangeHost("h1", func(h *drover.HostInfo) { h.Status = drover.HostOK })
 }

@@ -53,6 +53,7 @@ func routes() []route {
 	all = append(all, operatorRoutes()...)
 	all = append(all, waterfallRoutes()...)
 	all = append(all, drainRoutes()...)
+	all = append(all, recoveryRoutes()...)
 	return append(all,
 		route{method: "GET", path: "/healthz", id: "Health", summary: "Tell that the API answers", access: public,
 			status: http.StatusOK, response: apiv1.Health{}, handle: (*handler).health},

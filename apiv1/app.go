@@ -20,6 +20,8 @@ type App struct {
 	CreatedAt    time.Time `json:"created_at"`
 	// Metadata are the app's labels, which count for its machines.
 	Metadata map[string]string `json:"metadata,omitempty"`
+	// Recovery is "automatic" when the app's machines are started elsewhere without asking, once their host is fenced; else "ask".
+	Recovery string `json:"recovery"`
 }
 
 // Organization owns apps.

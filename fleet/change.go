@@ -294,7 +294,7 @@ func (f *Fleet) applyRequest(ctx context.Context, id drover.MachineID) (drover.A
 		return drover.ApplyRequest{}, "", err
 	}
 	volumes, err := f.volumesOf(ctx, m)
-	return drover.ApplyRequest{Machine: m, Volumes: volumes, Epoch: p.Epoch}, p.Host, err
+	return drover.ApplyRequest{Machine: m, Volumes: volumes, Epoch: p.Epoch, Recovery: f.recoveryNote(ctx, p)}, p.Host, err
 }
 
 // volumesOf reads the volumes that a machine mounts and has, in the order of its mounts.

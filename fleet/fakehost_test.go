@@ -33,8 +33,9 @@ type fakeHost struct {
 	// frozen has what was frozen for snapshots and forks; true for what was given up.
 	frozen map[drover.LayerID]bool
 	// fills has how often a layer is asked about before it is complete.
-	fills   map[drover.LayerID]int
-	storage drover.StorageSettings
+	fills    map[drover.LayerID]int
+	storage  drover.StorageSettings
+	standbys map[drover.StandbyID]*fakeStandby
 
 	stop func()
 }
@@ -57,7 +58,7 @@ func newFakeHost(w *world, id drover.HostID, region drover.Region) *fakeHost {
 	h := &fakeHost{t: w.t, id: id, region: region, world: w, memory: 8 * drover.GiB, disk: 100 * drover.GiB,
 		machines: map[drover.MachineID]*fakeMachine{}, layers: map[drover.LayerID]drover.LayerStatus{}, moves: map[drover.MigrationID]*fakeMove{},
 		fail: func(drover.Order) (error, bool) { return nil, false }, polls: 2,
-		frozen: map[drover.LayerID]bool{}, fills: map[drover.LayerID]int{}}
+		frozen: map[drover.LayerID]bool{}, fills: map[drover.LayerID]int{}, standbys: map[drover.StandbyID]*fakeStandby{}}
 	h.start()
 	w.t.Cleanup(func() { h.halt() })
 	return h
@@ -96,7 +97,7 @@ func (h *fakeHost) beat(ctx context.Context, bus *natsbus.HostBus) {
 	for {
 		// The control side may not have made its buckets yet; the next beat tries again.
 		_ = bus.PublishInfo(ctx, drover.HostInfo{ID: h.id, Region: h.region, Roles: []drover.Role{drover.RoleWorker}, Memory: h.memory, Disk: h.disk,
-			StorageAddress: string(h.id) + ":1"})
+			StorageAddress: string(h.id) + ":1", Observations: h.observe()})
 		h.publishAll(ctx, bus)
 		select {
 		case <-ctx.Done():
@@ -179,15 +180,20 @@ func (h *fakeHost) handlers() map[drover.Order]fakeHandler {
 		drover.OrderVolumeForkEnd: h.forkEnd, drover.OrderVolumeResize: h.resize, drover.OrderVolumeLimits: h.limits,
 		drover.OrderVolumeHydration: h.hydration, drover.OrderVolumeVerify: h.verify, drover.OrderVolumeStatus: h.volumeStatus,
 		drover.OrderStorageSettings: h.settings,
-		drover.OrderMoveReserve:     h.reserve,
-		drover.OrderMoveExport:      h.export,
-		drover.OrderMoveClone:       h.clone,
-		drover.OrderMoveQuiesce:     h.quiesce,
-		drover.OrderMoveFreeze:      h.freeze,
-		drover.OrderMoveActivate:    h.activate,
-		drover.OrderMoveProgress:    h.progress,
-		drover.OrderMoveRelease:     h.release,
-		drover.OrderMoveAbort:       h.abort,
+		drover.OrderRecoveryMake:    h.recoveryMake,
+		drover.OrderStandbyFreeze:   h.standbyFreeze, drover.OrderStandbyRelease: h.standbyRelease,
+		drover.OrderStandbyCopy: h.standbyCopy, drover.OrderStandbyDrop: h.standbyDrop,
+		drover.OrderRecoveryDrop: h.recoveryDrop,
+		drover.OrderRecoveryKept: func([]byte) (any, error) { return []drover.KeptLayer{}, nil },
+		drover.OrderMoveReserve:  h.reserve,
+		drover.OrderMoveExport:   h.export,
+		drover.OrderMoveClone:    h.clone,
+		drover.OrderMoveQuiesce:  h.quiesce,
+		drover.OrderMoveFreeze:   h.freeze,
+		drover.OrderMoveActivate: h.activate,
+		drover.OrderMoveProgress: h.progress,
+		drover.OrderMoveRelease:  h.release,
+		drover.OrderMoveAbort:    h.abort,
 		drover.OrderExec: func(b []byte) (any, error) {
 			return drover.ExecResult{Stdout: []byte("hello from " + h.id)}, nil
 		},

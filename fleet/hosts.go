@@ -79,7 +79,11 @@ func (f *Fleet) Hosts(ctx context.Context) ([]drover.HostInfo, error) {
 	if err := f.await(ctx); err != nil {
 		return nil, err
 	}
-	return f.hostList(), nil
+	list := f.hostList()
+	for i := range list {
+		list[i] = f.judged(list[i])
+	}
+	return list, nil
 }
 
 func (f *Fleet) hostList() []drover.HostInfo {
@@ -105,7 +109,7 @@ func (f *Fleet) Host(ctx context.Context, id drover.HostID) (drover.HostInfo, er
 	if !ok {
 		return drover.HostInfo{}, f.noHost(id, "host")
 	}
-	return info, nil
+	return f.judged(info), nil
 }
 
 // noHost is the refusal of a host that does not exist.

@@ -51,6 +51,9 @@ type state struct {
 	marks      *table[drover.HostMark]
 	drains     *table[drover.Drain]
 	halts      *table[drover.ClassHalt]
+	fences     *table[drover.HostFence]
+	recoveries *table[drover.Recovery]
+	standbys   *table[drover.Standby]
 
 	// Indexes, guarded by mu.
 	machinesOf index[drover.AppName]   // machine IDs by app
@@ -137,6 +140,9 @@ func newState(now func() time.Time) *state {
 	s.marks = newTable[drover.HostMark](&s.mu, natsbus.BucketMarks)
 	s.drains = newTable[drover.Drain](&s.mu, natsbus.BucketDrains)
 	s.halts = newTable[drover.ClassHalt](&s.mu, natsbus.BucketHalts)
+	s.fences = newTable[drover.HostFence](&s.mu, natsbus.BucketFences)
+	s.recoveries = newTable[drover.Recovery](&s.mu, natsbus.BucketRecoveries)
+	s.standbys = newTable[drover.Standby](&s.mu, natsbus.BucketStandbys)
 	return s
 }
 
@@ -151,7 +157,7 @@ func (t *table[T]) done() <-chan struct{} { return t.synced }
 
 func (s *state) followers() []follower {
 	return []follower{s.apps, s.machines, s.placements, s.status, s.volumes, s.snapshots, s.migrations, s.hosts, s.tokens, s.leases, s.counters, s.claims,
-		s.marks, s.drains, s.halts, s.tallies}
+		s.marks, s.drains, s.halts, s.tallies, s.fences, s.recoveries, s.standbys}
 }
 
 // open makes and opens the buckets; it tries until ctx ends.

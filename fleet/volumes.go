@@ -22,7 +22,7 @@ const (
 // volumeViewLocked puts together what is known of a volume.
 func (f *Fleet) volumeViewLocked(v drover.Volume) VolumeView {
 	v.Host = f.hostOfVolumeLocked(v)
-	view := VolumeView{Volume: v, HostStatus: f.hostStatusLocked(v.Host), Conditions: f.snapshotConditionsLocked(v)}
+	view := VolumeView{Volume: v, HostStatus: f.hostStatusLocked(v.Host), Conditions: append(f.snapshotConditionsLocked(v), f.standbyConditionsLocked(v)...)}
 	if v.State == drover.VolumeHydrating && v.Machine != "" {
 		if m := f.state.moveLocked(v.Machine); m != nil {
 			view.Hydration = m.Hydration

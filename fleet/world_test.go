@@ -50,6 +50,9 @@ type world struct {
 	mu sync.Mutex
 	// ranAt has the epochs at which each machine was started, by host.
 	ranAt map[drover.MachineID]map[drover.HostID]drover.Epoch
+	// dark are the hosts that nobody reaches; born is when the world began.
+	dark map[drover.HostID]bool
+	born time.Time
 }
 
 // quick is the timing of tests: everything that waits for a silence is short.
@@ -74,7 +77,8 @@ func quick() (*Timing, *migrate.Rules) {
 func newWorld(t *testing.T) (*world, *node) {
 	t.Helper()
 	w := &world{t: t, log: slog.New(slog.NewTextHandler(io.Discard, nil)), hosts: map[drover.HostID]*fakeHost{},
-		ranAt: map[drover.MachineID]map[drover.HostID]drover.Epoch{}, tlsDirs: map[drover.HostID]string{}, store: newFakeStore(t)}
+		ranAt: map[drover.MachineID]map[drover.HostID]drover.Epoch{}, tlsDirs: map[drover.HostID]string{}, store: newFakeStore(t),
+		dark: map[drover.HostID]bool{}, born: time.Now()}
 	var err error
 	if w.ca, err = fleetca.Ensure(t.TempDir()); err != nil {
 		t.Fatal(err)

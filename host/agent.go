@@ -22,6 +22,8 @@ type Agent struct {
 	publish publisher
 	watched watcher
 	routes  *router
+	// observer has what this host says of others.
+	observer observer
 	// settings are what an operator set for the host's storage.
 	settings atomic.Pointer[drover.StorageSettings]
 
@@ -80,7 +82,8 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.addLocked(newMachine(a, id, rec))
 	}
 	a.mu.Unlock()
-	for _, work := range []func(context.Context){a.publishLoop, a.infoLoop, a.watchLoop, a.placementLoop, a.sweepLoop, a.fillLoop, a.routeLoop} {
+	for _, work := range []func(context.Context){a.publishLoop, a.infoLoop, a.watchLoop, a.placementLoop, a.sweepLoop, a.fillLoop, a.routeLoop,
+		a.observeLoop} {
 		group.Go(func() error { work(runCtx); return nil })
 	}
 	for order, handler := range a.handlers() {

@@ -52,6 +52,8 @@ type Config struct {
 	RouteAddress string
 	// Keys gets the keys of encrypted volumes; nil where there are none.
 	Keys Keys
+	// Fellows are the other hosts, which this one observes; nil to observe none.
+	Fellows Fellows
 	// GuestDial connects to drover-init through a VM's agent socket.
 	GuestDial func(ctx context.Context, socket string) (Guest, error)
 	// Store is the agent's file; the caller closes it after Run has returned.
@@ -61,6 +63,8 @@ type Config struct {
 	Clock func() time.Time
 	// Grace is how long a source keeps its copy after a move. Default 1 h.
 	Grace time.Duration
+	// KeepAside is how long a host keeps the layers of a machine that went on elsewhere without it. Default 7 days.
+	KeepAside time.Duration
 	// BootTimeout is how long a boot may take until the main process starts. Default 30 s.
 	BootTimeout time.Duration
 	Log         *slog.Logger
@@ -107,6 +111,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Grace == 0 {
 		c.Grace = time.Hour
+	}
+	if c.KeepAside == 0 {
+		c.KeepAside = 7 * 24 * time.Hour
 	}
 	if c.BootTimeout == 0 {
 		c.BootTimeout = 30 * time.Second

@@ -29,9 +29,11 @@
 // Where the bus answers, the placement is read at every start anyway (see confirmOwner), so that a mistake of the control
 // side is noticed early, and the storage daemon's fence refuses a stale epoch in any case.
 //
-// The argument ends on the day when machines of a dead host are restored elsewhere without its consent. Then a lease must come into
-// the records, and confirmOwner is the one place where a start asks for permission: it must refuse, not shrug, when the bus is
-// silent and the lease is over.
+// There is one exception: a recovery, which starts the machines of a host elsewhere without its consent, after something else has made certain
+// that the host is off (see docs/DEAD-HOST.md). A host that comes back finds that out from the placements. That they are read first, an agent
+// asks for them again and again in the first ten seconds of its life before it starts anything; a bus that is silent for longer than that holds
+// nothing up. Who confirms that a host is off confirms that it does not come back without its bus. What the host has of a machine that went on
+// elsewhere is kept aside, fenced, for a week.
 //
 // # What others see
 //

@@ -140,6 +140,14 @@ func TestFaultPointsAreAllNamed(t *testing.T) {
 		insist[drover.Empty](b, drover.OrderVolumeDestroy, drover.VolumeRequest{Volume: testVolume})
 		collect(w)
 	}, "a", "b")
+	bubble(t, func(t *testing.T, w *world) {
+		everyRecoveryOrder(w)
+		collect(w)
+	}, "a", "b")
+	bubble(t, func(t *testing.T, w *world) {
+		everyStandbyOrder(w)
+		collect(w)
+	}, "a", "b")
 	for _, p := range listed {
 		if hit[p] == 0 {
 			t.Errorf("%s is listed and never hit", p)

@@ -291,7 +291,7 @@ func (m *machine) act(ctx context.Context, act action) error {
 	case actDestroy:
 		return m.destroy(ctx)
 	case actForget:
-		return m.forget()
+		return m.forget(ctx)
 	case actExport:
 		return m.exportLayers(ctx)
 	case actHeld:

@@ -61,6 +61,10 @@ func (a *Agent) accept(r *records, tx *boltstore.Tx, req drover.ApplyRequest) er
 		r.Desired = &req
 		r.Obs = observed{Status: drover.MachineStatus{Machine: id, Host: a.cfg.ID, Epoch: req.Epoch, State: drover.StateCreated,
 			Instance: req.Machine.Instance}}
+		if req.Recovery != nil {
+			r.recovered(*req.Recovery, req, now)
+			return nil
+		}
 		r.event(now, event{kind: "launch", source: "user"})
 		return nil
 	}

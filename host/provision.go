@@ -29,6 +29,20 @@ func (a *Agent) provisioned() (drover.Bytes, error) {
 	for id, size := range a.promised { // their records are still to come
 		sizes[id] = max(size, sizes[id])
 	}
+	if err == nil {
+		err = a.cfg.Store.View(func(tx *boltstore.Tx) error {
+			return standbyBucket.ForEach(tx, func(_ string, s standbyRecord, err error) error {
+				size := s.Size
+				if s.Export != nil {
+					size = max(size, s.Export.Size)
+				}
+				if err == nil && s.DroppedAt.IsZero() {
+					sizes[s.Volume] = max(size, sizes[s.Volume])
+				}
+				return err
+			})
+		})
+	}
 	sum := drover.Bytes(0)
 	for _, size := range sizes {
 		sum += size

@@ -18,6 +18,7 @@ var (
 	retiredBucket  = boltstore.Bucket[retiredRecord]{Name: "retired", Version: 1}
 	endedBucket    = boltstore.Bucket[endedMove]{Name: "ended-moves", Version: 1}
 	frozenBucket   = boltstore.Bucket[frozenRecord]{Name: "frozen", Version: 1}
+	standbyBucket  = boltstore.Bucket[standbyRecord]{Name: "standbys", Version: 1}
 	settingsBucket = boltstore.Bucket[drover.StorageSettings]{Name: "settings", Version: 1}
 )
 
@@ -157,6 +158,10 @@ type diskRecord struct {
 	Volume drover.VolumeID `json:"volume,omitempty"`
 	Layer  drover.LayerID  `json:"layer"`
 	Size   drover.Bytes    `json:"size"`
+	// Recovery made it here from a copy; empty for one that was made or moved here.
+	Recovery drover.RecoveryID `json:"recovery,omitempty"`
+	// Base is the standby's layer that it was made over.
+	Base drover.LayerID `json:"base,omitempty"`
 	// Used: a guest has mounted it, so that it must hold a file system.
 	Used bool `json:"used,omitempty"`
 	// Migration brought the disk here; empty when it was made here.
@@ -187,6 +192,8 @@ type frozenRecord struct {
 	Snapshot drover.SnapshotID `json:"snapshot,omitempty"`
 	Fork     drover.VolumeID   `json:"fork,omitempty"`
 	Target   drover.HostID     `json:"target,omitempty"`
+	// Standby is set for a step of a standby on the host Target.
+	Standby drover.StandbyID `json:"standby,omitempty"`
 	// BegunAt is stored before the split, TakenAt after it.
 	BegunAt  time.Time    `json:"begun_at,omitzero"`
 	TakenAt  time.Time    `json:"taken_at,omitzero"`
@@ -202,8 +209,20 @@ type retiredRecord struct {
 	Disk        drover.DiskID      `json:"disk"`
 	Migration   drover.MigrationID `json:"migration,omitempty"`
 	DeleteAfter time.Time          `json:"delete_after"`
+	// Kept: the machine went on elsewhere without this host, so that the layer may have what no other has.
+	Kept *keptRecord `json:"kept,omitempty"`
 	// Wipe: it is made unreadable first. An encrypted one is so when its key is gone.
 	Wipe bool `json:"wipe,omitempty"`
+}
+
+// keptRecord says how a layer came to be kept aside.
+type keptRecord struct {
+	Volume  drover.VolumeID  `json:"volume,omitempty"`
+	Machine drover.MachineID `json:"machine"`
+	Owner   drover.HostID    `json:"owner"`
+	Epoch   drover.Epoch     `json:"epoch"`
+	At      time.Time        `json:"at"`
+	Cipher  *drover.Cipher   `json:"cipher,omitempty"`
 }
 
 // endedMove remembers a migration that this host is done with, so that a late order for it does nothing.

@@ -108,21 +108,26 @@ func (m *machine) removeFiles() error {
 }
 
 // forget removes the records of a machine that this host does not own any more, and that it did not hand over itself. Its
-// volumes' layers stay: what was never frozen may be the only copy of what was written last. A machine that was destroyed loses
+// layers are kept aside: what was never frozen may be the only copy of what was written last. A machine that was destroyed loses
 // its root disk after the grace period.
-func (m *machine) forget() error {
+func (m *machine) forget(ctx context.Context) error {
 	if err := m.removeFiles(); err != nil {
 		return err
 	}
 	gone := *m.rec.Load().Obs.Lost
+	var aside []diskRecord
 	if gone.Host != "" {
-		m.log.Error("the machine is another host's without a migration from here: its layers are kept until somebody decides",
-			"owner", string(gone.Host), "gen", uint64(gone.Epoch))
+		var err error
+		if aside, err = m.fenceLost(ctx, gone); err != nil {
+			return err
+		}
+		m.log.Error("the machine is another host's without a migration from here: its layers are kept aside",
+			"owner", string(gone.Host), "gen", uint64(gone.Epoch), "until", m.agent.now().Add(m.agent.cfg.KeepAside))
 	}
 	return m.change(func(r *records, tx *boltstore.Tx) error {
 		r.Desired, r.Move, r.Obs = nil, nil, observed{}
 		if gone.Host != "" {
-			return nil
+			return m.agent.keepAside(tx, m.id, aside, gone)
 		}
 		id := drover.RootDisk(m.id)
 		root, ok, err := diskBucket.Get(tx, string(id))

@@ -15,10 +15,14 @@ import (
 	"drover/internal/durable"
 )
 
-// ownerFresh is how long a word of the control side about the owner holds without asking again; ownerWait bounds the asking.
+// ownerFresh is how long a word of the control side about the owner holds without asking again; ownerWait bounds the asking. In the first
+// ownerFirst of the agent's life it asks again and again: after a power cut the bus may take a moment to be there, and the machines of this
+// host may have been started elsewhere meanwhile.
 const (
 	ownerFresh = 5 * time.Second
 	ownerWait  = time.Second
+	ownerFirst = 10 * time.Second
+	ownerRetry = 200 * time.Millisecond
 )
 
 // confirmOwner asks whether this host still owns the machine, as far as the bus answers in a moment. Where it does not, the machine
@@ -31,9 +35,16 @@ func (m *machine) confirmOwner(ctx context.Context) error {
 	if fresh {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, ownerWait)
-	defer cancel()
-	return m.askPlacement(ctx)
+	until := m.agent.started.Add(ownerFirst)
+	for {
+		try, cancel := context.WithTimeout(ctx, ownerWait)
+		err := m.askPlacement(try)
+		cancel()
+		if !drover.Is(err, drover.Unavailable) || !m.agent.now().Before(until) || ctx.Err() != nil {
+			return err
+		}
+		pause(ctx, ownerRetry)
+	}
 }
 
 // start starts a VM for the machine. It may be cut anywhere: each part is done again and finds what is there. The boot itself

@@ -34,7 +34,7 @@ func (a *Agent) sweepLoop(ctx context.Context) {
 func (a *Agent) sweep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, sweepWait)
 	defer cancel()
-	return errors.Join(a.sweepVMs(ctx), a.sweepTaps(ctx), a.sweepFiles(), a.sweepRetired(ctx), a.sweepLayers(ctx), a.sweepFrozen(), a.sweepEnded(), a.trimLogs())
+	return errors.Join(a.sweepVMs(ctx), a.sweepTaps(ctx), a.sweepFiles(), a.sweepRetired(ctx), a.sweepLayers(ctx), a.sweepFrozen(), a.sweepStandbys(), a.sweepEnded(), a.trimLogs())
 }
 
 // knows reports whether the host has a record of the machine.
@@ -153,6 +153,12 @@ func (a *Agent) sweepLayers(ctx context.Context) error {
 			}),
 			frozenBucket.ForEach(tx, func(_ string, f frozenRecord, err error) error {
 				known[f.Layer] = true
+				return err
+			}),
+			standbyBucket.ForEach(tx, func(_ string, s standbyRecord, err error) error {
+				for _, id := range s.layers() {
+					known[id] = true
+				}
 				return err
 			}),
 			retiredBucket.ForEach(tx, func(_ string, r retiredRecord, err error) error {

@@ -228,7 +228,7 @@ func (h *fakeHost) up(cutAt int) {
 		Memory: 4 * drover.GiB, CPUs: 4, Version: "test", Accel: drover.AccelTCG, VMMName: "fake",
 		Storage: fakeStorage{s}, VMM: fakeVMM{s}, Images: fakeImages{s}, Network: fakeNetwork{s}, Bus: fakeBus{s}, Keys: fakeKeys{s},
 		GuestDial: func(ctx context.Context, socket string) (Guest, error) { return s.dial(socket) },
-		Store:     store, Log: testLog(h), BootTimeout: 10 * time.Second, Grace: testGrace,
+		Store:     store, Log: testLog(h), BootTimeout: 10 * time.Second, Grace: testGrace, KeepAside: testKeepAside,
 		DiskSpace: func(string) (drover.Bytes, drover.Bytes, error) {
 			h.w.mu.Lock()
 			defer h.w.mu.Unlock()
@@ -250,8 +250,11 @@ func (h *fakeHost) up(cutAt int) {
 	})
 }
 
-// testGrace is short, so that a test sees its end.
-const testGrace = 30 * time.Second
+// The times that layers are kept for are short, so that a test sees their end.
+const (
+	testGrace     = 30 * time.Second
+	testKeepAside = 2 * time.Hour
+)
 
 func testLog(h *fakeHost) *slog.Logger {
 	if os.Getenv("HOST_TEST_LOG") == "" {

@@ -1,10 +1,12 @@
 package natsbus
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -147,6 +149,21 @@ func (h *HostBus) Migration(ctx context.Context, id drover.MigrationID) (drover.
 	}
 	m, _, err := b.GetConfirmed(ctx, string(id))
 	return m, err
+}
+
+// Hosts lists the hosts that have joined, as they described themselves last.
+func (h *HostBus) Hosts(ctx context.Context) ([]drover.HostInfo, error) {
+	b, err := h.hosts.get(ctx, h.conn)
+	if err != nil {
+		return nil, err
+	}
+	all, err := b.All(ctx)
+	list := make([]drover.HostInfo, 0, len(all))
+	for _, r := range all {
+		list = append(list, r.Value)
+	}
+	slices.SortFunc(list, func(a, b drover.HostInfo) int { return cmp.Compare(a.ID, b.ID) })
+	return list, err
 }
 
 // PublishStatus writes the status unless one of a newer epoch is there (Conflict).

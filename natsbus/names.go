@@ -24,6 +24,11 @@ const (
 	BucketMarks  = "marks"
 	BucketDrains = "drains"
 	BucketHalts  = "halts"
+	// BucketFences has the hosts that certainly write no volume any more, BucketRecoveries the machines that are started elsewhere,
+	// BucketStandbys the copies of volumes that follow them.
+	BucketFences     = "fences"
+	BucketRecoveries = "recoveries"
+	BucketStandbys   = "standbys"
 )
 
 // seenSubject is where a host says that it lives, without anything being stored.

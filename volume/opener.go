@@ -46,7 +46,12 @@ func (o opener) Open(_ context.Context, name string, peer nbd.Peer) (*nbd.Sessio
 	if err != nil {
 		return nil, err
 	}
+	name, over, _ := strings.Cut(name, drover.ExportOver)
 	id, epoch, err := parseName(name)
+	if err != nil {
+		return nil, err
+	}
+	floor, err := o.floor(id, drover.LayerID(over))
 	if err != nil {
 		return nil, err
 	}
@@ -77,6 +82,7 @@ func (o opener) Open(_ context.Context, name string, peer nbd.Peer) (*nbd.Sessio
 	if err != nil {
 		return nil, err
 	}
+	s.floor = floor
 	return &nbd.Session{
 		Backend: s,
 		Info: nbd.Info{Size: int64(m.Spec.Size), ReadOnly: epoch == 0,
@@ -84,6 +90,18 @@ func (o opener) Open(_ context.Context, name string, peer nbd.Peer) (*nbd.Sessio
 		Gone:  s.gone,
 		Close: s.Close,
 	}, nil
+}
+
+// floor finds the layer that an export name gives as known to the reader; nil for none.
+func (o opener) floor(id, over drover.LayerID) (*layer, error) {
+	if over == "" {
+		return nil, nil
+	}
+	floor, err := o.pool.find(over)
+	if err != nil {
+		return nil, drover.Errorf(drover.CodeOf(err), "layer %s cannot be read as a change to layer %s: %w", id, over, err)
+	}
+	return floor, nil
 }
 
 // List is nbd.Opener's.

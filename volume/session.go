@@ -22,6 +22,8 @@ type session struct {
 	seq   uint64
 	// key is the layer's, nil for one that is not encrypted and for a host that reads an export: it gets ciphertext.
 	key *diskKey
+	// floor lies below the layer, and whoever reads has what it holds; nil for one who has nothing.
+	floor *layer
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -277,7 +279,11 @@ func (s *session) Extents(ctx context.Context, metaContext string, off, n int64)
 	defer s.gate.leave()
 	ctx, done := s.slow(ctx, off, n)
 	defer done()
-	out, err := s.layer.content().extents(ctx, metaContext, off, n)
+	var floor *content
+	if s.floor != nil {
+		floor = s.floor.content()
+	}
+	out, err := s.layer.content().extentsOver(ctx, metaContext, off, n, floor)
 	return out, forClient(err)
 }
 

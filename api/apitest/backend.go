@@ -51,6 +51,9 @@ type Backend struct {
 	logs       []drover.LogLine
 	signals    []drover.SignalRequest
 	rotations  int
+	fences     map[drover.HostID]drover.HostFence
+	recoveries map[drover.RecoveryID]drover.Recovery
+	standbys   map[drover.StandbyID]drover.Standby
 }
 
 var _ api.Backend = (*Backend)(nil)
@@ -73,6 +76,9 @@ func New() *Backend {
 		hosts:      []drover.HostInfo{host("h1", "north"), host("h2", "south")},
 		migrations: map[drover.MigrationID]drover.Migration{},
 		drains:     map[drover.DrainID]drover.Drain{},
+		fences:     map[drover.HostID]drover.HostFence{},
+		recoveries: map[drover.RecoveryID]drover.Recovery{},
+		standbys:   map[drover.StandbyID]drover.Standby{},
 	}
 }
 

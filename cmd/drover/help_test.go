@@ -22,7 +22,8 @@ func each(cmd *cobra.Command, do func(*cobra.Command)) {
 
 // TestHelpTeaches: a command that does something has an example that names it, and help that fits a terminal.
 func TestHelpTeaches(t *testing.T) {
-	for _, noun := range []*cobra.Command{newAppCommand(&cli{}), newMachineCommand(&cli{}), newVolumeCommand(&cli{}), newHostCommand(&cli{}), newMigrationCommand(&cli{})} {
+	for _, noun := range []*cobra.Command{newAppCommand(&cli{}), newMachineCommand(&cli{}), newVolumeCommand(&cli{}), newHostCommand(&cli{}), newMigrationCommand(&cli{}),
+		newRecoveryCommand(&cli{})} {
 		root := &cobra.Command{Use: "drover"}
 		root.AddCommand(noun)
 		each(noun, func(cmd *cobra.Command) {

@@ -15,7 +15,7 @@ func newHostCommand(c *cli) *cobra.Command {
 		Short: "Hosts: the servers of the fleet",
 		Long:  "A host is a server of the fleet. These commands need an operator's token.",
 	}, newHostListCommand(c), newHostShowCommand(c), newHostLayersCommand(c), newHostMachinesCommand(c),
-		newHostStorageCommand(c), newHostCordonCommand(c), newHostUncordonCommand(c), newHostDrainCommand(c))
+		newHostStorageCommand(c), newHostCordonCommand(c), newHostUncordonCommand(c), newHostDrainCommand(c), newHostConfirmOffCommand(c))
 }
 
 func newHostListCommand(c *cli) *cobra.Command {
@@ -106,6 +106,7 @@ func newHostShowCommand(c *cli) *cobra.Command {
 				accel += " (" + h.AccelReason + ")"
 			}
 			err = c.printFields([2]string{"ID", string(h.ID)}, [2]string{"Region", string(h.Region)}, [2]string{"Status", string(h.Status)},
+				[2]string{"Reach", string(h.Reach)},
 				[2]string{"Roles", rolesText(h.Roles)}, [2]string{"Address", h.Address}, [2]string{"Storage", h.StorageAddress},
 				[2]string{"Accelerator", accel}, [2]string{"VMM", h.VMM}, [2]string{"Version", h.Version}, [2]string{"CPUs", fmt.Sprint(h.CPUs)},
 				[2]string{"Memory", usedText(h.MemoryUsed, h.Memory)}, [2]string{"Disk", usedText(h.DiskUsed, h.Disk)},

@@ -118,6 +118,7 @@ func newAgent(ctx context.Context, p process, parts agentParts) (*host.Agent, er
 		RouteAddress:   routeAddress,
 		Bus:            natsbus.NewHostBus(parts.conn, p.conf.ID),
 		Keys:           natsbus.NewHostKeys(parts.conn, p.conf.ID, p.conf.TLSDir),
+		Fellows:        fellows{natsbus.NewHostBus(parts.conn, p.conf.ID), p.conf.TLSDir},
 		GuestDial:      dialGuest,
 		Store:          parts.store,
 		DiskOvercommit: p.conf.DiskOvercommit,

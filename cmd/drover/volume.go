@@ -21,7 +21,7 @@ by their name where only one has it.
 Unless asked for otherwise a volume is encrypted on the host's disk, and a
 snapshot of it is taken every day and kept for five.`,
 	}, newVolumeCreateCommand(c), newVolumeForkCommand(c), newVolumeListCommand(c), newVolumeShowCommand(c), newVolumeUpdateCommand(c),
-		newVolumeExtendCommand(c), newVolumeSnapshotCommand(c), newVolumeVerifyCommand(c), newVolumeHydrationCommand(c),
+		newVolumeExtendCommand(c), newVolumeSnapshotCommand(c), newVolumeStandbyCommand(c), newVolumeVerifyCommand(c), newVolumeHydrationCommand(c),
 		newVolumeDestroyCommand(c), newVolumeUndeleteCommand(c))
 }
 
