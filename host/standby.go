@@ -197,7 +197,7 @@ func (a *Agent) beginCopy(ctx context.Context, s standbyRecord, req drover.Stand
 	case len(s.Leaving) > maxLeaving:
 		return s, drover.Errorf(drover.Conflict, "standby %q on host %q takes in what came before", req.Standby, a.cfg.ID).WithHint("ask again in a moment")
 	case s.Complete == 0:
-		kept, err := a.promise(s.Volume, req.Export.Size)
+		kept, err := a.promise(req.Volume, req.Export.Size)
 		if err != nil {
 			return s, err
 		}
