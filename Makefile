@@ -62,10 +62,10 @@ vet:
 bench: build guest
 	$(GO) run ./bench -drover bin/drover -run '$(BENCH)'
 
-# Random faults for a long time, each part for so long: docs/CHAOS.md. The walk of the agents ends when it has walked everything.
+# Random faults for a long time, each part for so long: docs/CHAOS.md. The walks in memory end when they have walked everything.
 soak: build guest
 	$(GO) test -count=1 -timeout 0 -v -run Soak ./volume -soak '$(SOAK)'
-	$(GO) test -count=1 -timeout 0 -v -run TestEveryStepEveryPartyEveryStrike ./host -walk-all
+	$(GO) test -count=1 -timeout 0 -v -run 'TestEveryStepEveryPartyEveryStrike|TestABusOrHostMayGoAnywhereInAMove' ./host ./fleet -walk-all
 	$(GO) test -count=1 -timeout 0 -v -run 'TestWalk$$|TestChaos$$' $(END_TO_END) -soak '$(SOAK)' -soak-seed '$(SEED)'
 
 clean:

@@ -72,7 +72,7 @@ func withFleet(run func() int) (code int, err error) {
 		}
 		err = errors.Join(err, f.cli.Run(down, os.Stderr, "dev", "down", "--purge"), f.traces())
 	}()
-	if err := f.cli.Run(ctx, os.Stderr, "dev", "up", "--api-port", "0"); err != nil {
+	if err := f.cli.Run(ctx, os.Stderr, "dev", "up", "--api-port", "0", "--boot-timeout", "80s"); err != nil {
 		return 1, err
 	}
 	fleet = f

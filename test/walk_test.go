@@ -161,7 +161,8 @@ func (w *writer) isWhereItShouldBe(t *testing.T, m drover.Migration) {
 	if m.Outcome == drover.Succeeded {
 		want = m.Target
 	}
-	w.goesOn(t)
+	acked := w.Now().Acked
+	eventually(t, boundMove, "another acknowledgement", func() bool { return w.Now().Acked > acked })
 	eventually(t, boundMove, "rest after migration "+string(m.ID), func() bool {
 		for _, h := range []drover.HostID{"h1", "h2"} {
 			var layers []drover.LayerStatus
