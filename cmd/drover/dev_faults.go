@@ -177,5 +177,5 @@ host). A fault strikes once. The points are those of the agent (host.), of the s
 
 // faultPoints lists the points of all processes.
 func faultPoints() []string {
-	return slices.Concat(fleet.FaultPoints(), fleet.AbortFaultPoints(), fleet.VolumeFaultPoints(), host.FaultPoints(), volume.FaultPoints())
+	return slices.Concat(fleet.FaultPoints(), fleet.AbortFaultPoints(), fleet.VolumeFaultPoints(), fleet.TallyFaultPoints(), fleet.TraceFaultPoints(), host.FaultPoints(), volume.FaultPoints())
 }
