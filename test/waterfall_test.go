@@ -96,7 +96,11 @@ func TestMovesAreCountedAndDrawn(t *testing.T) {
 		}
 	}
 	report := ask[apiv1.PhaseReport](t, "migration", "phases", "--app", app)
-	if report.Migrations != 1 || report.Interruption.Count != 1 || len(report.Phases) < len(drover.Phases)-1 || report.Slowest == "" {
+	interruptions := 0
+	if moves[0].InterruptionMS != nil { // not on a host so slow that all data has followed before the machine has booted
+		interruptions = 1
+	}
+	if report.Migrations != 1 || report.Interruption.Count != interruptions || len(report.Phases) < len(drover.Phases)-1 || report.Slowest == "" {
 		t.Errorf("%+v", report)
 	}
 	for _, s := range moves[0].Steps {
