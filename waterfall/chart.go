@@ -108,6 +108,8 @@ func Of(m drover.Migration, now time.Time) Chart {
 	c.Interrupted = c.axis.interrupted(m)
 	if d, ok := m.Interruption(); ok {
 		c.Foot = append(c.Foot, "Interruption "+units.Duration(d)+", from "+units.Clock(m.StoppedAt)+" to "+units.Clock(m.RunningAt)+" UTC.")
+	} else if notSeenAgain(m) {
+		c.Foot = append(c.Foot, "The machine was stopped at "+units.Clock(m.StoppedAt)+" UTC and had not come to run again when the migration ended.")
 	} else if c.Interrupted != nil && c.Interrupted.GoesOn {
 		c.Foot = append(c.Foot, "Interrupted for "+units.Duration(max(0, now.Sub(m.StoppedAt)))+" so far, since "+units.Clock(m.StoppedAt)+" UTC.")
 	}
@@ -162,13 +164,23 @@ func (a *axis) bar(s drover.Step) Bar {
 	return bar
 }
 
-// interrupted is the interruption as far as it is known. One of a migration that ended without an end of it was undone at a time that is not known.
+// interrupted is the interruption as far as it is known. That of an aborted migration ended on the source, at a time that its record does not have.
 func (a *axis) interrupted(m drover.Migration) *Span {
-	if m.StoppedAt.IsZero() || (m.RunningAt.IsZero() && m.Ended()) {
+	if m.StoppedAt.IsZero() || (m.RunningAt.IsZero() && m.Outcome == drover.Aborted) {
 		return nil
 	}
-	s := a.span(m.StoppedAt, m.RunningAt)
+	end := m.RunningAt
+	if notSeenAgain(m) {
+		end = EndedAt(m)
+	}
+	s := a.span(m.StoppedAt, end)
+	s.GoesOn = m.RunningAt.IsZero()
 	return &s
+}
+
+// notSeenAgain: the migration ended well, and until then the machine had not come to run on the target.
+func notSeenAgain(m drover.Migration) bool {
+	return m.Outcome == drover.Succeeded && m.WasRunning && !m.StoppedAt.IsZero() && m.RunningAt.IsZero()
 }
 
 // closed is a record in which no step goes on when the migration has ended: what was never written down ended with the migration.

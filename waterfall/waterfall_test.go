@@ -86,6 +86,21 @@ func TestOne(t *testing.T) {
 	golden(t, "running.svg", SVG(Of(running, at(20_000))))
 }
 
+// TestAMachineThatDidNotComeToRunIsSaid: a move that ended well, with a machine that did not start, is not drawn as one without an interruption.
+func TestAMachineThatDidNotComeToRunIsSaid(t *testing.T) {
+	m := moved()
+	m.RunningAt = time.Time{}
+	one := Of(m, at(60_000))
+	if c := one.Interrupted; c == nil || !c.GoesOn || c.End != 12950*time.Millisecond || !strings.Contains(Text(one, 80), "had not come to run again") {
+		t.Errorf("%+v\n%s", c, Text(one, 80))
+	}
+	wellFormed(t, SVG(one))
+	m.Outcome = drover.Aborted
+	if c := Of(m, at(60_000)); c.Interrupted != nil || len(c.Foot) != 0 {
+		t.Errorf("%+v", c)
+	}
+}
+
 func TestMany(t *testing.T) {
 	c := OfMany("Moves of the last day", drained(), at(20_000))
 	golden(t, "many.txt", Text(c, 120))
@@ -200,6 +215,13 @@ func FuzzCharts(f *testing.F) {
 			}
 			wellFormed(t, SVG(chart))
 		}
+		m.Outcome = drover.Aborted
+		for _, span := range Trace(m, text) {
+			if span.End.Before(span.Start) || span.Start.Before(time.Unix(0, 0)) || len(span.ID) != 16 || len(span.Trace) != 32 {
+				t.Fatalf("%+v", span)
+			}
+		}
+		m.Outcome = drover.Running
 		s := Phases([]drover.Migration{m, moved(), {}}, Filter{Since: time.Hour}, when(now))
 		for _, p := range s.Phases {
 			if p.MaxMS < 0 || p.P50MS > p.P95MS || p.P95MS > p.MaxMS || p.TotalMS < p.MaxMS || p.SharePercent < 0 || p.SharePercent > 100 {
