@@ -36,6 +36,8 @@ type setup struct {
 	runs int
 	// size is the data of a full volume in measureHydration.
 	size drover.Bytes
+	// machines is how many measureDrain drains, parallel how many at once; fillMiB is what each one's volume holds.
+	machines, parallel, fillMiB int
 	// log gets a line per run.
 	log io.Writer
 }
@@ -56,6 +58,7 @@ func benches() []bench {
 		{"compress", measureCompression},
 		{"busy", measureBusy},
 		{"move", measureMoves},
+		{"drain", measureDrain},
 		{"memory", measureMemory},
 		{"guest", measureGuest},
 	}
@@ -67,6 +70,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	runs := flags.Int("runs", 3, "measure each side so many times")
 	binary := flags.String("drover", "bin/drover", "the drover binary")
 	gib := flags.Int("hydrate-gib", 2, "hydrate a full volume of so many GiB; 8 is the size that the goals name")
+	machines := flags.Int("machines", 10, "drain a host with so many machines")
+	parallel := flags.Int("parallel", 2, "move so many of them at once")
+	fill := flags.Int("fill", 256, "give each of them a volume of 1 GiB with so many MiB in it")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -84,7 +90,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		if !match.MatchString(b.name) {
 			continue
 		}
-		results, err := inDir(ctx, b, setup{drover: path, runs: *runs, size: drover.Bytes(*gib) * drover.GiB, log: stderr})
+		results, err := inDir(ctx, b, setup{drover: path, runs: *runs, size: drover.Bytes(*gib) * drover.GiB, machines: *machines,
+			parallel: *parallel, fillMiB: *fill, log: stderr})
 		if err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", b.name, err))
 			fmt.Fprintln(stderr, "bench:", failed[len(failed)-1])

@@ -96,8 +96,12 @@ func (h *fakeHost) beat(ctx context.Context, bus *natsbus.HostBus) {
 	defer tick.Stop()
 	for {
 		// The control side may not have made its buckets yet; the next beat tries again.
-		_ = bus.PublishInfo(ctx, drover.HostInfo{ID: h.id, Region: h.region, Roles: []drover.Role{drover.RoleWorker}, Memory: h.memory, Disk: h.disk,
-			StorageAddress: string(h.id) + ":1", Observations: h.observe()})
+		seen := h.observe()
+		h.mu.Lock()
+		info := drover.HostInfo{ID: h.id, Region: h.region, Roles: []drover.Role{drover.RoleWorker}, Memory: h.memory, Disk: h.disk,
+			StorageAddress: string(h.id) + ":1", Observations: seen}
+		h.mu.Unlock()
+		_ = bus.PublishInfo(ctx, info)
 		h.publishAll(ctx, bus)
 		select {
 		case <-ctx.Done():

@@ -213,7 +213,7 @@ func notMoved(d drover.Drain) *drover.Error {
 	if more := len(parts) - most; more > 0 {
 		parts = append(parts[:most], fmt.Sprintf("and %d more", more))
 	}
-	return drover.Errorf(drover.Precondition, "%d of %s were not moved: %s", total.NotMoved, machines(total.Machines), strings.Join(parts, "; ")).
+	return drover.Errorf(drover.Precondition, "%d of %s not moved: %s", total.NotMoved, machines(total.Machines), strings.Join(parts, "; ")).
 		WithHint("see `drover drain show %s`", d.ID)
 }
 

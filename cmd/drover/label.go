@@ -24,7 +24,7 @@ func newAppLabelCommand(c *cli) *cobra.Command {
 		Short:   "Show or set the labels of an app",
 		Long:    labelHelp,
 		Example: "  drover app label ledger drover.move=one-at-a-time\n  drover app label ledger",
-		Args:    cobra.MinimumNArgs(1),
+		Args:    atLeastOne("APP"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := c.connect()
 			if err != nil {
@@ -55,7 +55,7 @@ func newMachineLabelCommand(c *cli) *cobra.Command {
 		Short:   "Show or set the labels of a machine, without a restart",
 		Long:    labelHelp,
 		Example: "  drover machine label 3d8d9c2b7e0a15 drover.role=replica\n  drover machine label 3d8d9c2b7e0a15",
-		Args:    cobra.MinimumNArgs(1),
+		Args:    atLeastOne("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, m, err := c.machineOf(cmd.Context(), app, args[0])
 			if err != nil {
@@ -75,6 +75,16 @@ func newMachineLabelCommand(c *cli) *cobra.Command {
 	}
 	addApp(cmd, &app)
 	return cmd
+}
+
+// atLeastOne takes the argument of the name, and any number after it.
+func atLeastOne(name string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return usage(cmd, "%s is missing", name)
+		}
+		return nil
+	}
 }
 
 func (c *cli) printLabels(labels map[string]string, all any) error {

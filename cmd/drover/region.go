@@ -25,7 +25,7 @@ machines find room on the others? It asks no host; memory and CPUs count, and a
 disk that is nearly full. The exit code is 6 when the answer is no for one of
 them.`,
 		Example: "  drover region check\n  drover region check ams --json",
-		Args:    cobra.MaximumNArgs(1),
+		Args:    atMostOne,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := c.connect()
 			if err != nil {
@@ -57,6 +57,14 @@ them.`,
 			return c.printChecks(checks)
 		},
 	}
+}
+
+// atMostOne takes an argument, or none.
+func atMostOne(cmd *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return usage(cmd, "unexpected argument %q", args[1])
+	}
+	return nil
 }
 
 // printChecks shows the checks; an error when one of them says no.

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"drover"
+	"drover/internal/testkit"
+)
+
+// drainPeers is what others say of emptying a host: text only, for there is nothing here to run it against.
+const drainPeers = "Fly.io: \"a handful of minutes\" for a host of machines without volumes (2020); Incus: as many instances at a time as CPUs/16; " +
+	"GCE: 60 s of notice before a VM is migrated live"
+
+// measureDrain empties a host with writers on it and compares what that took with what the dry run had said. One move before it tells the plan what
+// moves take on this machine.
+func measureDrain(ctx context.Context, s setup) (results []result, err error) {
+	f, err := raiseFleet(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.close(ctx)) }()
+	var writers []*writer
+	defer func() {
+		for _, w := range writers {
+			w.stop()
+		}
+	}()
+	for i := range s.machines {
+		w, err := f.startWriter(ctx, fmt.Sprintf("w%d", i), "h1", 1, s.fillMiB)
+		if err != nil {
+			return nil, err
+		}
+		writers = append(writers, w)
+	}
+	for _, to := range []string{"h2", "h1"} { // what the plan is made of
+		if _, _, err := writers[0].move(ctx, to); err != nil {
+			return nil, err
+		}
+	}
+	var took, planned, lost, acked []float64
+	for run := range s.runs {
+		one, err := f.drainOnce(ctx, s, writers)
+		if err != nil {
+			return nil, err
+		}
+		took, planned = append(took, one.took), append(planned, one.planned)
+		lost, acked = append(lost, float64(one.lost)), append(acked, float64(one.acked))
+		fmt.Fprintf(s.log, "run %d: %d machines in %.1f s, the dry run said %.1f s; %d of %d acknowledged records lost\n",
+			run+1, len(writers), one.took, one.planned, one.lost, one.acked)
+	}
+	fmt.Fprintf(s.log, "peers, by their own words: %s\n", drainPeers)
+	return []result{
+		compare("drain.total", "s", "near 1", "its own dry run", took, planned),
+		compare("drain.lost", "records", "lower", "acknowledged", lost, acked),
+	}, nil
+}
+
+// drained is one run.
+type drained struct {
+	took, planned float64
+	lost, acked   uint64
+}
+
+// drainOnce plans, drains, looks at every record, and brings everything home.
+func (f *fleet) drainOnce(ctx context.Context, s setup, writers []*writer) (drained, error) {
+	flags := []string{"--reason", "bench", "--min-healthy", "2s", "--max-per-app", fmt.Sprint(s.parallel), "--max-parallel", fmt.Sprint(s.parallel),
+		"--max-per-target", fmt.Sprint(s.parallel)}
+	var plan, d, back drover.Drain
+	if err := f.cli.Ask(ctx, &plan, append([]string{"host", "drain", "h1", "--dry-run"}, flags...)...); err != nil {
+		return drained{}, err
+	}
+	if err := f.cli.Ask(ctx, &d, append([]string{"host", "drain", "h1"}, flags...)...); err != nil {
+		return drained{}, err
+	}
+	if d.State != drover.DrainDone {
+		return drained{}, fmt.Errorf("drain %s is %s: %v", d.ID, d.State, d.Problem)
+	}
+	one := drained{took: d.EndedAt.Sub(d.StartedAt).Seconds(), planned: plan.ExpectedSeconds}
+	for _, w := range writers {
+		lost, acked, err := w.count(ctx)
+		if err != nil {
+			return one, err
+		}
+		one.lost, one.acked = one.lost+lost, one.acked+acked
+	}
+	return one, f.cli.Ask(ctx, &back, append([]string{"drain", "return", string(d.ID)}, flags...)...)
+}
+
+// count compares what a machine has with what it acknowledged.
+func (w *writer) count(ctx context.Context) (lost, acked uint64, err error) {
+	outside := w.watch.Now()
+	var printed struct {
+		Stdout string `json:"stdout"`
+	}
+	err = testkit.Eventually(ctx, time.Minute, "the check of machine "+w.id, func() (bool, error) {
+		return w.fleet.cli.Ask(ctx, &printed, "machine", "exec", w.id, "--", "/writer", "verify") == nil, nil
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	var there struct {
+		Records    uint64 `json:"records"`
+		BadRecords uint64 `json:"bad_records"`
+	}
+	if err := json.Unmarshal([]byte(printed.Stdout), &there); err != nil {
+		return 0, 0, fmt.Errorf("verify of machine %s printed %q: %w", w.id, printed.Stdout, err)
+	}
+	if there.Records < outside.Acked {
+		lost = outside.Acked - there.Records
+	}
+	return lost + there.BadRecords, outside.Acked, nil
+}
