@@ -110,6 +110,13 @@ func TestEveryConditionHasItsPage(t *testing.T) {
 			t.Errorf("%s (%s) has no part that says how bad it is and what to do", k.code, k.severity)
 		}
 	}
+	// The control side raises these, of hosts that cannot tell and of volumes.
+	for _, code := range []drover.ConditionCode{drover.HostIsSilent, drover.HostIsPartitioned, drover.HostIsUnreachable, drover.StandbyLagging} {
+		if !strings.Contains(parts[string(code)], "What to do:") {
+			t.Errorf("%s has no part that says what to do", code)
+		}
+		delete(parts, string(code))
+	}
 	for code := range parts {
 		if !declared[code] {
 			t.Errorf("%s has a part, and is not declared", code)
