@@ -46,7 +46,8 @@ const (
 
 // ControlConditions lists the conditions of the control side, with how bad each is.
 func ControlConditions() map[ConditionCode]Severity {
-	return map[ConditionCode]Severity{MarkExpired: SeverityWarning, ClassHalted: SeverityCritical, RegionNotDrainable: SeverityWarning}
+	return map[ConditionCode]Severity{MarkExpired: SeverityWarning, ClassHalted: SeverityCritical, RegionNotDrainable: SeverityWarning,
+		HostIsSilent: SeverityCritical, HostIsPartitioned: SeverityCritical, HostIsUnreachable: SeverityCritical, StandbyLagging: SeverityWarning}
 }
 
 // Condition is something that is not as it should be, for as long as it is so.

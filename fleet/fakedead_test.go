@@ -80,7 +80,8 @@ func (h *fakeHost) recoveryDrop(b []byte) (any, error) {
 	req := decode[drover.RecoveryMakeRequest](b)
 	for _, m := range h.machines {
 		for _, mount := range m.spec.Machine.Config.Mounts {
-			if mount.Volume == req.Volume.ID && m.spec.Epoch != 0 {
+			// One that came too late for another recovery of the same machine drops its own only.
+			if note := m.spec.Recovery; mount.Volume == req.Volume.ID && note != nil && note.Recovery == req.Recovery {
 				h.t.Errorf("%s is told to drop volume %s, which machine %s has", h.id, req.Volume.ID, m.spec.Machine.ID)
 			}
 		}

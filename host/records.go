@@ -222,7 +222,9 @@ type keptRecord struct {
 	Owner   drover.HostID    `json:"owner"`
 	Epoch   drover.Epoch     `json:"epoch"`
 	At      time.Time        `json:"at"`
-	Cipher  *drover.Cipher   `json:"cipher,omitempty"`
+	// Later is what lay over the newest point that a frozen layer still marked when it was put aside, if LaterKnown: that layer may go.
+	Later      drover.Bytes `json:"later,omitempty"`
+	LaterKnown bool         `json:"later_known,omitempty"`
 }
 
 // endedMove remembers a migration that this host is done with, so that a late order for it does nothing.

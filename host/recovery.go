@@ -154,11 +154,15 @@ func (m *machine) fenceLost(ctx context.Context, gone lost) ([]diskRecord, error
 }
 
 // keepAside retires the layers of a machine that went on elsewhere, for a long time.
-func (a *Agent) keepAside(tx *boltstore.Tx, id drover.MachineID, disks []diskRecord, gone lost) error {
+func (a *Agent) keepAside(tx *boltstore.Tx, id drover.MachineID, disks []diskRecord, layers map[drover.LayerID]drover.LayerStatus, gone lost) error {
 	now := a.now()
 	for _, d := range disks {
-		kept := &keptRecord{Volume: d.Volume, Machine: id, Owner: gone.Host, Epoch: gone.Epoch, At: now, Cipher: d.Cipher}
-		err := retiredBucket.Put(tx, string(d.Layer), retiredRecord{Layer: d.Layer, Disk: d.Disk, Migration: d.Migration, Kept: kept,
+		_, later, known, err := a.laterThanFrozen(tx, layers, d.Layer)
+		if err != nil {
+			return err
+		}
+		kept := &keptRecord{Volume: d.Volume, Machine: id, Owner: gone.Host, Epoch: gone.Epoch, At: now, Later: later, LaterKnown: known}
+		err = retiredBucket.Put(tx, string(d.Layer), retiredRecord{Layer: d.Layer, Disk: d.Disk, Migration: d.Migration, Kept: kept,
 			DeleteAfter: now.Add(a.cfg.KeepAside), Wipe: d.Volume != "" && d.Cipher == nil})
 		if err == nil {
 			err = diskBucket.Delete(tx, string(d.Disk))
@@ -170,15 +174,21 @@ func (a *Agent) keepAside(tx *boltstore.Tx, id drover.MachineID, disks []diskRec
 	return nil
 }
 
-// recoveryKept lists what is kept aside, with what each layer got since the newest point that a frozen layer under it still marks.
-func (a *Agent) recoveryKept(ctx context.Context, _ drover.Empty) ([]drover.KeptLayer, error) {
+// layerMap returns the layers of the pool by their IDs.
+func (a *Agent) layerMap(ctx context.Context) (map[drover.LayerID]drover.LayerStatus, error) {
 	all, err := call(ctx, a.cfg.Storage.Layers)
-	if err != nil {
-		return nil, err
-	}
 	layers := map[drover.LayerID]drover.LayerStatus{}
 	for _, l := range all {
 		layers[l.ID] = l
+	}
+	return layers, err
+}
+
+// recoveryKept lists what is kept aside, with what each layer had got since the newest point that a frozen layer under it marked.
+func (a *Agent) recoveryKept(ctx context.Context, _ drover.Empty) ([]drover.KeptLayer, error) {
+	layers, err := a.layerMap(ctx)
+	if err != nil {
+		return nil, err
 	}
 	kept := []drover.KeptLayer{}
 	err = a.cfg.Store.View(func(tx *boltstore.Tx) error {
@@ -187,8 +197,8 @@ func (a *Agent) recoveryKept(ctx context.Context, _ drover.Empty) ([]drover.Kept
 				return err
 			}
 			k := drover.KeptLayer{Host: a.cfg.ID, Layer: r.Layer, Disk: r.Disk, Volume: r.Kept.Volume, Machine: r.Kept.Machine,
-				Owner: r.Kept.Owner, Epoch: r.Kept.Epoch, KeptAt: r.Kept.At, DeleteAfter: r.DeleteAfter}
-			k.Allocated, k.Later, k.LaterKnown, err = a.laterThanFrozen(tx, layers, r.Layer)
+				Owner: r.Kept.Owner, Epoch: r.Kept.Epoch, KeptAt: r.Kept.At, DeleteAfter: r.DeleteAfter, Later: r.Kept.Later, LaterKnown: r.Kept.LaterKnown}
+			k.Allocated, _, _, err = a.laterThanFrozen(tx, layers, r.Layer)
 			kept = append(kept, k)
 			return err
 		})

@@ -116,9 +116,13 @@ func (m *machine) forget(ctx context.Context) error {
 	}
 	gone := *m.rec.Load().Obs.Lost
 	var aside []diskRecord
+	var layers map[drover.LayerID]drover.LayerStatus
 	if gone.Host != "" {
 		var err error
 		if aside, err = m.fenceLost(ctx, gone); err != nil {
+			return err
+		}
+		if layers, err = m.agent.layerMap(ctx); err != nil {
 			return err
 		}
 		m.log.Error("the machine is another host's without a migration from here: its layers are kept aside",
@@ -127,7 +131,7 @@ func (m *machine) forget(ctx context.Context) error {
 	return m.change(func(r *records, tx *boltstore.Tx) error {
 		r.Desired, r.Move, r.Obs = nil, nil, observed{}
 		if gone.Host != "" {
-			return m.agent.keepAside(tx, m.id, aside, gone)
+			return m.agent.keepAside(tx, m.id, aside, layers, gone)
 		}
 		id := drover.RootDisk(m.id)
 		root, ok, err := diskBucket.Get(tx, string(id))

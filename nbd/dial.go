@@ -282,3 +282,39 @@ func isAlert(err error) bool {
 	var alert *net.OpError
 	return errors.As(err, &alert) && alert.Op == "remote error"
 }
+
+// Ping connects to a server, checks both certificates, and asks it something that every server answers. It opens no export: it tells whether
+// the server is there. Errors are those of Dial.
+func Ping(ctx context.Context, cfg ClientConfig) error {
+	if cfg.DialTimeout == 0 {
+		cfg.DialTimeout = defaultDialTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, cfg.DialTimeout)
+	defer cancel()
+	var dialer net.Dialer
+	raw, err := dialer.DialContext(ctx, cfg.Network, cfg.Address)
+	if err != nil {
+		return drover.Errorf(drover.Unavailable, "cannot connect to NBD server %s: %w", cfg.Address, err)
+	}
+	stop := context.AfterFunc(ctx, func() {
+		raw.Close() //nolint:errcheck // the error to report is ctx's
+	})
+	defer stop()
+	d := dialing{cfg: cfg, nc: raw, out: &plainSender{conn: raw}, br: bufio.NewReaderSize(raw, readBuffer)}
+	err = d.greet()
+	if err == nil && cfg.TLS != nil {
+		err = d.startTLS(ctx)
+	}
+	if err == nil {
+		if _, err = d.ask(optStructuredReply, nil); drover.Is(err, drover.Precondition) {
+			err = nil // it does not know them, and said so
+		}
+	}
+	if err != nil {
+		err = d.explain(ctx, err)
+	} else {
+		err = d.write(appendOption(nil, optAbort, nil))
+	}
+	raw.Close() //nolint:errcheck // the error to report is err
+	return err
+}

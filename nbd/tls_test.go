@@ -119,3 +119,15 @@ func TestClientInsistsOnTLS(t *testing.T) {
 	_, err := Dial(context.Background(), ClientConfig{Network: "unix", Address: socket, Export: "disk", TLS: cfg})
 	wantCode(t, err, drover.Denied)
 }
+
+func TestPingTellsWhetherTheServerIsThere(t *testing.T) {
+	address, ca, _, s := secured(t, sample(sampleSize))
+	for range 3 {
+		if err := Ping(t.Context(), ClientConfig{Network: "tcp", Address: address, TLS: ca.client("h2")}); err != nil {
+			t.Error(err)
+		}
+	}
+	wantCode(t, Ping(t.Context(), ClientConfig{Network: "tcp", Address: address, TLS: newAuthority(t, "stranger").client("h2")}), drover.Denied)
+	wantCode(t, Ping(t.Context(), ClientConfig{Network: "tcp", Address: "127.0.0.1:1", TLS: ca.client("h2")}), drover.Unavailable)
+	s.wantNoOpens(t)
+}

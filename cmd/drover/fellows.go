@@ -20,20 +20,10 @@ var _ host.Fellows = fellows{}
 
 func (f fellows) Hosts(ctx context.Context) ([]drover.HostInfo, error) { return f.bus.Hosts(ctx) }
 
-// probeName is an export that no daemon has: to be told so is an answer, after both certificates were checked.
-const probeName = "drover.probe"
-
 func (f fellows) Try(ctx context.Context, h drover.HostInfo) error {
 	tls, err := fleetca.ClientConfig(f.tlsDir, h.ID)
 	if err != nil {
 		return err
 	}
-	c, err := nbd.Dial(ctx, nbd.ClientConfig{Network: "tcp", Address: h.StorageAddress, Export: probeName, TLS: tls})
-	switch {
-	case drover.Is(err, drover.NotFound):
-		return nil
-	case err != nil:
-		return err
-	}
-	return c.Close()
+	return nbd.Ping(ctx, nbd.ClientConfig{Network: "tcp", Address: h.StorageAddress, TLS: tls})
 }

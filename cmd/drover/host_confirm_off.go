@@ -65,3 +65,32 @@ first. The fence ends when the host is heard of again.`,
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd
 }
+
+func newHostKeptCommand(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:   "kept HOST",
+		Short: "List what a host keeps aside of machines that went on elsewhere without it",
+		Long: `Kept lists the layers that a host which came back keeps of machines that were
+started elsewhere meanwhile: until when, and how much the newest copy does not
+have, as far as the host can tell. They are fenced: nothing writes them.`,
+		Example: "  drover host kept h1",
+		Args:    exactly("HOST"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := c.connect()
+			if err != nil {
+				return err
+			}
+			kept, err := client.HostKept(cmd.Context(), drover.HostID(args[0]))
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return c.printJSON(kept)
+			}
+			if len(kept) == 0 {
+				fmt.Fprintln(c.stderr, "The host keeps nothing aside.")
+			}
+			return c.printKept(kept, "")
+		},
+	}
+}
