@@ -186,6 +186,9 @@ type Export struct {
 	Address string `json:"address"`
 	// Name is the NBD export name.
 	Name string `json:"name"`
+	// Since is a frozen layer under this one that the reader has a copy of: only what lies above it counts as the export's own. Empty for all
+	// that it has. When there is no such layer, everything counts, which costs time and nothing else.
+	Since LayerID `json:"since,omitempty"`
 	// Allocated is what the layer holds, as far as it is known now.
 	Allocated Bytes `json:"allocated"`
 	// Cipher is how the content is encrypted: what travels is what the source's disk holds.

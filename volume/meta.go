@@ -238,5 +238,5 @@ func sameSpec(a, b drover.LayerSpec) bool {
 		return false
 	}
 	return a.Parent == nil || a.Parent.Layer == b.Parent.Layer && a.Parent.Host == b.Parent.Host &&
-		a.Parent.Name == b.Parent.Name && a.Parent.Size == b.Parent.Size
+		a.Parent.Name == b.Parent.Name && a.Parent.Since == b.Parent.Since && a.Parent.Size == b.Parent.Size
 }

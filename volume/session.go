@@ -22,6 +22,8 @@ type session struct {
 	seq   uint64
 	// key is the layer's, nil for one that is not encrypted and for a host that reads an export: it gets ciphertext.
 	key *diskKey
+	// since is a layer below that the reader has a copy of; empty for none.
+	since drover.LayerID
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -277,8 +279,22 @@ func (s *session) Extents(ctx context.Context, metaContext string, off, n int64)
 	defer s.gate.leave()
 	ctx, done := s.slow(ctx, off, n)
 	defer done()
-	out, err := s.layer.content().extents(ctx, metaContext, off, n)
+	out, err := s.layer.content().extentsSince(ctx, s.sinceContent(), metaContext, off, n)
 	return out, forClient(err)
+}
+
+// sinceContent returns what the layer holds that the reader has a copy of; nil for none. A layer that changes hands in this moment is not
+// found: then more counts as present than must.
+func (s *session) sinceContent() *content {
+	if s.since == "" {
+		return nil
+	}
+	for x := s.layer.below.Load(); x != nil; x = x.below.Load() {
+		if x.id == s.since {
+			return x.content()
+		}
+	}
+	return nil
 }
 
 // TryReadAt is nbd.TryReader's: it reads what is present and in the page cache.
