@@ -171,6 +171,9 @@ type MoveExportRequest struct {
 // MoveExports is what the source exports.
 type MoveExports struct {
 	Exports []Export `json:"exports"`
+	// At is when the layers of a round were frozen, by the host's clock. Changed is what was written to the machine's layers since.
+	At      time.Time `json:"at,omitzero"`
+	Changed Bytes     `json:"changed,omitempty"`
 	// Incarnation describes the VM that runs; nil when none does.
 	Incarnation *Incarnation `json:"incarnation,omitempty"`
 }
@@ -219,6 +222,8 @@ type MoveActivateRequest struct {
 	Exports []Export `json:"exports"`
 	// Status is the machine's last status at the source.
 	Status MachineStatus `json:"status"`
+	// Limit bounds the background copy of all disks together, in bytes per second; 0 leaves it to the host.
+	Limit Bytes `json:"limit,omitempty"`
 	// Live: the machine's state was sent to the VM that waits on the target; it goes on. When there is none, the machine is booted.
 	Live bool `json:"live,omitempty"`
 }

@@ -53,7 +53,8 @@ type MoveChecked struct {
 	Findings []MoveFinding `json:"findings"`
 }
 
-// MoveRoundRequest asks for a round, numbered from 1. Every earlier round has been copied. Round -1 gives up the last one's frozen layers.
+// MoveRoundRequest asks for a round, numbered from 1, when every earlier one has been copied. Asked again, it answers with what has changed
+// since. The frozen layers go with the end of the migration.
 type MoveRoundRequest struct {
 	MoveRequest
 	Round int `json:"round"`

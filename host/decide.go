@@ -40,6 +40,8 @@ const (
 	actAbortSource actionKind = "abort-source"
 	actImage       actionKind = "image"
 	actClone       actionKind = "clone"
+	actRound       actionKind = "round"
+	actCopy        actionKind = "copy"
 	actHydrate     actionKind = "hydrate"
 	actAbortTarget actionKind = "abort-target"
 )
@@ -278,6 +280,8 @@ func nextSource(v view, src *moveRecord) action {
 		return action{kind: actWait}
 	case !src.Exported:
 		return action{kind: actExport}
+	case src.Round > src.Rounded && !src.Hold:
+		return action{kind: actRound}
 	case src.Frozen && src.Allocated == nil && idle:
 		return action{kind: actFreeze}
 	case src.Hold && idle && !heldShown(v.rec):
@@ -315,9 +319,20 @@ func nextTarget(v view, t *moveRecord) action {
 	return action{kind: actWait}
 }
 
-// hydration decides about the background copy of a machine that was handed over to this host.
+// copies reports whether a round is to be copied here.
+func (m *moveRecord) copies() bool {
+	return m.Role == roleTarget && m.Round > m.Rounded && m.Image != nil && !m.WantClones && m.Ending == ""
+}
+
+// hydration decides about the background copy: of a round before the switch, and of a machine that was handed over to this host.
 func hydration(v view) action {
 	t := v.rec.target()
+	if t != nil && t.copies() {
+		if v.now.Before(v.hydrateAt) {
+			return action{kind: actWait, at: v.hydrateAt}
+		}
+		return action{kind: actCopy}
+	}
 	if t == nil || !t.adopted() || !t.Cloned || t.Hydrated || t.Ending != "" {
 		return action{kind: actWait}
 	}

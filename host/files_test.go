@@ -112,6 +112,7 @@ func TestFaultPointsAreAllNamed(t *testing.T) {
 		}
 		w.awaitState("m1", drover.StateStarted)
 		mv = newMover(w, a, b, req)
+		mv.rounds = 1
 		if _, err := mv.run(); err != nil {
 			t.Fatal(err)
 		}

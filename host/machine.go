@@ -115,6 +115,8 @@ func pointless(kind actionKind, r *records) bool {
 		return r.Move == nil || r.Move.Ending != ""
 	case actHydrate:
 		return r.Move == nil
+	case actRound, actCopy:
+		return r.Move == nil || r.Move.Ending != ""
 	}
 	return false
 }
@@ -310,6 +312,10 @@ func (m *machine) act(ctx context.Context, act action) error {
 		return m.cloneLayers(ctx)
 	case actHydrate:
 		return m.hydrate(ctx)
+	case actRound:
+		return m.freezeRound(ctx)
+	case actCopy:
+		return m.copyRound(ctx)
 	case actAbortTarget:
 		return m.abortTarget(ctx)
 	}

@@ -124,6 +124,9 @@ func (m *machine) unexport(ctx context.Context, src *moveRecord) error {
 			layers[disk.Layer] = true
 		}
 	}
+	for _, layer := range src.roundLayers() {
+		layers[layer] = true
+	}
 	for layer := range layers {
 		_, err := call(ctx, func(ctx context.Context) (struct{}, error) {
 			return struct{}{}, m.agent.cfg.Storage.Unexport(ctx, layer, src.Target)
@@ -146,6 +149,9 @@ func (m *machine) release(ctx context.Context) error {
 		return err
 	}
 	m.agent.hit("host.release.after-unexport")
+	if err := m.dropRounds(ctx, src); err != nil {
+		return err
+	}
 	if err := m.removeFiles(); err != nil {
 		return err
 	}
@@ -200,6 +206,9 @@ func (m *machine) abortSource(ctx context.Context) error {
 		return err
 	}
 	m.agent.hit("host.abort-source.after-unexport")
+	if err := m.dropRounds(ctx, src); err != nil {
+		return err
+	}
 	return m.changeMove(src.Migration, func(r *records, tx *boltstore.Tx, mv *moveRecord) error {
 		if wasHeld := mv.Hold; wasHeld && wantsVMAfter(r) {
 			r.event(m.agent.now(), event{kind: "migrate", source: "drover", text: fmt.Sprintf("migration %s was given up; the machine stays", mv.Migration),

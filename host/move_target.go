@@ -46,7 +46,7 @@ func (mv *moveRecord) clones() []diskRecord {
 	disks := make([]diskRecord, 0, len(mv.Exports))
 	for _, export := range mv.Exports {
 		disk := diskRecord{Disk: export.Disk, Volume: export.Volume, Layer: drover.LayerFor(export.Disk, mv.Migration), Size: export.Size,
-			Migration: mv.Migration, Used: export.Allocated > 0, Cipher: export.Cipher, Made: true}
+			Migration: mv.Migration, Used: export.Allocated > 0, Cipher: export.Cipher, Made: true, HydrateLimit: mv.limitEach(len(mv.Exports))}
 		if export.Volume == "" {
 			disk.Image = mv.Image
 		}
@@ -61,9 +61,7 @@ func (m *machine) cloneLayers(ctx context.Context) error {
 	for i, disk := range mv.clones() {
 		spec := LayerSpec{ID: disk.Layer, Disk: disk.Disk, Size: disk.Size, Parent: &mv.Exports[i], Cipher: disk.Cipher,
 			Limits: m.limitsOf(disk.Volume)}
-		if disk.Image != nil {
-			spec.Base = disk.Image.Layer
-		}
+		mv.layOver(&spec, mv.Rounded)
 		m.agent.hit("host.clone.before")
 		if _, err := call(ctx, func(ctx context.Context) (drover.LayerStatus, error) { return cfg.Storage.CreateLayer(ctx, spec) }); err != nil {
 			return fmt.Errorf("cannot clone the disk %q: %w", disk.Disk, err)
@@ -147,6 +145,9 @@ func (m *machine) adopt(r *records, tx *boltstore.Tx, req drover.MoveActivateReq
 		mv.Ending, mv.Cloned = "", false // an abort was at the clones: whatever it left is made whole
 	}
 	mv.AdoptedAt = now
+	if req.Limit != 0 {
+		mv.Limit = req.Limit
+	}
 	if !mv.WantClones {
 		mv.WantClones = true
 		mv.Exports = slices.Clone(req.Exports)
@@ -202,6 +203,9 @@ func (m *machine) hydrate(ctx context.Context) error {
 	if err != nil || !done {
 		return err
 	}
+	if err := m.dropRounds(ctx, mv); err != nil {
+		return err
+	}
 	m.agent.hit("host.hydrate.after")
 	return m.changeMove(mv.Migration, func(_ *records, _ *boltstore.Tx, now *moveRecord) error {
 		now.Hydrated = true
@@ -218,6 +222,9 @@ func (m *machine) abortTarget(ctx context.Context) error {
 			return err
 		}
 		m.agent.hit("host.abort-target.after-delete")
+	}
+	if err := m.abortRounds(ctx, mv); err != nil {
+		return err
 	}
 	return m.changeMove(mv.Migration, func(r *records, tx *boltstore.Tx, mv *moveRecord) error {
 		if mv.Ending != endingAbort {

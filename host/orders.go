@@ -38,6 +38,8 @@ func (a *Agent) handlers() map[drover.Order]orderHandler {
 		drover.OrderMoveReserve:       typed(a.moveReserve),
 		drover.OrderMoveExport:        typed(a.moveExport),
 		drover.OrderMoveClone:         typed(a.moveClone),
+		drover.OrderMoveRound:         typed(a.moveRound),
+		drover.OrderMoveCopy:          typed(a.moveCopy),
 		drover.OrderMoveQuiesce:       typed(a.moveQuiesce),
 		drover.OrderMoveFreeze:        typed(a.moveFreeze),
 		drover.OrderMoveActivate:      typed(a.moveActivate),

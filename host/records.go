@@ -124,6 +124,12 @@ type moveRecord struct {
 	Target   drover.HostID   `json:"target,omitempty"`
 	Exported bool            `json:"exported,omitempty"`
 	Exports  []drover.Export `json:"exports,omitempty"`
+	// Round is the newest round of a late migration that was asked for; Rounded the newest that is done: on the source its layers are frozen and
+	// exported (RoundExports, at RoundAt), on the target they are copied and frozen.
+	Round        int             `json:"round,omitempty"`
+	Rounded      int             `json:"rounded,omitempty"`
+	RoundExports []drover.Export `json:"round_exports,omitempty"`
+	RoundAt      time.Time       `json:"round_at,omitzero"`
 	// Hold: the machine is stopped and stays so. StoppedAt is when its VM ended, zero if it did not run.
 	Hold      bool      `json:"hold,omitempty"`
 	StoppedAt time.Time `json:"stopped_at,omitzero"`
@@ -142,7 +148,9 @@ type moveRecord struct {
 	Cloned     bool `json:"cloned,omitempty"`
 	// AdoptedAt is when this host became the owner. Hydrated: no layer needs its parent any more.
 	AdoptedAt time.Time `json:"adopted_at,omitzero"`
-	Hydrated  bool      `json:"hydrated,omitempty"`
+	// Limit bounds the copying of all disks together, in bytes per second; 0 for no bound.
+	Limit    drover.Bytes `json:"limit,omitempty"`
+	Hydrated bool         `json:"hydrated,omitempty"`
 }
 
 // adopted reports whether the machine was handed over to this host.
