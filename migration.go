@@ -143,8 +143,11 @@ type Convergence struct {
 	Threshold Bytes `json:"threshold"`
 	// DirtyRate is what the machine writes, CopyRate what is copied, in bytes per second.
 	DirtyRate Bytes     `json:"dirty_rate"`
-	CopyRate  Bytes     `json:"copy_rate"`
-	At        time.Time `json:"at"`
+	CopyRate  Bytes `json:"copy_rate"`
+	// At is when what the round copies was frozen.
+	At time.Time `json:"at"`
+	// Over: no further round comes.
+	Over bool `json:"over,omitempty"`
 }
 
 // MemoryMove is how the memory of a machine was copied.

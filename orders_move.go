@@ -16,7 +16,7 @@ const (
 	// OrderMoveLive, to the source: copy the memory while the machine runs, then pause it, freeze its layers and let the rest of its state
 	// follow. MoveLiveRequest, MoveLive. Answers while it goes on too; Paused tells.
 	OrderMoveLive Order = "move.live"
-	// OrderMoveUndo, to the host that kept its copy: make it the machine's layers again. MoveRequest, MoveExports.
+	// OrderMoveUndo, to the host that kept its copy: make layers over it that the machine can have again. MoveUndoRequest, Empty.
 	OrderMoveUndo Order = "move.undo"
 )
 
@@ -66,6 +66,12 @@ type MoveCopyRequest struct {
 	Round   int      `json:"round"`
 	Exports []Export `json:"exports"`
 	Limit   Bytes    `json:"limit,omitempty"`
+}
+
+// MoveUndoRequest asks for layers over what a host kept of an earlier migration.
+type MoveUndoRequest struct {
+	MoveRequest
+	Undoes MigrationID `json:"undoes"`
 }
 
 // MoveCopied is how far a round is.

@@ -43,10 +43,10 @@ func (f *Fleet) MoveMachine(ctx context.Context, req Move) (drover.Migration, er
 	if err != nil {
 		return drover.Migration{}, err
 	}
-	m := migrate.Begin(drover.Migration{
+	m := migrate.Begin(f.choices(req, drover.Migration{
 		ID: drover.NewMigrationID(), Machine: req.Machine, App: v.Machine.App, Source: p.Host, Target: target, Actor: req.Actor,
-		FromEpoch: p.Epoch, WasRunning: runs(v) && v.Machine.Goal == drover.GoalStarted, Disks: disks,
-	}, f.now().UTC())
+		FromEpoch: p.Epoch, WasRunning: runs(v) && v.Machine.Goal == drover.GoalStarted, Disks: disks, Options: req.Options, Drain: req.Drain,
+	}), f.now().UTC())
 	if err := f.beginMove(ctx, m); err != nil {
 		return drover.Migration{}, err
 	}
