@@ -222,6 +222,8 @@ type MoveActivateRequest struct {
 	Exports []Export `json:"exports"`
 	// Status is the machine's last status at the source.
 	Status MachineStatus `json:"status"`
+	// Undoes is the migration that this one takes back: the layers lie over what the target kept of it.
+	Undoes MigrationID `json:"undoes,omitempty"`
 	// Limit bounds the background copy of all disks together, in bytes per second; 0 leaves it to the host.
 	Limit Bytes `json:"limit,omitempty"`
 	// Live: the machine's state was sent to the VM that waits on the target; it goes on. When there is none, the machine is booted.

@@ -32,6 +32,8 @@ type MoveCheckRequest struct {
 	Live    bool     `json:"live,omitempty"`
 	// Peer is the other host's own description: its address and its storage address are tried.
 	Peer HostInfo `json:"peer"`
+	// Undoes is the migration that would be taken back: the target must have kept its copy.
+	Undoes MigrationID `json:"undoes,omitempty"`
 	// At is the control side's clock, for the difference.
 	At time.Time `json:"at"`
 }
@@ -51,6 +53,8 @@ type MoveFinding struct {
 // MoveChecked is what a host found.
 type MoveChecked struct {
 	Findings []MoveFinding `json:"findings"`
+	// KeptUntil is how long the target keeps its copy of the migration that would be taken back.
+	KeptUntil time.Time `json:"kept_until,omitzero"`
 }
 
 // MoveRoundRequest asks for a round, numbered from 1, when every earlier one has been copied. Asked again, it answers with what has changed

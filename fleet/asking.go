@@ -178,7 +178,9 @@ func (v *mover) reserveRequest(ctx context.Context, move drover.MoveRequest) (dr
 	spec, volumes, status, err := v.machine(ctx)
 	req := drover.MoveReserveRequest{MoveRequest: move, Spec: spec, Volumes: volumes, Status: status}
 	for _, d := range v.m.Disks {
-		req.Disk += d.Allocated
+		if v.m.Undoes == "" {
+			req.Disk += d.Allocated
+		}
 	}
 	return req, err
 }
@@ -194,6 +196,7 @@ func (v *mover) activateRequest(ctx context.Context, move drover.MoveRequest) (d
 		Apply:       drover.ApplyRequest{Machine: spec, Volumes: volumes, Epoch: v.m.ToEpoch},
 		Exports:     v.ownedExports(),
 		Status:      status,
+		Undoes:      v.m.Undoes,
 		Limit:       v.m.Options.Bandwidth,
 		Live:        v.m.Live,
 	}, err

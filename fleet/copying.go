@@ -55,11 +55,15 @@ func (v *mover) giveRound(move drover.MoveRequest, o drover.Order, order giving)
 	}
 	if v.facts.Copied != nil && v.facts.Copied.Done {
 		v.facts.Measured = true
-		return func(m drover.Migration) drover.Migration { return v.rules.RoundMeasured(m, frozen.Changed, v.now().UTC()) }, nil
+		return func(m drover.Migration) drover.Migration {
+			return v.rules.RoundMeasured(m, frozen.Changed, v.now().UTC())
+		}, nil
 	}
 	v.facts.Round = frozen.Exports
 	v.hasMoved(0, true)
-	return func(m drover.Migration) drover.Migration { return migrate.RoundFrozen(m, frozen.Exports, v.now().UTC()) }, nil
+	return func(m drover.Migration) drover.Migration {
+		return migrate.RoundFrozen(m, frozen.Exports, v.now().UTC())
+	}, nil
 }
 
 // hasMoved notes when something was copied last.

@@ -95,7 +95,7 @@ func TestCopyingThatStandsAndADeadlineThatPasses(t *testing.T) {
 	w, n := newWorld(t)
 	id := w.machine(n, CreateMachine{Host: "h1"}).Machine.ID
 	w.hosts["h2"].set(func() { w.hosts["h2"].stuck = true })
-	for _, opts := range []drover.MoveOptions{{Switch: drover.SwitchLate, NoProgress: 200 * time.Millisecond}, {Switch: drover.SwitchLate, Deadline: 200 * time.Millisecond}} {
+	for _, opts := range []drover.MoveOptions{{Switch: drover.SwitchLate, NoProgress: drover.Duration(200 * time.Millisecond)}, {Switch: drover.SwitchLate, Deadline: drover.Duration(200 * time.Millisecond)}} {
 		m, err := n.MoveMachine(t.Context(), Move{Machine: id, Target: "h2", Options: opts})
 		if err != nil {
 			t.Fatal(err)

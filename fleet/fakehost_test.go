@@ -197,11 +197,11 @@ func (h *fakeHost) handlers() map[drover.Order]fakeHandler {
 		drover.OrderMoveQuiesce:     h.quiesce,
 		drover.OrderMoveRound:       h.round, drover.OrderMoveCopy: h.copy, drover.OrderMoveIncoming: h.incoming, drover.OrderMoveLive: h.live,
 		drover.OrderMoveUndo: h.undo, drover.OrderMoveCheck: h.check,
-		drover.OrderMoveFreeze:      h.freeze,
-		drover.OrderMoveActivate:    h.activate,
-		drover.OrderMoveProgress:    h.progress,
-		drover.OrderMoveRelease:     h.release,
-		drover.OrderMoveAbort:       h.abort,
+		drover.OrderMoveFreeze:   h.freeze,
+		drover.OrderMoveActivate: h.activate,
+		drover.OrderMoveProgress: h.progress,
+		drover.OrderMoveRelease:  h.release,
+		drover.OrderMoveAbort:    h.abort,
 		drover.OrderExec: func(b []byte) (any, error) {
 			return drover.ExecResult{Stdout: []byte("hello from " + h.id)}, nil
 		},

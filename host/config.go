@@ -48,6 +48,8 @@ type Config struct {
 	Bus     Bus
 	// Keys gets the keys of encrypted volumes; nil where there are none.
 	Keys Keys
+	// Peers tries the way to other hosts; nil where that is not to be tried.
+	Peers Peers
 	// GuestDial connects to drover-init through a VM's agent socket.
 	GuestDial func(ctx context.Context, socket string) (Guest, error)
 	// Store is the agent's file; the caller closes it after Run has returned.

@@ -43,6 +43,9 @@ func (m *machine) ensureMoveImage(ctx context.Context) error {
 
 // clones returns the disks that the migration makes here.
 func (mv *moveRecord) clones() []diskRecord {
+	if mv.Undoes != "" {
+		return mv.restored()
+	}
 	disks := make([]diskRecord, 0, len(mv.Exports))
 	for _, export := range mv.Exports {
 		disk := diskRecord{Disk: export.Disk, Volume: export.Volume, Layer: drover.LayerFor(export.Disk, mv.Migration), Size: export.Size,
@@ -58,6 +61,9 @@ func (mv *moveRecord) clones() []diskRecord {
 // cloneLayers makes a layer over each export, and proves that it can read.
 func (m *machine) cloneLayers(ctx context.Context) error {
 	cfg, mv := m.agent.cfg, m.rec.Load().Move
+	if mv.Undoes != "" {
+		return m.restoreLayers(ctx)
+	}
 	for i, disk := range mv.clones() {
 		spec := LayerSpec{ID: disk.Layer, Disk: disk.Disk, Size: disk.Size, Parent: &mv.Exports[i], Cipher: disk.Cipher,
 			Limits: m.limitsOf(disk.Volume)}
@@ -144,6 +150,9 @@ func (m *machine) adopt(r *records, tx *boltstore.Tx, req drover.MoveActivateReq
 	if mv.Ending != "" {
 		mv.Ending, mv.Cloned = "", false // an abort was at the clones: whatever it left is made whole
 	}
+	if err := m.keepFor(tx, mv, req.Undoes); err != nil {
+		return err
+	}
 	mv.AdoptedAt = now
 	if req.Limit != 0 {
 		mv.Limit = req.Limit
@@ -153,7 +162,7 @@ func (m *machine) adopt(r *records, tx *boltstore.Tx, req drover.MoveActivateReq
 		mv.Exports = slices.Clone(req.Exports)
 	}
 	if !mv.Cloned {
-		mv.Cloned = len(mv.Exports) == 0
+		mv.Cloned = len(mv.Exports) == 0 && mv.Undoes == ""
 	}
 	apply := req.Apply
 	r.Desired = &apply
@@ -206,10 +215,13 @@ func (m *machine) hydrate(ctx context.Context) error {
 	if err := m.dropRounds(ctx, mv); err != nil {
 		return err
 	}
+	if err := m.dropKept(ctx, mv); err != nil {
+		return err
+	}
 	m.agent.hit("host.hydrate.after")
-	return m.changeMove(mv.Migration, func(_ *records, _ *boltstore.Tx, now *moveRecord) error {
+	return m.changeMove(mv.Migration, func(_ *records, tx *boltstore.Tx, now *moveRecord) error {
 		now.Hydrated = true
-		return nil
+		return forgetKept(tx, mv)
 	})
 }
 
@@ -229,6 +241,9 @@ func (m *machine) abortTarget(ctx context.Context) error {
 	return m.changeMove(mv.Migration, func(r *records, tx *boltstore.Tx, mv *moveRecord) error {
 		if mv.Ending != endingAbort {
 			return nil // the machine was handed over after all
+		}
+		if err := m.agent.letKeptGo(tx, mv); err != nil {
+			return err
 		}
 		r.Move = nil
 		if r.Desired == nil {

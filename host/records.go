@@ -146,6 +146,9 @@ type moveRecord struct {
 	// WantClones: Exports says what to clone. Cloned: the layers are there and can read.
 	WantClones bool `json:"want_clones,omitempty"`
 	Cloned     bool `json:"cloned,omitempty"`
+	// Undoes is the migration that this one takes back; Kept is what this host kept of it, each layer the base of one that the machine gets.
+	Undoes drover.MigrationID `json:"undoes,omitempty"`
+	Kept   []diskRecord       `json:"kept,omitempty"`
 	// AdoptedAt is when this host became the owner. Hydrated: no layer needs its parent any more.
 	AdoptedAt time.Time `json:"adopted_at,omitzero"`
 	// Limit bounds the copying of all disks together, in bytes per second; 0 for no bound.
@@ -210,6 +213,10 @@ type retiredRecord struct {
 	Disk        drover.DiskID      `json:"disk"`
 	Migration   drover.MigrationID `json:"migration,omitempty"`
 	DeleteAfter time.Time          `json:"delete_after"`
+	// Was is what the disk was here, so that the layer can become it again; nil in records of versions that could not undo. Held is the migration
+	// that does so: it is not deleted meanwhile.
+	Was  *diskRecord        `json:"was,omitempty"`
+	Held drover.MigrationID `json:"held,omitempty"`
 	// Wipe: it is made unreadable first. An encrypted one is so when its key is gone.
 	Wipe bool `json:"wipe,omitempty"`
 }

@@ -112,7 +112,7 @@ func (a *Agent) sweepRetired(ctx context.Context) error {
 	var due []retiredRecord
 	err := a.cfg.Store.View(func(tx *boltstore.Tx) error {
 		return retiredBucket.ForEach(tx, func(_ string, r retiredRecord, err error) error {
-			if err == nil && !a.now().Before(r.DeleteAfter) {
+			if err == nil && r.Held == "" && !a.now().Before(r.DeleteAfter) {
 				due = append(due, r)
 			}
 			return err

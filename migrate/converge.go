@@ -40,7 +40,7 @@ func (r Rules) converge(m drover.Migration, f Facts, now time.Time) Decision {
 
 // follow asks how far the copying is, which the order begins, and gives up when it does not go on.
 func (r Rules) follow(m drover.Migration, f Facts, now time.Time, t Target) Decision {
-	bound := m.Options.NoProgress
+	bound := time.Duration(m.Options.NoProgress)
 	if bound == 0 {
 		bound = r.NoProgress
 	}

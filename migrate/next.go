@@ -61,7 +61,7 @@ func (r Rules) Next(m drover.Migration, f Facts, now time.Time) Decision {
 
 // late tells why a migration is given up whose time is over; nil while it is not, and after the commit.
 func (r Rules) late(m drover.Migration, now time.Time) *drover.Error {
-	d := m.Options.Deadline
+	d := time.Duration(m.Options.Deadline)
 	if d == 0 || m.Committing || m.Phase.Committed() || now.Before(m.CreatedAt.Add(d)) {
 		return nil
 	}

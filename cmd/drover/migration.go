@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,10 +15,11 @@ func newMigrationCommand(c *cli) *cobra.Command {
 		Use:   "migration",
 		Short: "Migrations: moves of machines between hosts",
 		Long: `A migration moves one machine with its disks to another host. It has phases:
-reserve, export, quiesce, switch, start, hydrate. Before the switch it can be
-aborted; after it, it goes on by itself until it is done, whatever is restarted
-meanwhile.`,
-	}, newMigrationListCommand(c), newMigrationShowCommand(c), newMigrationAbortCommand(c))
+reserve, export, converge (for a late switch), quiesce, switch, start,
+hydrate. Before the switch it can be aborted; after it, it goes on by itself
+until it is done, whatever is restarted meanwhile. A migration that is done
+can be taken back while its source keeps its copy.`,
+	}, newMigrationListCommand(c), newMigrationShowCommand(c), newMigrationAbortCommand(c), newMigrationUndoCommand(c))
 }
 
 func newMigrationListCommand(c *cli) *cobra.Command {
@@ -87,7 +89,7 @@ it follows the migration to its end first.`,
 			if c.json {
 				err = c.printJSON(m)
 			} else {
-				err = c.print("%s", waterfall(m, c.width))
+				err = c.print("%s\nMade %s.\n", waterfall(m, c.width), strings.Join(courseText(m), ";\n  "))
 			}
 			if err != nil {
 				return err
@@ -103,8 +105,8 @@ func newMigrationAbortCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "abort ID",
 		Short: "Abort a migration that has not reached its switch",
-		Long: `Abort gives a migration up; the machine stays on its host, and is started there
-again if it was stopped for the move.`,
+		Long: `Abort gives a migration up; the machine stays on its host, and is started
+there again if it was stopped for the move.`,
 		Example: "  drover migration abort mig_6f1c0a53e9b2d784",
 		Args:    exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {

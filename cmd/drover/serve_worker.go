@@ -114,6 +114,7 @@ func newAgent(ctx context.Context, p process, parts agentParts) (*host.Agent, er
 		Images:         parts.images,
 		Network:        network,
 		Bus:            natsbus.NewHostBus(parts.conn, p.conf.ID),
+		Peers:          peers{p.conf.TLSDir},
 		Keys:           natsbus.NewHostKeys(parts.conn, p.conf.ID, p.conf.TLSDir),
 		GuestDial:      dialGuest,
 		Store:          parts.store,
@@ -140,6 +141,17 @@ func chooseNetwork(ctx context.Context, p process) (host.Network, error) {
 	p.log.Info("network of machines chosen", "reason", reason)
 	return network, nil
 }
+
+// peers tries the way to other hosts with this host's certificates.
+type peers struct{ tlsDir string }
+
+var _ host.Peers = peers{}
+
+func (p peers) Reach(ctx context.Context, peer drover.HostID, address string) error {
+	return volume.Reach(ctx, p.tlsDir, peer, address)
+}
+
+func (p peers) Certificate() (time.Time, string, error) { return fleetca.HostValidity(p.tlsDir) }
 
 // vmm makes the driver's VMs those of the agent's interface.
 type vmm struct{ *qemu.Driver }
