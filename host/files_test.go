@@ -116,8 +116,15 @@ func TestFaultPointsAreAllNamed(t *testing.T) {
 		if _, err := mv.run(); err != nil {
 			t.Fatal(err)
 		}
-		pass(2 * testGrace)
 		req.Epoch = mv.epoch
+		for range 2 { // back, and forth again
+			mv = undoer(w, mv, req)
+			if moved, err := mv.run(); err != nil || !moved {
+				t.Fatal(moved, err)
+			}
+			req.Epoch = mv.epoch
+		}
+		pass(2 * testGrace)
 		everyVolumeOrder(b, testVolume.ID)
 		f := newForker(b, a)
 		export := insist[drover.Export](b, drover.OrderVolumeFork, f.req)

@@ -19,6 +19,8 @@ type mover struct {
 	epoch    drover.Epoch
 	// rounds is how many rounds a late migration makes; 0 for an early one.
 	rounds int
+	// undoes is the migration that is taken back; empty for none.
+	undoes drover.MigrationID
 }
 
 func newMover(w *world, src, dst *fakeHost, req drover.ApplyRequest) *mover {
@@ -81,6 +83,11 @@ func (mv *mover) early() []func() error {
 			return err
 		},
 		func() error {
+			if mv.undoes != "" {
+				mv.exports = nil
+				_, err := press[drover.Empty](mv.dst, drover.OrderMoveUndo, drover.MoveUndoRequest{MoveRequest: mv.id(), Undoes: mv.undoes})
+				return err
+			}
 			_, err := press[drover.Empty](mv.dst, drover.OrderMoveClone, drover.MoveCloneRequest{MoveRequest: mv.id(), Exports: mv.exports})
 			return err
 		},
@@ -90,7 +97,7 @@ func (mv *mover) early() []func() error {
 		},
 		func() error {
 			got, err := press[drover.MoveFrozen](mv.src, drover.OrderMoveFreeze, mv.id())
-			if err == nil && len(got.Allocated) != len(mv.exports) {
+			if err == nil && mv.undoes == "" && len(got.Allocated) != len(mv.exports) {
 				return fmt.Errorf("allocated %v of exports %v", got.Allocated, mv.exports)
 			}
 			return err
@@ -107,7 +114,7 @@ func (mv *mover) activate() error {
 	apply := mv.req
 	apply.Epoch = mv.epoch
 	_, err := press[drover.MachineStatus](mv.dst, drover.OrderMoveActivate, drover.MoveActivateRequest{MoveRequest: mv.id(), Apply: apply,
-		Exports: mv.exports, Status: st})
+		Exports: mv.exports, Status: st, Undoes: mv.undoes})
 	return err
 }
 
