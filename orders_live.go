@@ -5,8 +5,8 @@ import "time"
 // Handover is what the next host has to know of a VM that moved with its memory, beyond the memory: what the VM told its host before it
 // was paused. It tells nothing twice.
 type Handover struct {
-	// Status is the machine's status with all that the VM had reported.
-	Status MachineStatus `json:"status"`
+	// Checks are the health checks as the VM reported them last.
+	Checks []CheckStatus `json:"checks,omitempty"`
 	// LogNext is where the machine's log ended: it goes on from there.
 	LogNext int64 `json:"log_next"`
 	// Exit is the end of the main process, when the VM had reported it and not ended yet; nil while it runs.

@@ -187,7 +187,7 @@ func (m *machine) handOver(ctx context.Context, src *moveRecord, paused drover.V
 
 // handoverOf is what the next host has to know.
 func handoverOf(r *records, logEnd int64) *drover.Handover {
-	h := &drover.Handover{Status: r.Obs.Status, LogNext: logEnd}
+	h := &drover.Handover{Checks: r.Obs.Status.Checks, LogNext: logEnd}
 	if e := r.Obs.VM.Exit; e != nil {
 		h.Exit = &drover.MainExit{Code: e.Code, OOM: e.OOM, Text: e.Text, At: e.At}
 	}

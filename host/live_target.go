@@ -149,19 +149,10 @@ func (m *machine) adoptLive(r *records, req drover.MoveActivateRequest) {
 	}
 	t.Live, t.Handover = true, req.Handover
 	inc, o := t.Incarnation, &r.Obs
-	state := req.Status.State
-	if h := req.Handover; h != nil {
-		state = h.Status.State
-		host, epoch := o.Status.Host, o.Status.Epoch
-		o.Status = h.Status
-		o.Status.Machine, o.Status.Host, o.Status.Epoch = m.id, host, epoch
+	o.Status.State, o.Status.Reason, o.Over = drover.StateStarted, "", false
+	if h := req.Handover; h != nil && h.Checks != nil {
+		o.Status.Checks = h.Checks
 	}
-	if state == drover.StateStarted || state == drover.StateStopping {
-		o.Status.State = state
-	} else {
-		o.Status.State = drover.StateStarted
-	}
-	o.Over, o.Status.Reason = false, ""
 	o.VM = vmRecord{Launch: 1, Live: true, Launched: true, At: m.agent.now(), Instance: inc.Instance, Run: inc.Run, Epoch: req.Apply.Epoch,
 		Boot: inc.Boot, MainStarted: true}
 	if h := req.Handover; h != nil && h.Exit != nil {
