@@ -55,6 +55,9 @@ func (m *machine) send(ctx context.Context) error {
 	if src.Hold {
 		return m.stopSending(ctx, src, "the machine is stopped instead")
 	}
+	if now.Running && now.State == drover.TransferDone {
+		now.State = drover.TransferNone // an earlier transfer's
+	}
 	switch now.State {
 	case drover.TransferPaused, drover.TransferDone:
 		return m.handOver(ctx, src, now)

@@ -196,11 +196,13 @@ func capabilities(more ...string) map[string]any {
 // Send begins to send the VM's memory while it runs. It goes on until it is paused (TransferPaused) or fails. Nothing is done when it was
 // begun before.
 func (vm *VM) Send(ctx context.Context, to drover.VMSend) error {
-	info, err := vm.migration(ctx)
+	now, err := vm.Transfer(ctx)
 	if err != nil {
 		return err
 	}
-	if s := info.state(); s != drover.TransferNone && s != drover.TransferFailed {
+	// A VM that came here itself, or that was taken back when all was sent, runs, and its last transfer is done.
+	over := now.State == drover.TransferDone && now.Running
+	if now.State != drover.TransferNone && now.State != drover.TransferFailed && !over {
 		return nil
 	}
 	host, port, err := net.SplitHostPort(to.Address)
