@@ -38,7 +38,9 @@ func (p *pool) open(ctx context.Context, id drover.LayerID, epoch drover.Epoch) 
 		}
 	}
 	l.setWritable(epoch)
-	l.bindPrepared(epoch)
+	if l.bindPrepared(epoch) {
+		p.wg.Go(func() { l.learnParent(p.ctx) })
+	}
 	vhost, err := p.serveVhost(l, epoch)
 	if err != nil {
 		return drover.Attachment{}, err

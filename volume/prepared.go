@@ -66,6 +66,7 @@ func (p *pool) prepare(ctx context.Context, id drover.LayerID, token string) (dr
 	if err := p.servePrepared(l); err != nil {
 		return drover.Attachment{}, err
 	}
+	p.wg.Go(func() { l.reachParent(p.ctx) })
 	return drover.Attachment{Transport: drover.TransportVhost, Socket: preparedSocket(p.run, id, token),
 		VhostSocket: preparedSocket(p.run, id, token)}, nil
 }
@@ -111,16 +112,63 @@ func (p *pool) servePrepared(l *layer) error {
 	return nil
 }
 
-// bindPrepared lets the requests of a prepared socket in, at the epoch. A socket is bound once; the caller has the layer's turn.
-func (l *layer) bindPrepared(epoch drover.Epoch) {
+// reachParent connects to the layer's parent for the guest that is to come, and reads nothing.
+func (l *layer) reachParent(ctx context.Context) {
+	c, err := l.use()
+	if err != nil {
+		return // it is being withdrawn
+	}
+	up, remote := c.parent.(*parent)
+	if remote {
+		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+		defer cancel()
+		for _, who := range []class{guestClass, aheadClass} {
+			if _, err := up.connect(ctx, up.linkFor(who)); err != nil {
+				l.log.Info("cannot reach the parent of a prepared layer yet", "err", err) // its guest will try again
+			}
+		}
+	}
+	if err := c.close(); err != nil {
+		l.log.Warn("cannot let go of a layer's content", "err", err)
+	}
+}
+
+// learnParent asks the parent of a layer that was just opened for a guest which blocks it has, before the guest has to.
+func (l *layer) learnParent(ctx context.Context) {
+	c, err := l.use()
+	if err != nil {
+		return // it is being withdrawn
+	}
+	if o := c.enter(); o != nil {
+		if src := o.src.Load(); src != nil {
+			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+			defer cancel()
+			if err := c.learn(ctx, o, src, 0, min(src.blocks, learnChunks*chunkBlocks), aheadClass); err != nil {
+				l.log.Info("cannot learn what the parent has yet", "err", err) // its guest asks itself
+			}
+		}
+		o.leave()
+	}
+	if err := c.close(); err != nil {
+		l.log.Warn("cannot let go of a layer's content", "err", err)
+	}
+}
+
+// learnChunks is how much of a parent is asked about before the guest asks: 16 GiB, which takes 64 questions.
+const learnChunks = 64
+
+// bindPrepared lets the requests of a prepared socket in, at the epoch, and reports whether it has. A socket is bound once; the caller has the
+// layer's turn.
+func (l *layer) bindPrepared(epoch drover.Epoch) bool {
 	l.mu.Lock()
 	e := l.prepared
 	l.mu.Unlock()
 	if e == nil || e.late.epoch != 0 {
-		return
+		return false
 	}
 	e.late.epoch = epoch
 	close(e.late.opened)
+	return true
 }
 
 // bind is the change of the record that belongs to bindPrepared. A socket that was bound to an older epoch is not served any more.
