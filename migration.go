@@ -82,6 +82,8 @@ type Migration struct {
 	Convergence *Convergence `json:"convergence,omitempty"`
 	// Memory is how the memory was copied; nil for a cold move.
 	Memory *MemoryMove `json:"memory,omitempty"`
+	// Handover is what the source told of the VM beside its memory, from the pause until the target has the machine.
+	Handover *Handover `json:"handover,omitempty"`
 	// Drain is the drain that asked for it; empty for none.
 	Drain DrainID `json:"drain,omitempty"`
 	// Undoes is the migration that this one takes back, to the copy that its source kept; empty for none.

@@ -228,6 +228,8 @@ type MoveActivateRequest struct {
 	Limit Bytes `json:"limit,omitempty"`
 	// Live: the machine's state was sent to the VM that waits on the target; it goes on. When there is none, the machine is booted.
 	Live bool `json:"live,omitempty"`
+	// Handover is what the source answered when the machine was paused (MoveLive); nil otherwise.
+	Handover *Handover `json:"handover,omitempty"`
 }
 
 // MoveProgress is the target's view of a move after the switch.

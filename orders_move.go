@@ -102,6 +102,8 @@ type Incarnation struct {
 	// MemoryMB and CPUs are what the VM has.
 	MemoryMB int `json:"memory_mb"`
 	CPUs     int `json:"cpus"`
+	// Boot is the VM's name in what it reports.
+	Boot string `json:"boot,omitempty"`
 }
 
 // MoveIncoming is where the source sends the memory to.
@@ -122,8 +124,10 @@ type MoveLiveRequest struct {
 // MoveLive is how far the copying of the memory is. When Paused, the machine executes nothing on the source any more, its layers are
 // frozen, and all of its state is at the target.
 type MoveLive struct {
-	Memory    MemoryMove       `json:"memory"`
-	Paused    bool             `json:"paused"`
-	StoppedAt time.Time        `json:"stopped_at,omitzero"`
+	Memory    MemoryMove `json:"memory"`
+	Paused    bool       `json:"paused"`
+	StoppedAt time.Time  `json:"stopped_at,omitzero"`
+	// Handover is for the order to activate; there when Paused.
+	Handover  *Handover        `json:"handover,omitempty"`
 	Allocated map[DiskID]Bytes `json:"allocated,omitempty"`
 }

@@ -199,6 +199,7 @@ func (v *mover) activateRequest(ctx context.Context, move drover.MoveRequest) (d
 		Undoes:      v.m.Undoes,
 		Limit:       v.m.Options.Bandwidth,
 		Live:        v.m.Live,
+		Handover:    v.m.Handover,
 	}, err
 }
 

@@ -209,7 +209,7 @@ func codeOfCheck(check string) drover.Code {
 
 func (c *preflight) wantsLive() bool { return c.req.Options.Live || c.req.Options.LiveOrCold }
 
-// compare looks at what only both hosts together tell: memory moves between equal processors and machine types.
+// compare looks at what the control side knows of both hosts. Processors and machine types the hosts compare themselves.
 func (c *preflight) compare() {
 	if c.target.Mark != nil {
 		c.against("mark", drover.Errorf(drover.Precondition, "host %q is closed for machines by %s: %s", c.target.ID, c.target.Mark.Owner, c.target.Mark.Reason).
@@ -221,20 +221,11 @@ func (c *preflight) compare() {
 	if !runs(c.v) {
 		c.liveOnly("state", false, "the machine does not run: it has no memory to be moved")
 	}
-	for _, fact := range []struct{ check, what, source, target string }{
-		{"cpu", "processor", c.source.CPU, c.target.CPU},
-		{"vmm", "machine type", c.source.Platform, c.target.Platform},
-		{"vmm", "VMM", c.source.VMM, c.target.VMM},
-		{"accel", "accelerator", string(c.source.Accel), string(c.target.Accel)},
-	} {
-		switch {
-		case fact.source == "" || fact.target == "":
-			c.liveOnly(fact.check, true, fmt.Sprintf("the %s is not known on both hosts", fact.what))
-		case fact.source != fact.target:
-			c.liveOnly(fact.check, false, fmt.Sprintf("the %s differs: %s on host %s, %s on host %s", fact.what, fact.source, c.source.ID, fact.target, c.target.ID))
-		default:
-			c.liveOnly(fact.check, true, fmt.Sprintf("the same %s on both hosts: %s", fact.what, fact.source))
-		}
+	switch {
+	case c.source.Accel == "" || c.target.Accel == "":
+		c.liveOnly("accel", true, "the accelerator is not known on both hosts")
+	case c.source.Accel != c.target.Accel:
+		c.liveOnly("accel", false, fmt.Sprintf("VMs run with %s on host %s, and with %s on host %s", c.source.Accel, c.source.ID, c.target.Accel, c.target.ID))
 	}
 }
 

@@ -40,6 +40,8 @@ type Config struct {
 	AccelReason string
 	// VMMName is what HostInfo tells of the VMM ("qemu 7.2.22").
 	VMMName string
+	// GuestCPU names the processor that guests see, Platform their machine type: memory moves between equal ones only.
+	GuestCPU, Platform string
 
 	Storage Storage
 	VMM     VMM

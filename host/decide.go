@@ -44,6 +44,13 @@ const (
 	actCopy        actionKind = "copy"
 	actHydrate     actionKind = "hydrate"
 	actAbortTarget actionKind = "abort-target"
+
+	// actSend sends the memory of a VM, or looks how far that is, and hands it over; actTake starts a VM that waits for its memory; actResume
+	// lets it execute; actTakeEnd gives it up.
+	actSend    actionKind = "send"
+	actTake    actionKind = "take"
+	actResume  actionKind = "resume"
+	actTakeEnd actionKind = "take-end"
 )
 
 // action is what next decided, and why.
@@ -73,6 +80,8 @@ type view struct {
 	// bootTimeout bounds a boot. hydrateAt is when hydration is to be looked at again.
 	bootTimeout time.Duration
 	hydrateAt   time.Time
+	// sendAt is when the sending of the memory is to be looked at again.
+	sendAt time.Time
 }
 
 const (
@@ -102,6 +111,8 @@ func next(v view) action {
 	switch {
 	case v.vm == vmUnknown:
 		return action{kind: actFind}
+	case v.rec.taking():
+		return nextTake(v, v.rec.Move)
 	case vm.Live && v.vm == vmNone:
 		return action{kind: actSettle}
 	case !vm.Live && v.vm == vmLive:
@@ -111,7 +122,7 @@ func next(v view) action {
 		return a
 	}
 	if vm.Live {
-		return soonest(nextRunning(v), hydration(v))
+		return soonest(soonest(nextSend(v), nextRunning(v)), hydration(v))
 	}
 	return soonest(nextIdle(v), hydration(v))
 }
@@ -181,6 +192,8 @@ func mustEnd(r *records) string {
 		return whyLost
 	case src != nil && src.Moved != 0:
 		return whyLost
+	case src.handedOver():
+		return "" // it executes nothing; whether it ever will again is for the placement to tell, or for an abort
 	case r.goal() == drover.GoalDestroyed:
 		return whyDestroy
 	case src != nil && src.Hold && src.Ending == "":

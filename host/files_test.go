@@ -148,6 +148,10 @@ func TestFaultPointsAreAllNamed(t *testing.T) {
 		insist[drover.Empty](b, drover.OrderVolumeDestroy, drover.VolumeRequest{Volume: testVolume})
 		collect(w)
 	}, "a", "b")
+	bubble(t, func(t *testing.T, w *world) {
+		everyPartOfALiveMove(t, w)
+		collect(w)
+	}, "a", "b")
 	for _, p := range listed {
 		if hit[p] == 0 {
 			t.Errorf("%s is listed and never hit", p)

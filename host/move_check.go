@@ -61,6 +61,9 @@ func (a *Agent) moveCheck(ctx context.Context, req drover.MoveCheckRequest) (dro
 	if req.Undoes != "" && a.cfg.ID == req.Target {
 		until = c.kept()
 	}
+	if req.Live {
+		c.out = append(c.out, a.liveFindings(req)...)
+	}
 	c.peer(ctx)
 	c.certificate()
 	c.clock()

@@ -202,6 +202,9 @@ func (m *machine) abortSource(ctx context.Context) error {
 		}
 	}
 	m.agent.hit("host.abort-source.after-thaw")
+	if err := m.goOnHere(ctx, src); err != nil {
+		return err
+	}
 	if err := m.unexport(ctx, src); err != nil {
 		return err
 	}

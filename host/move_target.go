@@ -181,6 +181,7 @@ func (m *machine) adopt(r *records, tx *boltstore.Tx, req drover.MoveActivateReq
 		o.Status.State = drover.StateStarting
 	}
 	o.Status.Reason = ""
+	m.adoptLive(r, req)
 	r.event(now, event{kind: "migrate", source: "drover", text: "moved to host " + string(m.agent.cfg.ID),
 		request: map[string]any{"migrated": true, "migration": string(req.Migration)}})
 	if err := endedBucket.Delete(tx, string(req.Migration)); err != nil {
@@ -228,6 +229,9 @@ func (m *machine) hydrate(ctx context.Context) error {
 // abortTarget removes the clones and the reservation.
 func (m *machine) abortTarget(ctx context.Context) error {
 	mv := m.rec.Load().Move
+	if err := m.dropTake(ctx, mv); err != nil {
+		return err
+	}
 	for _, disk := range mv.clones() {
 		m.agent.hit("host.abort-target.before-delete")
 		if err := m.deleteLayer(ctx, disk.Layer); err != nil {

@@ -48,6 +48,8 @@ func (a *Agent) handlers() map[drover.Order]orderHandler {
 		drover.OrderMoveProgress:      typed(a.moveProgress),
 		drover.OrderMoveRelease:       typed(a.moveRelease),
 		drover.OrderMoveAbort:         typed(a.moveAbort),
+		drover.OrderMoveIncoming:      typed(a.moveIncoming),
+		drover.OrderMoveLive:          typed(a.moveLive),
 	}
 }
 

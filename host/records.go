@@ -72,6 +72,8 @@ type vmRecord struct {
 	Epoch    drover.Epoch      `json:"epoch"`
 	// Offset is how far the status file was read.
 	Offset int64 `json:"offset"`
+	// Boot is the VM's name in its reports when it was started on another host; empty for bootName's.
+	Boot string `json:"boot,omitempty"`
 	// MainStarted: the guest told that the main process runs.
 	MainStarted bool `json:"main_started,omitempty"`
 	// Exit is what the guest told of the main process's end.
@@ -136,6 +138,8 @@ type moveRecord struct {
 	// Frozen is THE mark: from here on the placement alone says who owns the machine. Allocated is there once every layer is frozen.
 	Frozen    bool                           `json:"frozen,omitempty"`
 	Allocated map[drover.DiskID]drover.Bytes `json:"allocated,omitempty"`
+	// Send is the source's part in moving the memory; nil for a cold migration.
+	Send *sendRecord `json:"send,omitempty"`
 	// Moved is the epoch of the placement that named another host; Fenced that the storage daemon knows it.
 	Moved  drover.Epoch `json:"moved,omitempty"`
 	Fenced bool         `json:"fenced,omitempty"`
@@ -149,6 +153,8 @@ type moveRecord struct {
 	// Undoes is the migration that this one takes back; Kept is what this host kept of it, each layer the base of one that the machine gets.
 	Undoes drover.MigrationID `json:"undoes,omitempty"`
 	Kept   []diskRecord       `json:"kept,omitempty"`
+	// Take is the target's part in moving the memory; nil for a cold migration.
+	Take *takeRecord `json:"take,omitempty"`
 	// AdoptedAt is when this host became the owner. Hydrated: no layer needs its parent any more.
 	AdoptedAt time.Time `json:"adopted_at,omitzero"`
 	// Limit bounds the copying of all disks together, in bytes per second; 0 for no bound.
@@ -246,6 +252,7 @@ func (r *records) clone() *records {
 		m := *r.Move
 		m.Exports = slices.Clone(m.Exports)
 		m.Allocated = maps.Clone(m.Allocated)
+		m.Send, m.Take = m.Send.clone(), m.Take.clone()
 		c.Move = &m
 	}
 	c.Obs.Status.Events = slices.Clip(r.Obs.Status.Events)

@@ -33,6 +33,9 @@ func EnterPhase(m drover.Migration, p drover.Phase, now time.Time) drover.Migrat
 
 func enter(m drover.Migration, p drover.Phase, now time.Time) drover.Migration {
 	m.Phase, m.UpdatedAt = p, now
+	if p == drover.PhaseHydrate {
+		m.Handover = nil
+	}
 	m.Steps = append(slices.Clone(m.Steps), drover.Step{Phase: p, StartedAt: now, Tries: 1})
 	return m
 }

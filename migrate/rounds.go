@@ -82,7 +82,7 @@ func LiveMoved(m drover.Migration, l drover.MoveLive, now time.Time) drover.Migr
 	m.Memory, m.UpdatedAt = &memory, now
 	m = withStep(m, func(s *drover.Step) { s.Bytes = memory.Transferred })
 	if l.Paused {
-		m.StoppedAt = l.StoppedAt
+		m.StoppedAt, m.Handover = l.StoppedAt, l.Handover
 		m = Frozen(m, l.Allocated)
 	}
 	return m
@@ -100,5 +100,6 @@ func Committed(m drover.Migration, now time.Time) drover.Migration {
 // GoesCold notes that the memory stays behind.
 func GoesCold(m drover.Migration, problem *drover.Error, now time.Time) drover.Migration {
 	m.Live, m.ColdReason, m.Memory, m.UpdatedAt = false, problem.Text, nil, now
+	m.Handover = nil
 	return withStep(m, func(s *drover.Step) { s.Tries++; s.StartedAt = now })
 }

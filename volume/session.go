@@ -33,6 +33,8 @@ type session struct {
 	gate, writes gate
 	// resized is called when the layer has grown; nil for a connection whose client cannot be told.
 	resized atomic.Pointer[func(size int64)]
+	// late is the prepared socket that the connection came by; nil for any other.
+	late *lateOpen
 	// device is what serves a connection over vhost-user-blk; nil for NBD.
 	device atomic.Pointer[vhostuser.Device]
 }
@@ -45,6 +47,16 @@ var (
 
 // connect registers a connection. epoch 0 is read-only, host is empty for a local one, and key is what keyFor says.
 func (l *layer) connect(epoch drover.Epoch, host drover.HostID, key *diskKey) (*session, error) {
+	return l.register(&session{epoch: epoch, host: host, key: key, gone: make(chan struct{})})
+}
+
+// connectLate registers a connection of a prepared socket, whose layer is open by now. gone is closed when it is ended.
+func (l *layer) connectLate(late *lateOpen, gone chan struct{}, key *diskKey) (*session, error) {
+	return l.register(&session{epoch: late.epoch, late: late, key: key, gone: gone})
+}
+
+func (l *layer) register(s *session) (*session, error) {
+	epoch, host := s.epoch, s.host
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.withdrawn {
@@ -57,8 +69,8 @@ func (l *layer) connect(epoch drover.Epoch, host drover.HostID, key *diskKey) (*
 		return nil, drover.Errorf(drover.Denied, "layer %s is not exported to host %s", l.id, host)
 	}
 	l.sequence++
-	ctx, cancel := context.WithCancelCause(context.Background())
-	s := &session{layer: l, epoch: epoch, host: host, seq: l.sequence, key: key, ctx: ctx, cancel: cancel, gone: make(chan struct{})}
+	s.layer, s.seq = l, l.sequence
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	l.valve.apply(s)
 	l.sessions[s] = struct{}{}
 	return s, nil
@@ -98,9 +110,10 @@ func (l *layer) endWriter(cause error) {
 	l.mu.Lock()
 	l.writable = 0
 	l.mu.Unlock()
-	wait := l.endVhost()
+	wait, waitPrepared := l.endVhost(), l.endPrepared()
 	l.cut(cause, func(s *session) bool { return s.epoch != 0 }, false)
 	wait()
+	waitPrepared()
 }
 
 // setWritable lets connections write at the epoch.

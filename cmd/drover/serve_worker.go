@@ -45,7 +45,8 @@ func serveWorker(ctx context.Context, p process) (err error) {
 	if err != nil {
 		return err
 	}
-	driver, err := qemu.New(ctx, qemu.Config{RunDir: filepath.Join(p.conf.RunDir, "vm"), GuestDir: guestDir, Log: p.log})
+	driver, err := qemu.New(ctx, qemu.Config{RunDir: filepath.Join(p.conf.RunDir, "vm"), GuestDir: guestDir, TLSDir: p.conf.TLSDir,
+		Log: p.log})
 	if err != nil {
 		return err
 	}
@@ -87,6 +88,10 @@ func newAgent(ctx context.Context, p process, parts agentParts) (*host.Agent, er
 	}
 	accel, accelReason := parts.driver.Accel()
 	p.log.Info("accelerator chosen", "accel", accel, "reason", accelReason)
+	cpu, err := parts.driver.CPU()
+	if err != nil {
+		return nil, err
+	}
 	memory, err := machineMemory(p.conf)
 	if err != nil {
 		return nil, err
@@ -109,6 +114,8 @@ func newAgent(ctx context.Context, p process, parts agentParts) (*host.Agent, er
 		Accel:          accel,
 		AccelReason:    accelReason,
 		VMMName:        "qemu " + parts.driver.Version(),
+		GuestCPU:       cpu,
+		Platform:       parts.driver.Platform(),
 		Storage:        parts.storage,
 		VMM:            vmm{parts.driver},
 		Images:         parts.images,

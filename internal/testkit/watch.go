@@ -138,7 +138,8 @@ func (w *Watch) countVMs() {
 			continue
 		}
 		program, _, _ := bytes.Cut(line, []byte{0})
-		if strings.HasPrefix(filepath.Base(string(program)), "qemu-system") && bytes.Contains(line, []byte(w.machine)) {
+		if strings.HasPrefix(filepath.Base(string(program)), "qemu-system") && bytes.Contains(line, []byte(w.machine)) &&
+			!bytes.Contains(line, []byte("\x00-incoming\x00")) { // one that took its memory from another waits at first, beside that
 			vms++
 		}
 	}
