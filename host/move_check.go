@@ -145,7 +145,7 @@ func (c *check) keys(ctx context.Context) {
 		secret, err := c.a.cfg.Keys.Key(ctx, v.Cipher.Key)
 		cancel()
 		clear(secret)
-		if drover.Is(err, drover.Denied) {
+		if drover.Is(err, drover.Denied) || drover.Is(err, drover.Conflict) {
 			c.add("key", nil, "the control side answers, and hands the key of volume %s out when the migration is under way", v.ID)
 			continue
 		}
@@ -194,7 +194,7 @@ func (c *check) peer(ctx context.Context) {
 	err := c.a.cfg.Peers.Reach(ctx, p.ID, p.StorageAddress)
 	name := "network"
 	if err != nil {
-		if drover.Is(err, drover.Denied) {
+		if drover.Is(err, drover.Denied) || drover.Is(err, drover.Conflict) {
 			name = "credentials"
 		}
 		err = drover.Errorf(drover.CodeOf(err), "host %q does not reach the storage of host %q at %s: %w", c.a.cfg.ID, p.ID, p.StorageAddress, err).
