@@ -3,6 +3,7 @@ package drover
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"strconv"
 	"strings"
 )
 
@@ -83,6 +84,11 @@ func LayerFor(d DiskID, m MigrationID) LayerID {
 		return LayerID(d)
 	}
 	return LayerID(string(d) + "." + strings.TrimPrefix(string(m), "mig_"))
+}
+
+// RoundLayer names the frozen layer that a round of a late migration makes, on the source and, as its copy, on the target.
+func RoundLayer(d DiskID, m MigrationID, round int) LayerID {
+	return LayerFor(d, m) + LayerID(".r"+strconv.Itoa(round))
 }
 
 // ValidName reports whether s can name an app, a machine, a host or a region: a DNS label of

@@ -82,6 +82,8 @@ type Migration struct {
 	Convergence *Convergence `json:"convergence,omitempty"`
 	// Memory is how the memory was copied; nil for a cold move.
 	Memory *MemoryMove `json:"memory,omitempty"`
+	// Handover is what the source told of the VM beside its memory, from the pause until the target has the machine.
+	Handover *Handover `json:"handover,omitempty"`
 	// Drain is the drain that asked for it; empty for none.
 	Drain DrainID `json:"drain,omitempty"`
 	// Undoes is the migration that this one takes back, to the copy that its source kept; empty for none.
@@ -130,9 +132,9 @@ type MoveOptions struct {
 	// Bandwidth bounds the copying of disks and memory, in bytes per second; 0 leaves it to the hosts.
 	Bandwidth Bytes `json:"bandwidth,omitempty"`
 	// NoProgress gives the move up when nothing was copied for so long, before the switch; 0 is 2 minutes. After the switch it only raises a condition.
-	NoProgress time.Duration `json:"no_progress,omitempty"`
+	NoProgress Duration `json:"no_progress,omitempty"`
 	// Deadline gives the move up when the switch was not made so long after it was asked for; 0 is never.
-	Deadline time.Duration `json:"deadline,omitempty"`
+	Deadline Duration `json:"deadline,omitempty"`
 }
 
 // Convergence is how far the rounds of a late switch are.
@@ -144,9 +146,12 @@ type Convergence struct {
 	Remaining Bytes `json:"remaining"`
 	Threshold Bytes `json:"threshold"`
 	// DirtyRate is what the machine writes, CopyRate what is copied, in bytes per second.
-	DirtyRate Bytes     `json:"dirty_rate"`
-	CopyRate  Bytes     `json:"copy_rate"`
-	At        time.Time `json:"at"`
+	DirtyRate Bytes `json:"dirty_rate"`
+	CopyRate  Bytes `json:"copy_rate"`
+	// At is when what the round copies was frozen.
+	At time.Time `json:"at"`
+	// Over: no further round comes.
+	Over bool `json:"over,omitempty"`
 }
 
 // MemoryMove is how the memory of a machine was copied.

@@ -173,6 +173,9 @@ type MoveExportRequest struct {
 // MoveExports is what the source exports.
 type MoveExports struct {
 	Exports []Export `json:"exports"`
+	// At is when the layers of a round were frozen, by the host's clock. Changed is what was written to the machine's layers since.
+	At      time.Time `json:"at,omitzero"`
+	Changed Bytes     `json:"changed,omitempty"`
 	// Incarnation describes the VM that runs; nil when none does.
 	Incarnation *Incarnation `json:"incarnation,omitempty"`
 }
@@ -188,15 +191,14 @@ type Export struct {
 	Address string `json:"address"`
 	// Name is the NBD export name.
 	Name string `json:"name"`
+	// Since is a frozen layer under this one that the reader has a copy of: only what lies above it counts as the export's own. Empty for all
+	// that it has. When there is no such layer, everything counts, which costs time and nothing else.
+	Since LayerID `json:"since,omitempty"`
 	// Allocated is what the layer holds, as far as it is known now.
 	Allocated Bytes `json:"allocated"`
 	// Cipher is how the content is encrypted: what travels is what the source's disk holds.
 	Cipher *Cipher `json:"cipher,omitempty"`
 }
-
-// ExportOver parts, in an export's name, the layer from one below it that the reader has: only what lies over that counts as the layer's own
-// ("vol_1.b+vol_1.a"). A layer that lies nowhere below changes nothing.
-const ExportOver = "+"
 
 // MoveCloneRequest tells the target what to clone.
 type MoveCloneRequest struct {
@@ -222,8 +224,14 @@ type MoveActivateRequest struct {
 	Exports []Export `json:"exports"`
 	// Status is the machine's last status at the source.
 	Status MachineStatus `json:"status"`
+	// Undoes is the migration that this one takes back: the layers lie over what the target kept of it.
+	Undoes MigrationID `json:"undoes,omitempty"`
+	// Limit bounds the background copy of all disks together, in bytes per second; 0 leaves it to the host.
+	Limit Bytes `json:"limit,omitempty"`
 	// Live: the machine's state was sent to the VM that waits on the target; it goes on. When there is none, the machine is booted.
 	Live bool `json:"live,omitempty"`
+	// Handover is what the source answered when the machine was paused (MoveLive); nil otherwise.
+	Handover *Handover `json:"handover,omitempty"`
 }
 
 // MoveProgress is the target's view of a move after the switch.

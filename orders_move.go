@@ -16,7 +16,7 @@ const (
 	// OrderMoveLive, to the source: copy the memory while the machine runs, then pause it, freeze its layers and let the rest of its state
 	// follow. MoveLiveRequest, MoveLive. Answers while it goes on too; Paused tells.
 	OrderMoveLive Order = "move.live"
-	// OrderMoveUndo, to the host that kept its copy: make it the machine's layers again. MoveRequest, MoveExports.
+	// OrderMoveUndo, to the host that kept its copy: make layers over it that the machine can have again. MoveUndoRequest, Empty.
 	OrderMoveUndo Order = "move.undo"
 )
 
@@ -32,6 +32,8 @@ type MoveCheckRequest struct {
 	Live    bool     `json:"live,omitempty"`
 	// Peer is the other host's own description: its address and its storage address are tried.
 	Peer HostInfo `json:"peer"`
+	// Undoes is the migration that would be taken back: the target must have kept its copy.
+	Undoes MigrationID `json:"undoes,omitempty"`
 	// At is the control side's clock, for the difference.
 	At time.Time `json:"at"`
 }
@@ -51,9 +53,12 @@ type MoveFinding struct {
 // MoveChecked is what a host found.
 type MoveChecked struct {
 	Findings []MoveFinding `json:"findings"`
+	// KeptUntil is how long the target keeps its copy of the migration that would be taken back.
+	KeptUntil time.Time `json:"kept_until,omitzero"`
 }
 
-// MoveRoundRequest asks for a round, numbered from 1. Every earlier round has been copied. Round -1 gives up the last one's frozen layers.
+// MoveRoundRequest asks for a round, numbered from 1, when every earlier one has been copied. Asked again, it answers with what has changed
+// since. The frozen layers go with the end of the migration.
 type MoveRoundRequest struct {
 	MoveRequest
 	Round int `json:"round"`
@@ -65,6 +70,12 @@ type MoveCopyRequest struct {
 	Round   int      `json:"round"`
 	Exports []Export `json:"exports"`
 	Limit   Bytes    `json:"limit,omitempty"`
+}
+
+// MoveUndoRequest asks for layers over what a host kept of an earlier migration.
+type MoveUndoRequest struct {
+	MoveRequest
+	Undoes MigrationID `json:"undoes"`
 }
 
 // MoveCopied is how far a round is.
@@ -91,6 +102,8 @@ type Incarnation struct {
 	// MemoryMB and CPUs are what the VM has.
 	MemoryMB int `json:"memory_mb"`
 	CPUs     int `json:"cpus"`
+	// Boot is the VM's name in what it reports.
+	Boot string `json:"boot,omitempty"`
 }
 
 // MoveIncoming is where the source sends the memory to.
@@ -111,8 +124,10 @@ type MoveLiveRequest struct {
 // MoveLive is how far the copying of the memory is. When Paused, the machine executes nothing on the source any more, its layers are
 // frozen, and all of its state is at the target.
 type MoveLive struct {
-	Memory    MemoryMove       `json:"memory"`
-	Paused    bool             `json:"paused"`
-	StoppedAt time.Time        `json:"stopped_at,omitzero"`
+	Memory    MemoryMove `json:"memory"`
+	Paused    bool       `json:"paused"`
+	StoppedAt time.Time  `json:"stopped_at,omitzero"`
+	// Handover is for the order to activate; there when Paused.
+	Handover  *Handover        `json:"handover,omitempty"`
 	Allocated map[DiskID]Bytes `json:"allocated,omitempty"`
 }

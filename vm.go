@@ -101,6 +101,8 @@ type VMSpec struct {
 	StatusPath  string `json:"status_path"`
 	// AgentSocket is where the VMM listens for the connection to drover-init.
 	AgentSocket string `json:"agent_socket"`
+	// Incoming: the VM executes nothing; it waits for the memory of another, and then to be resumed.
+	Incoming bool `json:"incoming,omitempty"`
 }
 
 // ImageLayer is an image that is ready to be the base of root disks.

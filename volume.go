@@ -100,6 +100,8 @@ type LayerStatus struct {
 	Size  Bytes      `json:"size"`
 	// Allocated is what the layer's file takes on the host's disk.
 	Allocated Bytes `json:"allocated"`
+	// Own is what the layer's own file takes, without those of the layers below: what was written since it was made, or split.
+	Own Bytes `json:"own"`
 	// Writer is the epoch at which the layer is open for writing; 0 when it is not.
 	Writer Epoch `json:"writer,omitempty"`
 	// Base is the layer below, on the same host; empty for none.

@@ -73,6 +73,10 @@ type Backend interface {
 	Metrics(ctx context.Context) (fleet.Metrics, error)
 
 	MoveMachine(ctx context.Context, req fleet.Move) (drover.Migration, error)
+	// CheckMove changes nothing, and tells everything that is for and against a move.
+	CheckMove(ctx context.Context, req fleet.Move) (drover.MoveCheck, error)
+	// UndoMigration is refused with Precondition before the switch, and when the source keeps its copy no longer. Without confirm it changes nothing.
+	UndoMigration(ctx context.Context, req fleet.Undo) (drover.MoveUndo, error)
 	Migrations(ctx context.Context) ([]drover.Migration, error)
 	Migration(ctx context.Context, id drover.MigrationID) (drover.Migration, error)
 	// AbortMigration is refused with Precondition after the switch.

@@ -107,6 +107,7 @@ func migrationForm(m drover.Migration, now time.Time) apiv1.Migration {
 	if m.Steps == nil {
 		m.Steps = []drover.Step{}
 	}
+	m.Handover = nil // between hosts
 	form := apiv1.Migration{Migration: m, TraceID: waterfall.TraceOf(m), AsOf: now.UTC()}
 	if !m.StoppedAt.IsZero() && !m.RunningAt.IsZero() {
 		ms := m.RunningAt.Sub(m.StoppedAt).Milliseconds()

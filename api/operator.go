@@ -83,22 +83,67 @@ func (h *handler) listMigrations(c *call) (any, error) {
 	return forms, nil
 }
 
-func (h *handler) createMigration(c *call) (any, error) {
+// moveOf reads the request of a move.
+func (h *handler) moveOf(c *call) (fleet.Move, error) {
 	var req apiv1.MoveRequest
 	if err := readBody(c.w, c.r, &req, false); err != nil {
-		return nil, err
+		return fleet.Move{}, err
 	}
 	if !validMachineID(req.Machine) {
-		return nil, badField("machine", "is %q; expected a machine ID, which has 14 digits from 0 to f", req.Machine)
+		return fleet.Move{}, badField("machine", "is %q; expected a machine ID, which has 14 digits from 0 to f", req.Machine)
 	}
 	if err := needName("target", req.Target, true); err != nil {
+		return fleet.Move{}, err
+	}
+	return fleet.Move{Machine: drover.MachineID(req.Machine), Target: drover.HostID(req.Target), Actor: c.principal.Name, Options: req.MoveOptions}, nil
+}
+
+func (h *handler) createMigration(c *call) (any, error) {
+	req, err := h.moveOf(c)
+	if err != nil {
 		return nil, err
 	}
-	m, err := h.backend.MoveMachine(c.ctx(), fleet.Move{Machine: drover.MachineID(req.Machine), Target: drover.HostID(req.Target), Actor: c.principal.Name})
+	m, err := h.backend.MoveMachine(c.ctx(), req)
 	if err != nil {
 		return nil, err
 	}
 	return migrationForm(m, h.now()), nil
+}
+
+func (h *handler) checkMigration(c *call) (any, error) {
+	req, err := h.moveOf(c)
+	if err != nil {
+		return nil, err
+	}
+	check, err := h.backend.CheckMove(c.ctx(), req)
+	if err != nil {
+		return nil, err
+	}
+	if check.Findings == nil {
+		check.Findings = []drover.MoveFinding{}
+	}
+	return check, nil
+}
+
+func (h *handler) undoMigration(c *call) (any, error) {
+	id, err := migrationID(c)
+	if err != nil {
+		return nil, err
+	}
+	var req apiv1.UndoRequest
+	if err := readBody(c.w, c.r, &req, true); err != nil {
+		return nil, err
+	}
+	undo, err := h.backend.UndoMigration(c.ctx(), fleet.Undo{Migration: id, Actor: c.principal.Name, Confirm: req.Confirm})
+	if err != nil {
+		return nil, err
+	}
+	form := apiv1.Undo{MoveUndo: undo}
+	if undo.Migration != nil {
+		m := migrationForm(*undo.Migration, h.now())
+		form.Migration = &m
+	}
+	return form, nil
 }
 
 func (h *handler) showMigration(c *call) (any, error) {

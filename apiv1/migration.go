@@ -17,6 +17,18 @@ type Migration struct {
 	AsOf time.Time `json:"as_of"`
 }
 
+// UndoRequest takes a migration back. Without Confirm it is only answered what would be given up.
+type UndoRequest struct {
+	Confirm bool `json:"confirm,omitempty"`
+}
+
+// Undo is what taking a migration back gives up.
+type Undo struct {
+	drover.MoveUndo
+	// Migration is what takes it back, once that was confirmed.
+	Migration *Migration `json:"migration,omitempty"`
+}
+
 // MoveRequest asks for a migration. Target empty lets the fleet choose.
 type MoveRequest struct {
 	Machine string `json:"machine"`

@@ -157,8 +157,18 @@ func (c *Client) SetStorage(ctx context.Context, id drover.HostID, req apiv1.Sto
 }
 
 // Move starts a migration of a machine; the fleet chooses the target when it is empty.
-func (c *Client) Move(ctx context.Context, machine drover.MachineID, target drover.HostID) (apiv1.Migration, error) {
-	return post[apiv1.Migration](ctx, c, apiv1.MoveRequest{Machine: string(machine), Target: string(target)}, "/operator/migrations")
+func (c *Client) Move(ctx context.Context, req apiv1.MoveRequest) (apiv1.Migration, error) {
+	return post[apiv1.Migration](ctx, c, req, "/operator/migrations")
+}
+
+// CheckMove tells everything that is for and against a move, and changes nothing.
+func (c *Client) CheckMove(ctx context.Context, req apiv1.MoveRequest) (drover.MoveCheck, error) {
+	return post[drover.MoveCheck](ctx, c, req, "/operator/migrations/check")
+}
+
+// UndoMigration takes a migration back, or, without confirm, tells what that would give up.
+func (c *Client) UndoMigration(ctx context.Context, id drover.MigrationID, confirm bool) (apiv1.Undo, error) {
+	return post[apiv1.Undo](ctx, c, apiv1.UndoRequest{Confirm: confirm}, migrationPath+"/undo", id)
 }
 
 // Migrations lists the migrations, newest first; those of one machine when it is not empty.

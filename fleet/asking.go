@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"context"
-	"slices"
 
 	"drover"
 	"drover/migrate"
@@ -32,13 +31,28 @@ func (v *mover) ask(ctx context.Context, d migrate.Decision, point string) error
 	if take != nil {
 		next = take(v.m)
 	}
-	if v.hitch.last != nil {
+	switch {
+	case v.hitch.last != nil:
 		next = migrate.GoesOn(next, v.hitch.last, v.hitch.since, v.hitch.failures, v.now().UTC())
 		v.hitch = hitch{}
-	} else if take == nil || !v.worthSaving(next) {
+	case take == nil && !v.unsaved:
+		return nil
+	case v.urgent(d.Order) || take != nil && !v.worthSaving(next):
+		v.m, v.unsaved = next, true
 		return nil
 	}
 	return v.save(ctx, next)
+}
+
+// urgent reports whether the machine stands still after an order, so that what it answered is written with what comes next.
+func (v *mover) urgent(o drover.Order) bool {
+	switch o {
+	case drover.OrderMoveQuiesce, drover.OrderMoveFreeze:
+		return true
+	case drover.OrderMoveLive:
+		return v.facts.Live != nil && v.facts.Live.Paused
+	}
+	return false
 }
 
 // reload takes over an abort that a user asked for.
@@ -48,6 +62,7 @@ func (v *mover) reload(ctx context.Context) error {
 		if err := v.load(ctx); err != nil {
 			return err
 		}
+		v.unsaved = false
 		v.forget()
 	}
 	return nil
@@ -55,6 +70,9 @@ func (v *mover) reload(ctx context.Context) error {
 
 // worthSaving keeps progress from being written more than about once a second, when it says nothing but a little more.
 func (v *mover) worthSaving(next drover.Migration) bool {
+	if !v.m.Phase.Committed() && (v.m.Phase == drover.PhaseConverge || v.m.Live) {
+		return v.now().Sub(v.savedAt) >= v.rules.HydratePoll*9/10
+	}
 	if v.m.Hydration == nil || next.Hydration == nil || v.m.Outcome != next.Outcome {
 		return true
 	}
@@ -90,9 +108,16 @@ func (v *mover) give(ctx context.Context, d migrate.Decision) (taking, error) {
 	case drover.OrderMoveExport:
 		var exports drover.MoveExports
 		err := order(drover.MoveExportRequest{MoveRequest: move, Target: v.m.Target}, &exports)
+		v.incarnation = exports.Incarnation
 		return func(m drover.Migration) drover.Migration { return migrate.Exported(m, exports.Exports) }, err
 	case drover.OrderMoveClone:
 		return nil, order(drover.MoveCloneRequest{MoveRequest: move, Exports: v.m.Exports}, nil)
+	case drover.OrderMoveUndo:
+		return nil, order(drover.MoveUndoRequest{MoveRequest: move, Undoes: v.m.Undoes}, nil)
+	case drover.OrderMoveRound, drover.OrderMoveCopy:
+		return v.giveRound(move, d.Order, order)
+	case drover.OrderMoveIncoming, drover.OrderMoveLive:
+		return v.giveLive(ctx, move, d.Order, order)
 	case drover.OrderMoveQuiesce:
 		var quiesced drover.MoveQuiesced
 		err := order(move, &quiesced)
@@ -155,7 +180,9 @@ func (v *mover) reserveRequest(ctx context.Context, move drover.MoveRequest) (dr
 	spec, volumes, status, err := v.machine(ctx)
 	req := drover.MoveReserveRequest{MoveRequest: move, Spec: spec, Volumes: volumes, Status: status}
 	for _, d := range v.m.Disks {
-		req.Disk += d.Allocated
+		if v.m.Undoes == "" {
+			req.Disk += d.Allocated
+		}
 	}
 	return req, err
 }
@@ -169,8 +196,12 @@ func (v *mover) activateRequest(ctx context.Context, move drover.MoveRequest) (d
 	return drover.MoveActivateRequest{
 		MoveRequest: move,
 		Apply:       drover.ApplyRequest{Machine: spec, Volumes: volumes, Epoch: v.m.ToEpoch},
-		Exports:     slices.Clone(v.m.Exports),
+		Exports:     v.ownedExports(),
 		Status:      status,
+		Undoes:      v.m.Undoes,
+		Limit:       v.m.Options.Bandwidth,
+		Live:        v.m.Live,
+		Handover:    v.m.Handover,
 	}, err
 }
 

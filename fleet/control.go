@@ -65,11 +65,7 @@ func (f *Fleet) drive(ctx context.Context, id drover.MigrationID) {
 
 // FaultPoints names the places in a migration at which a fault can strike the controller: before and after each action of each phase.
 func FaultPoints() []string {
-	var points []string
-	for _, name := range []string{"reserve", "export", "clone", "quiesce", "freeze", "commit", "switch", "start", "volumes", "hydrate", "done"} {
-		points = append(points, "fleet.move."+name+".before", "fleet.move."+name+".after")
-	}
-	return points
+	return bothSides("reserve", "export", "clone", "quiesce", "freeze", "commit", "switch", "start", "volumes", "hydrate", "done")
 }
 
 // VolumeFaultPoints names the places at which a fault can strike whoever makes, takes, fills, extends or removes volumes and snapshots: after
@@ -90,11 +86,28 @@ func AbortFaultPoints() []string {
 	return []string{"fleet.move.abort.before", "fleet.move.abort.after"}
 }
 
+// LateFaultPoints names those that a late switch has beside the others, LiveFaultPoints those of moving the memory, UndoFaultPoints that of an undo.
+func LateFaultPoints() []string { return bothSides("begin-round", "round", "copy", "end-rounds") }
+
+func LiveFaultPoints() []string { return bothSides("incoming", "live") }
+
+func UndoFaultPoints() []string { return bothSides("undo") }
+
+func bothSides(names ...string) []string {
+	var points []string
+	for _, name := range names {
+		points = append(points, "fleet.move."+name+".before", "fleet.move."+name+".after")
+	}
+	return points
+}
+
 // pointOf names the fault point of a decision; empty for what is done again and again.
 func pointOf(d migrate.Decision) string {
 	switch d.Kind {
 	case migrate.Commit:
 		return "commit"
+	case migrate.BeginRound, migrate.EndRounds:
+		return string(d.Kind)
 	case migrate.Switch:
 		return "switch"
 	case migrate.WriteVolumes:
@@ -109,6 +122,16 @@ func pointOf(d migrate.Decision) string {
 			return "export"
 		case drover.OrderMoveClone:
 			return "clone"
+		case drover.OrderMoveRound:
+			return "round"
+		case drover.OrderMoveCopy:
+			return "copy"
+		case drover.OrderMoveIncoming:
+			return "incoming"
+		case drover.OrderMoveLive:
+			return "live"
+		case drover.OrderMoveUndo:
+			return "undo"
 		case drover.OrderMoveQuiesce:
 			return "quiesce"
 		case drover.OrderMoveFreeze:

@@ -36,6 +36,14 @@ type fakeHost struct {
 	fills    map[drover.LayerID]int
 	storage  drover.StorageSettings
 	standbys map[drover.StandbyID]*fakeStandby
+	// dirty is what a machine has written when a round is measured, by the round; stuck: nothing is copied any more. limit is what the host was
+	// told last of how much may be copied.
+	dirty func(round int) drover.Bytes
+	stuck bool
+	limit drover.Bytes
+	// findings are what checks find beside the usual, kept which disks were left behind by which migration.
+	findings []drover.MoveFinding
+	kept     map[drover.MigrationID][]drover.DiskID
 
 	stop func()
 }
@@ -51,14 +59,18 @@ type fakeMove struct {
 	machine                              drover.MachineID
 	wasRunning                           bool
 	left                                 int
-	clones                               []drover.LayerID
+	clones, rounds                       []drover.LayerID
+	round                                int
+	incoming                             bool
+	pausedAt, resumedAt                  time.Time
 }
 
 func newFakeHost(w *world, id drover.HostID, region drover.Region) *fakeHost {
 	h := &fakeHost{t: w.t, id: id, region: region, world: w, memory: 8 * drover.GiB, disk: 100 * drover.GiB,
 		machines: map[drover.MachineID]*fakeMachine{}, layers: map[drover.LayerID]drover.LayerStatus{}, moves: map[drover.MigrationID]*fakeMove{},
 		fail: func(drover.Order) (error, bool) { return nil, false }, polls: 2,
-		frozen: map[drover.LayerID]bool{}, fills: map[drover.LayerID]int{}, standbys: map[drover.StandbyID]*fakeStandby{}}
+		frozen: map[drover.LayerID]bool{}, fills: map[drover.LayerID]int{}, standbys: map[drover.StandbyID]*fakeStandby{},
+		kept: map[drover.MigrationID][]drover.DiskID{}, dirty: func(int) drover.Bytes { return drover.MiB }}
 	h.start()
 	w.t.Cleanup(func() { h.halt() })
 	return h
@@ -193,6 +205,8 @@ func (h *fakeHost) handlers() map[drover.Order]fakeHandler {
 		drover.OrderMoveExport:   h.export,
 		drover.OrderMoveClone:    h.clone,
 		drover.OrderMoveQuiesce:  h.quiesce,
+		drover.OrderMoveRound:    h.round, drover.OrderMoveCopy: h.copy, drover.OrderMoveIncoming: h.incoming, drover.OrderMoveLive: h.live,
+		drover.OrderMoveUndo: h.undo, drover.OrderMoveCheck: h.check,
 		drover.OrderMoveFreeze:   h.freeze,
 		drover.OrderMoveActivate: h.activate,
 		drover.OrderMoveProgress: h.progress,

@@ -30,13 +30,16 @@ func (h *fakeHost) export(b []byte) (any, error) {
 	if _, err := h.move(req.MoveRequest, true); err != nil {
 		return nil, err
 	}
-	var out drover.MoveExports
+	out := drover.MoveExports{}
+	if m := h.machines[req.Machine]; m.running || h.moves[req.Migration].frozen {
+		out.Incarnation = &drover.Incarnation{Instance: m.spec.Machine.Instance, Run: 1, Spec: m.spec.Machine}
+	}
 	wanted := []drover.DiskID{drover.RootDisk(req.Machine)}
 	for _, v := range h.machines[req.Machine].spec.Volumes {
 		wanted = append(wanted, v.ID.Disk())
 	}
 	for _, l := range h.layers {
-		if slices.Contains(wanted, l.Disk) {
+		if slices.Contains(wanted, l.Disk) && l.State == drover.LayerReady {
 			e := drover.Export{Disk: l.Disk, Layer: l.ID, Size: l.Size, Host: h.id, Name: string(l.ID), Allocated: l.Allocated}
 			if l.Disk != drover.RootDisk(req.Machine) {
 				e.Volume = drover.VolumeID(l.Disk)
@@ -111,6 +114,12 @@ func (h *fakeHost) activate(b []byte) (any, error) {
 	m := &fakeMachine{spec: req.Apply}
 	h.machines[req.Machine] = m
 	h.settle(m)
+	if req.Live {
+		mv.resumedAt = time.Now()
+		if !mv.incoming {
+			h.t.Errorf("%s is to go on with a machine of which it has no memory", h.id)
+		}
+	}
 	return m.status, nil
 }
 
@@ -121,10 +130,13 @@ func (h *fakeHost) progress(b []byte) (any, error) {
 		return nil, err
 	}
 	mv.left--
-	p := drover.MoveProgress{Done: mv.left <= 0, Hydration: map[drover.DiskID]drover.Hydration{
+	p := drover.MoveProgress{ResumedAt: mv.resumedAt, Done: mv.left <= 0, Hydration: map[drover.DiskID]drover.Hydration{
 		drover.RootDisk(req.Machine): {Total: 100, TotalKnown: true, Copied: drover.Bytes(100 - min(99, max(mv.left, 0))), Done: mv.left <= 0}}}
 	if m := h.machines[req.Machine]; m != nil {
 		p.Status = m.status
+	}
+	if p.Done {
+		h.dropRounds(mv)
 	}
 	return p, nil
 }
@@ -133,9 +145,19 @@ func (h *fakeHost) release(b []byte) (any, error) {
 	req := decode[drover.MoveRequest](b)
 	if mv := h.moves[req.Migration]; mv != nil && !mv.ended {
 		mv.ended = true
+		h.dropRounds(mv)
+		for disk := range h.disksOf(req.Machine) {
+			h.kept[req.Migration] = append(h.kept[req.Migration], disk)
+		}
 		h.forget(req.Machine)
 	}
 	return drover.Empty{}, nil
+}
+
+func (h *fakeHost) dropRounds(mv *fakeMove) {
+	for _, id := range mv.rounds {
+		delete(h.layers, id)
+	}
 }
 
 // forget drops a machine that went elsewhere, with its layers.
@@ -179,5 +201,6 @@ func (h *fakeHost) abort(b []byte) (any, error) {
 	for _, id := range mv.clones {
 		delete(h.layers, id)
 	}
+	h.dropRounds(mv)
 	return drover.Empty{}, nil
 }

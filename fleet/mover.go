@@ -23,6 +23,11 @@ type mover struct {
 	facts migrate.Facts
 	// hitch is what the migration waits for now.
 	hitch hitch
+	// unsaved: m says more than the record does. While the machine stands still only what must be durable is written at once.
+	unsaved bool
+	// moved is how much was copied before the switch when that was looked at last, incarnation what the source told of the running VM.
+	moved       drover.Bytes
+	incarnation *drover.Incarnation
 	// savedAt is when the record was written last.
 	savedAt time.Time
 }
@@ -92,7 +97,7 @@ func (v *mover) look() {
 // forget drops what was answered: a phase, or a controller, begins.
 func (v *mover) forget() {
 	v.facts = migrate.Facts{Placement: v.facts.Placement, PlacementGone: v.facts.PlacementGone, Answers: map[migrate.Target]migrate.Answer{}}
-	v.hitch = hitch{}
+	v.hitch, v.moved = hitch{}, 0
 }
 
 // save writes the record. When another wrote it meanwhile, an abort is taken over, and anything else ends the mover.
@@ -100,7 +105,7 @@ func (v *mover) save(ctx context.Context, next drover.Migration) error {
 	for {
 		rev, err := v.state.migrations.update(ctx, v.key, next, v.rev)
 		if err == nil {
-			v.m, v.rev, v.savedAt = next, rev, v.now()
+			v.m, v.rev, v.savedAt, v.unsaved = next, rev, v.now(), false
 			return nil
 		}
 		if !drover.Is(err, drover.Conflict) && !drover.Is(err, drover.Unavailable) {
@@ -119,11 +124,11 @@ func (v *mover) save(ctx context.Context, next drover.Migration) error {
 		case gerr != nil, rev == v.rev:
 			continue // it may not have been written: once more with the same revision
 		case sameRecord(found, next):
-			v.m, v.rev, v.savedAt = found, rev, v.now()
+			v.m, v.rev, v.savedAt, v.unsaved = found, rev, v.now(), false
 			return nil
 		case found.Outcome == drover.Aborting && v.m.Outcome == drover.Running:
 			v.log.Info("migration is to be aborted", "phase", found.Phase)
-			v.m, v.rev = found, rev
+			v.m, v.rev, v.unsaved = found, rev, false
 			v.forget()
 			return nil
 		}
@@ -170,12 +175,12 @@ func (v *mover) act(ctx context.Context, d migrate.Decision) error {
 		v.facts.VolumesWritten = err == nil
 		v.after(point, err == nil)
 	case migrate.Commit:
-		next := v.m
-		next.Committing, next.UpdatedAt = true, now
-		if err := v.save(ctx, next); err != nil {
+		if err := v.save(ctx, migrate.Committed(v.m, now)); err != nil {
 			return err
 		}
 		v.after(point, true)
+	case migrate.BeginRound, migrate.EndRounds, migrate.GoCold:
+		return v.turn(ctx, d, point, now)
 	case migrate.Enter:
 		return v.enter(ctx, d.Phase, now)
 	case migrate.Abort:
@@ -209,7 +214,10 @@ func (v *mover) enter(ctx context.Context, p drover.Phase, now time.Time) error 
 	if p == drover.PhaseStart {
 		next.ToEpoch = v.facts.Placement.Epoch
 	}
-	if err := v.save(ctx, next); err != nil {
+	if p == drover.PhaseSwitch || p == drover.PhaseStart {
+		// The machine stands still, and both phases are found out anew: the one by asking the source once more, the other by the placement.
+		v.m, v.unsaved = next, true
+	} else if err := v.save(ctx, next); err != nil {
 		return err
 	}
 	v.forget()

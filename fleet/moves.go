@@ -11,43 +11,17 @@ import (
 	"drover/plan"
 )
 
-// MoveMachine begins a migration and answers when its record is written: from then on it ends by itself, whoever dies.
+// MoveMachine begins a migration and answers when its record is written: from then on it ends by itself, whoever dies. Everything that can be
+// known to be against it is found out before, and refused in one answer.
 func (f *Fleet) MoveMachine(ctx context.Context, req Move) (drover.Migration, error) {
-	if err := f.await(ctx); err != nil {
-		return drover.Migration{}, err
-	}
-	v, err := f.view(req.App, req.Machine)
+	c, err := f.preflight(ctx, req)
 	if err != nil {
 		return drover.Migration{}, err
 	}
-	if v.Machine.Goal == drover.GoalDestroyed {
-		return drover.Migration{}, drover.Errorf(drover.NotFound, "machine %q is %s", req.Machine, v.Status.State)
+	if e := c.refusal(); e != nil {
+		return drover.Migration{}, e
 	}
-	if m, err := f.holder(ctx, req.Machine); err != nil {
-		return drover.Migration{}, err
-	} else if m != nil {
-		return drover.Migration{}, moving(m)
-	}
-	if err := f.whole(ctx, v.Machine); err != nil {
-		return drover.Migration{}, err
-	}
-	p, err := f.state.placementOf(ctx, req.Machine)
-	if err != nil {
-		return drover.Migration{}, err
-	}
-	disks, err := f.disksOf(ctx, v.Machine, p.Host)
-	if err != nil {
-		return drover.Migration{}, err
-	}
-	target, err := f.targetFor(ctx, req, v, p.Host, disks)
-	if err != nil {
-		return drover.Migration{}, err
-	}
-	m := migrate.Begin(drover.Migration{
-		ID: drover.NewMigrationID(), Machine: req.Machine, App: v.Machine.App, Source: p.Host, Target: target, Actor: req.Actor,
-		FromEpoch: p.Epoch, WasRunning: runs(v) && v.Machine.Goal == drover.GoalStarted, Disks: disks,
-		Options: req.Options, Drain: req.Drain,
-	}, f.now().UTC())
+	m := c.migration()
 	if err := f.beginMove(ctx, m); err != nil {
 		return drover.Migration{}, err
 	}
@@ -102,7 +76,9 @@ func (f *Fleet) targetFor(ctx context.Context, req Move, v MachineView, source d
 	}
 	offer := drover.OfferRequest{Machine: v.Machine.ID, MemoryMB: v.Machine.Config.Guest.MemoryMB, CPUs: v.Machine.Config.Guest.CPUs}
 	for _, d := range disks {
-		offer.Disk += d.Allocated
+		if req.undoes == "" { // the target of an undo has what it needs
+			offer.Disk += d.Allocated
+		}
 	}
 	ask := plan.Request{What: fmt.Sprintf("machine %q", req.Machine)}
 	opts := plan.Options{SameApp: f.spread(v.Machine.App), Exclude: map[drover.HostID]string{source: "the machine is there now"}}

@@ -13,7 +13,7 @@ func TestAMoveTakesMachineAndVolume(t *testing.T) {
 	vol := w.volume(n, "h1")
 	v := w.machine(n, CreateMachine{Config: drover.MachineConfig{Image: "busybox", Mounts: []drover.Mount{{Volume: vol.Volume.ID, Path: "/data"}}}})
 	before := v.Machine
-	m, err := n.MoveMachine(ctx, Move{App: "shop", Machine: before.ID, Actor: "ann"})
+	m, err := n.MoveMachine(ctx, Move{App: "shop", Machine: before.ID, Actor: "ann", Options: drover.MoveOptions{Switch: drover.SwitchLate}})
 	if err != nil {
 		t.Fatal(err)
 	}

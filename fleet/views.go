@@ -120,6 +120,15 @@ type Move struct {
 	Options drover.MoveOptions
 	// Drain is the drain that asks; empty for none.
 	Drain drover.DrainID
+	// undoes is the migration that this one takes back (UndoMigration).
+	undoes drover.MigrationID
+}
+
+// Undo asks to take a migration back. Without Confirm it is only told what would be given up.
+type Undo struct {
+	Migration drover.MigrationID
+	Actor     string
+	Confirm   bool
 }
 
 // Principal is who a token belongs to.

@@ -70,6 +70,8 @@ func quick() (*Timing, *migrate.Rules) {
 	rules.Retry, rules.RetryMost = 20*time.Millisecond, 100*time.Millisecond
 	rules.StartPoll, rules.HydratePoll = 10*time.Millisecond, 20*time.Millisecond
 	rules.Down = 5 * time.Second
+	// What fake hosts copy takes no time. A test that wants a late switch says so.
+	rules.ThresholdTime, rules.LateOver, rules.CopyPoll = 0, drover.Bytes(1)<<50, time.Millisecond
 	return &timing, &rules
 }
 

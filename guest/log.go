@@ -107,3 +107,24 @@ func parseLog(text []byte) drover.LogLine {
 	}
 	return drover.LogLine{At: time.Unix(0, r.T).UTC(), Stream: r.S, Text: r.M}
 }
+
+// BeginLog makes the log file at path go on at the offset next, where the log of the same machine on another host ended: what was before
+// reads like what TrimLog took away. A file that is that long already is left alone.
+func BeginLog(path string, next int64) error {
+	if next <= 0 {
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return drover.Errorf(drover.Internal, "cannot begin %s: %w", path, err)
+	}
+	st, err := f.Stat()
+	if err == nil && st.Size() < next {
+		// A line that a hole cuts is not shown: this one is cut, so that the next is not.
+		_, err = f.WriteAt([]byte("\n"), next-1)
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return drover.Errorf(drover.Internal, "cannot begin %s: %w", path, err)
+	}
+	return nil
+}

@@ -40,6 +40,8 @@ type Config struct {
 	AccelReason string
 	// VMMName is what HostInfo tells of the VMM ("qemu 7.2.22").
 	VMMName string
+	// GuestCPU names the processor that guests see, Platform their machine type: memory moves between equal ones only.
+	GuestCPU, Platform string
 
 	Storage Storage
 	VMM     VMM
@@ -54,6 +56,8 @@ type Config struct {
 	Keys Keys
 	// Fellows are the other hosts, which this one observes; nil to observe none.
 	Fellows Fellows
+	// Peers tries the way to other hosts; nil where that is not to be tried.
+	Peers Peers
 	// GuestDial connects to drover-init through a VM's agent socket.
 	GuestDial func(ctx context.Context, socket string) (Guest, error)
 	// Store is the agent's file; the caller closes it after Run has returned.

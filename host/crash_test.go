@@ -240,7 +240,7 @@ func TestAMachineThatIsAnotherHostsIsEnded(t *testing.T) {
 func TestThingsWithoutARecordAreRemovedAndLayersKept(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		h := w.host["h1"]
-		vm := &fakeVM{h: h, spec: drover.VMSpec{Machine: "stray"}, done: make(chan struct{})}
+		vm := &fakeVM{h: h, spec: drover.VMSpec{Machine: "stray"}, done: make(chan struct{}), move: &fakeMove{}}
 		h.vms["stray"], h.taps["stray"] = vm, true
 		h.layers["stray"] = &fakeLayer{spec: LayerSpec{ID: "stray"}, status: drover.LayerStatus{ID: "stray", State: drover.LayerReady}}
 		h.up(0)

@@ -40,8 +40,17 @@ const (
 	actAbortSource actionKind = "abort-source"
 	actImage       actionKind = "image"
 	actClone       actionKind = "clone"
+	actRound       actionKind = "round"
+	actCopy        actionKind = "copy"
 	actHydrate     actionKind = "hydrate"
 	actAbortTarget actionKind = "abort-target"
+
+	// actSend sends the memory of a VM, or looks how far that is, and hands it over; actTake starts a VM that waits for its memory; actResume
+	// lets it execute; actTakeEnd gives it up.
+	actSend    actionKind = "send"
+	actTake    actionKind = "take"
+	actResume  actionKind = "resume"
+	actTakeEnd actionKind = "take-end"
 )
 
 // action is what next decided, and why.
@@ -71,6 +80,8 @@ type view struct {
 	// bootTimeout bounds a boot. hydrateAt is when hydration is to be looked at again.
 	bootTimeout time.Duration
 	hydrateAt   time.Time
+	// sendAt is when the sending of the memory is to be looked at again.
+	sendAt time.Time
 }
 
 const (
@@ -100,6 +111,8 @@ func next(v view) action {
 	switch {
 	case v.vm == vmUnknown:
 		return action{kind: actFind}
+	case v.rec.taking():
+		return nextTake(v, v.rec.Move)
 	case vm.Live && v.vm == vmNone:
 		return action{kind: actSettle}
 	case !vm.Live && v.vm == vmLive:
@@ -109,7 +122,7 @@ func next(v view) action {
 		return a
 	}
 	if vm.Live {
-		return soonest(nextRunning(v), hydration(v))
+		return soonest(soonest(nextSend(v), nextRunning(v)), hydration(v))
 	}
 	return soonest(nextIdle(v), hydration(v))
 }
@@ -179,6 +192,8 @@ func mustEnd(r *records) string {
 		return whyLost
 	case src != nil && src.Moved != 0:
 		return whyLost
+	case src.handedOver():
+		return "" // it executes nothing; whether it ever will again is for the placement to tell, or for an abort
 	case r.goal() == drover.GoalDestroyed:
 		return whyDestroy
 	case src != nil && src.Hold && src.Ending == "":
@@ -278,6 +293,8 @@ func nextSource(v view, src *moveRecord) action {
 		return action{kind: actWait}
 	case !src.Exported:
 		return action{kind: actExport}
+	case src.Round > src.Rounded && !src.Hold:
+		return action{kind: actRound}
 	case src.Frozen && src.Allocated == nil && idle:
 		return action{kind: actFreeze}
 	case src.Hold && idle && !heldShown(v.rec):
@@ -315,9 +332,20 @@ func nextTarget(v view, t *moveRecord) action {
 	return action{kind: actWait}
 }
 
-// hydration decides about the background copy of a machine that was handed over to this host.
+// copies reports whether a round is to be copied here.
+func (m *moveRecord) copies() bool {
+	return m.Role == roleTarget && m.Round > m.Rounded && m.Image != nil && !m.WantClones && m.Ending == ""
+}
+
+// hydration decides about the background copy: of a round before the switch, and of a machine that was handed over to this host.
 func hydration(v view) action {
 	t := v.rec.target()
+	if t != nil && t.copies() {
+		if v.now.Before(v.hydrateAt) {
+			return action{kind: actWait, at: v.hydrateAt}
+		}
+		return action{kind: actCopy}
+	}
 	if t == nil || !t.adopted() || !t.Cloned || t.Hydrated || t.Ending != "" {
 		return action{kind: actWait}
 	}

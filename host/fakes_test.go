@@ -44,6 +44,10 @@ type fakeVM struct {
 	at     time.Time
 	reason string
 	main   bool
+	// still: it executes nothing. boot is how the guest names itself in its reports, when that is another host's name for it.
+	still bool
+	boot  string
+	move  *fakeMove
 }
 
 func (vm *fakeVM) Done() <-chan struct{} { return vm.done }
@@ -64,7 +68,7 @@ func (vm *fakeVM) endLocked(reason string) {
 }
 
 func (vm *fakeVM) report(r report) {
-	r.Run, r.At = vm.h.configs[vm.spec.ConfigPath], time.Now()
+	r.Run, r.At = vm.bootName(), time.Now()
 	vm.h.reports[vm.spec.StatusPath] = append(vm.h.reports[vm.spec.StatusPath], r)
 }
 
@@ -80,7 +84,7 @@ func (vm *fakeVM) live() {
 			return true
 		}
 	}
-	if vm.plan.start < 0 {
+	if vm.plan.start < 0 || vm.spec.Incoming {
 		<-vm.done
 		return
 	}
@@ -129,11 +133,12 @@ func (f fakeVMM) Start(_ context.Context, spec drover.VMSpec) (vm VM, err error)
 			return drover.Errorf(drover.Exists, "VM %q runs", spec.Machine)
 		}
 		for hid, other := range h.w.host {
-			if other.vms[spec.Machine] != nil {
+			if o := other.vms[spec.Machine]; o != nil && o.runs() && !spec.Incoming {
 				h.w.t.Errorf("machine %s is started on %s while it runs on %s", spec.Machine, h.id, hid)
 			}
 		}
-		v := &fakeVM{h: h, spec: spec, plan: h.boot(h.booted), done: make(chan struct{})}
+		v := &fakeVM{h: h, spec: spec, plan: h.boot(h.booted), done: make(chan struct{}), still: spec.Incoming,
+			move: &fakeMove{changes: make(chan struct{}, 1)}}
 		h.booted++
 		h.vms[spec.Machine] = v
 		h.w.wg.Go(v.live)

@@ -33,7 +33,13 @@ func (f fakeStorage) CreateLayer(_ context.Context, spec LayerSpec) (st drover.L
 			return nil
 		}
 		l := &fakeLayer{spec: spec, exports: map[drover.HostID]bool{}, status: drover.LayerStatus{ID: spec.ID, Disk: spec.Disk, State: drover.LayerReady,
-			Size: spec.Size, Allocated: 1 << 20}}
+			Size: spec.Size, Allocated: 1 << 20, Own: 1 << 16, Base: spec.Base}}
+		if b := h.layers[spec.Base]; spec.Base != "" && (b == nil || b.status.State == drover.LayerReady) {
+			return drover.Errorf(drover.Precondition, "layer %q: its base %q is not there, or not frozen", spec.ID, spec.Base)
+		}
+		if p := spec.Parent; p != nil && p.Since != spec.Base && p.Volume != "" {
+			h.w.t.Errorf("layer %q lies over %q, and is filled with what came since %q", spec.ID, spec.Base, p.Since)
+		}
 		if spec.Parent != nil || spec.Snapshot != nil {
 			l.status.Hydration = &drover.Hydration{}
 		}

@@ -112,11 +112,19 @@ func TestFaultPointsAreAllNamed(t *testing.T) {
 		}
 		w.awaitState("m1", drover.StateStarted)
 		mv = newMover(w, a, b, req)
+		mv.rounds = 1
 		if _, err := mv.run(); err != nil {
 			t.Fatal(err)
 		}
-		pass(2 * testGrace)
 		req.Epoch = mv.epoch
+		for range 2 { // back, and forth again
+			mv = undoer(w, mv, req)
+			if moved, err := mv.run(); err != nil || !moved {
+				t.Fatal(moved, err)
+			}
+			req.Epoch = mv.epoch
+		}
+		pass(2 * testGrace)
 		everyVolumeOrder(b, testVolume.ID)
 		f := newForker(b, a)
 		export := insist[drover.Export](b, drover.OrderVolumeFork, f.req)
@@ -146,6 +154,10 @@ func TestFaultPointsAreAllNamed(t *testing.T) {
 	}, "a", "b")
 	bubble(t, func(t *testing.T, w *world) {
 		everyStandbyOrder(w)
+		collect(w)
+	}, "a", "b")
+	bubble(t, func(t *testing.T, w *world) {
+		everyPartOfALiveMove(t, w)
 		collect(w)
 	}, "a", "b")
 	for _, p := range listed {

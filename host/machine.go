@@ -42,6 +42,12 @@ type machine struct {
 	watched   bool
 	stopping  *stopper
 	hydrateAt time.Time
+	sendAt    time.Time
+	// pauseFor is how long the machine may stand still for the last of its memory.
+	pauseFor time.Duration
+
+	// sent is how far the sending of the memory was when it was last looked at.
+	sent atomic.Pointer[drover.MemoryMove]
 }
 
 // failure is an action that failed: the error, how often in a row, and when it is tried again.
@@ -111,10 +117,12 @@ func pointless(kind actionKind, r *records) bool {
 	switch kind {
 	case actStart:
 		return !wantsVM(r)
-	case actImage, actClone:
+	case actImage, actClone, actSend, actTake:
 		return r.Move == nil || r.Move.Ending != ""
 	case actHydrate:
 		return r.Move == nil
+	case actRound, actCopy:
+		return r.Move == nil || r.Move.Ending != ""
 	}
 	return false
 }
@@ -195,7 +203,7 @@ func (m *machine) loop(ctx context.Context) {
 
 func (m *machine) view() view {
 	return view{rec: m.rec.Load(), vm: m.vmFact, stopping: m.stopping.running(), now: m.agent.now(),
-		bootTimeout: m.agent.cfg.BootTimeout, hydrateAt: m.hydrateAt}
+		bootTimeout: m.agent.cfg.BootTimeout, hydrateAt: m.hydrateAt, sendAt: m.sendAt}
 }
 
 // due turns an action that failed a moment ago into a wait for its next try.
@@ -215,9 +223,12 @@ func (m *machine) sleep(ctx context.Context, at time.Time) {
 		wait = min(at.Sub(m.agent.now()), sleepMost)
 	}
 	r := m.rec.Load()
-	var ended <-chan struct{}
+	var ended, moved <-chan struct{}
 	if m.vmFact == vmLive {
 		ended = m.vm.Done()
+		if r.movesLive() {
+			moved = m.vm.Changes()
+		}
 		poll := pollRunning
 		if r.Obs.VM.Live && !r.Obs.VM.MainStarted || !r.Obs.VM.StopAt.IsZero() {
 			poll = pollBusy
@@ -229,6 +240,8 @@ func (m *machine) sleep(ctx context.Context, at time.Time) {
 	select {
 	case <-ctx.Done():
 	case <-m.wake:
+	case <-moved:
+		m.sendAt = time.Time{}
 	case <-ended:
 		m.vmFact = vmNone
 	case <-timer.C:
@@ -310,8 +323,20 @@ func (m *machine) act(ctx context.Context, act action) error {
 		return m.cloneLayers(ctx)
 	case actHydrate:
 		return m.hydrate(ctx)
+	case actRound:
+		return m.freezeRound(ctx)
+	case actCopy:
+		return m.copyRound(ctx)
 	case actAbortTarget:
 		return m.abortTarget(ctx)
+	case actSend:
+		return m.send(ctx)
+	case actTake:
+		return m.take(ctx)
+	case actResume:
+		return m.resume(ctx)
+	case actTakeEnd:
+		return m.endTake(ctx, act.why)
 	}
 	return drover.Errorf(drover.Internal, "machine %q: no action %q", m.id, act.kind)
 }

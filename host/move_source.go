@@ -124,6 +124,9 @@ func (m *machine) unexport(ctx context.Context, src *moveRecord) error {
 			layers[disk.Layer] = true
 		}
 	}
+	for _, layer := range src.roundLayers() {
+		layers[layer] = true
+	}
 	for layer := range layers {
 		_, err := call(ctx, func(ctx context.Context) (struct{}, error) {
 			return struct{}{}, m.agent.cfg.Storage.Unexport(ctx, layer, src.Target)
@@ -146,6 +149,9 @@ func (m *machine) release(ctx context.Context) error {
 		return err
 	}
 	m.agent.hit("host.release.after-unexport")
+	if err := m.dropRounds(ctx, src); err != nil {
+		return err
+	}
 	if err := m.removeFiles(); err != nil {
 		return err
 	}
@@ -196,10 +202,16 @@ func (m *machine) abortSource(ctx context.Context) error {
 		}
 	}
 	m.agent.hit("host.abort-source.after-thaw")
+	if err := m.goOnHere(ctx, src); err != nil {
+		return err
+	}
 	if err := m.unexport(ctx, src); err != nil {
 		return err
 	}
 	m.agent.hit("host.abort-source.after-unexport")
+	if err := m.dropRounds(ctx, src); err != nil {
+		return err
+	}
 	return m.changeMove(src.Migration, func(r *records, tx *boltstore.Tx, mv *moveRecord) error {
 		if wasHeld := mv.Hold; wasHeld && wantsVMAfter(r) {
 			r.event(m.agent.now(), event{kind: "migrate", source: "drover", text: fmt.Sprintf("migration %s was given up; the machine stays", mv.Migration),
@@ -242,7 +254,7 @@ func (m *machine) remember(tx *boltstore.Tx, id drover.MigrationID, ending moveE
 // retire gives a layer up: it is deleted after the grace period. The disk has no layer here any more.
 func (a *Agent) retire(tx *boltstore.Tx, disk diskRecord, by drover.MigrationID) error {
 	if err := retiredBucket.Put(tx, string(disk.Layer), retiredRecord{Layer: disk.Layer, Disk: disk.Disk, Migration: by,
-		DeleteAfter: a.now().Add(a.cfg.Grace), Wipe: disk.Volume != "" && disk.Cipher == nil}); err != nil {
+		DeleteAfter: a.now().Add(a.cfg.Grace), Was: &disk, Wipe: disk.Volume != "" && disk.Cipher == nil}); err != nil {
 		return err
 	}
 	return diskBucket.Delete(tx, string(disk.Disk))

@@ -43,10 +43,13 @@ func (m *machine) ensureMoveImage(ctx context.Context) error {
 
 // clones returns the disks that the migration makes here.
 func (mv *moveRecord) clones() []diskRecord {
+	if mv.Undoes != "" {
+		return mv.restored()
+	}
 	disks := make([]diskRecord, 0, len(mv.Exports))
 	for _, export := range mv.Exports {
 		disk := diskRecord{Disk: export.Disk, Volume: export.Volume, Layer: drover.LayerFor(export.Disk, mv.Migration), Size: export.Size,
-			Migration: mv.Migration, Used: export.Allocated > 0, Cipher: export.Cipher, Made: true}
+			Migration: mv.Migration, Used: export.Allocated > 0, Cipher: export.Cipher, Made: true, HydrateLimit: mv.limitEach(len(mv.Exports))}
 		if export.Volume == "" {
 			disk.Image = mv.Image
 		}
@@ -58,12 +61,13 @@ func (mv *moveRecord) clones() []diskRecord {
 // cloneLayers makes a layer over each export, and proves that it can read.
 func (m *machine) cloneLayers(ctx context.Context) error {
 	cfg, mv := m.agent.cfg, m.rec.Load().Move
+	if mv.Undoes != "" {
+		return m.restoreLayers(ctx)
+	}
 	for i, disk := range mv.clones() {
 		spec := LayerSpec{ID: disk.Layer, Disk: disk.Disk, Size: disk.Size, Parent: &mv.Exports[i], Cipher: disk.Cipher,
 			Limits: m.limitsOf(disk.Volume)}
-		if disk.Image != nil {
-			spec.Base = disk.Image.Layer
-		}
+		mv.layOver(&spec, mv.Rounded)
 		m.agent.hit("host.clone.before")
 		if _, err := call(ctx, func(ctx context.Context) (drover.LayerStatus, error) { return cfg.Storage.CreateLayer(ctx, spec) }); err != nil {
 			return fmt.Errorf("cannot clone the disk %q: %w", disk.Disk, err)
@@ -146,13 +150,19 @@ func (m *machine) adopt(r *records, tx *boltstore.Tx, req drover.MoveActivateReq
 	if mv.Ending != "" {
 		mv.Ending, mv.Cloned = "", false // an abort was at the clones: whatever it left is made whole
 	}
+	if err := m.keepFor(tx, mv, req.Undoes); err != nil {
+		return err
+	}
 	mv.AdoptedAt = now
+	if req.Limit != 0 {
+		mv.Limit = req.Limit
+	}
 	if !mv.WantClones {
 		mv.WantClones = true
 		mv.Exports = slices.Clone(req.Exports)
 	}
 	if !mv.Cloned {
-		mv.Cloned = len(mv.Exports) == 0
+		mv.Cloned = len(mv.Exports) == 0 && mv.Undoes == ""
 	}
 	apply := req.Apply
 	r.Desired = &apply
@@ -171,6 +181,7 @@ func (m *machine) adopt(r *records, tx *boltstore.Tx, req drover.MoveActivateReq
 		o.Status.State = drover.StateStarting
 	}
 	o.Status.Reason = ""
+	m.adoptLive(r, req)
 	r.event(now, event{kind: "migrate", source: "drover", text: "moved to host " + string(m.agent.cfg.ID),
 		request: map[string]any{"migrated": true, "migration": string(req.Migration)}})
 	if err := endedBucket.Delete(tx, string(req.Migration)); err != nil {
@@ -202,16 +213,25 @@ func (m *machine) hydrate(ctx context.Context) error {
 	if err != nil || !done {
 		return err
 	}
+	if err := m.dropRounds(ctx, mv); err != nil {
+		return err
+	}
+	if err := m.dropKept(ctx, mv); err != nil {
+		return err
+	}
 	m.agent.hit("host.hydrate.after")
-	return m.changeMove(mv.Migration, func(_ *records, _ *boltstore.Tx, now *moveRecord) error {
+	return m.changeMove(mv.Migration, func(_ *records, tx *boltstore.Tx, now *moveRecord) error {
 		now.Hydrated = true
-		return nil
+		return forgetKept(tx, mv)
 	})
 }
 
 // abortTarget removes the clones and the reservation.
 func (m *machine) abortTarget(ctx context.Context) error {
 	mv := m.rec.Load().Move
+	if err := m.dropTake(ctx, mv); err != nil {
+		return err
+	}
 	for _, disk := range mv.clones() {
 		m.agent.hit("host.abort-target.before-delete")
 		if err := m.deleteLayer(ctx, disk.Layer); err != nil {
@@ -219,9 +239,15 @@ func (m *machine) abortTarget(ctx context.Context) error {
 		}
 		m.agent.hit("host.abort-target.after-delete")
 	}
+	if err := m.abortRounds(ctx, mv); err != nil {
+		return err
+	}
 	return m.changeMove(mv.Migration, func(r *records, tx *boltstore.Tx, mv *moveRecord) error {
 		if mv.Ending != endingAbort {
 			return nil // the machine was handed over after all
+		}
+		if err := m.agent.letKeptGo(tx, mv); err != nil {
+			return err
 		}
 		r.Move = nil
 		if r.Desired == nil {

@@ -17,6 +17,10 @@ type mover struct {
 	mig      drover.MigrationID
 	exports  []drover.Export
 	epoch    drover.Epoch
+	// rounds is how many rounds a late migration makes; 0 for an early one.
+	rounds int
+	// undoes is the migration that is taken back; empty for none.
+	undoes drover.MigrationID
 }
 
 func newMover(w *world, src, dst *fakeHost, req drover.ApplyRequest) *mover {
@@ -37,6 +41,33 @@ func (mv *mover) id() drover.MoveRequest {
 
 // before lists the steps before the switch.
 func (mv *mover) before() []func() error {
+	steps := mv.early()
+	for round := range mv.rounds {
+		steps = slices.Insert(steps, 2+round, func() error { return mv.round(round + 1) })
+	}
+	return steps
+}
+
+// round freezes what changed, and waits until the target has copied it.
+func (mv *mover) round(n int) error {
+	frozen, err := press[drover.MoveExports](mv.src, drover.OrderMoveRound, drover.MoveRoundRequest{MoveRequest: mv.id(), Round: n})
+	if err != nil {
+		return err
+	}
+	if frozen.At.IsZero() || len(frozen.Exports) != len(mv.exports) || frozen.Changed == 0 {
+		return fmt.Errorf("round %d is %+v", n, frozen)
+	}
+	for range 600 {
+		got, err := press[drover.MoveCopied](mv.dst, drover.OrderMoveCopy, drover.MoveCopyRequest{MoveRequest: mv.id(), Round: n, Exports: frozen.Exports})
+		if err != nil || got.Done {
+			return err
+		}
+	}
+	return fmt.Errorf("round %d is never copied: %s", n, mv.dst.describe())
+}
+
+// early lists the steps before the switch of an early migration.
+func (mv *mover) early() []func() error {
 	return []func() error{
 		func() error {
 			mv.w.mu.Lock()
@@ -52,6 +83,11 @@ func (mv *mover) before() []func() error {
 			return err
 		},
 		func() error {
+			if mv.undoes != "" {
+				mv.exports = nil
+				_, err := press[drover.Empty](mv.dst, drover.OrderMoveUndo, drover.MoveUndoRequest{MoveRequest: mv.id(), Undoes: mv.undoes})
+				return err
+			}
 			_, err := press[drover.Empty](mv.dst, drover.OrderMoveClone, drover.MoveCloneRequest{MoveRequest: mv.id(), Exports: mv.exports})
 			return err
 		},
@@ -61,7 +97,7 @@ func (mv *mover) before() []func() error {
 		},
 		func() error {
 			got, err := press[drover.MoveFrozen](mv.src, drover.OrderMoveFreeze, mv.id())
-			if err == nil && len(got.Allocated) != len(mv.exports) {
+			if err == nil && mv.undoes == "" && len(got.Allocated) != len(mv.exports) {
 				return fmt.Errorf("allocated %v of exports %v", got.Allocated, mv.exports)
 			}
 			return err
@@ -78,7 +114,7 @@ func (mv *mover) activate() error {
 	apply := mv.req
 	apply.Epoch = mv.epoch
 	_, err := press[drover.MachineStatus](mv.dst, drover.OrderMoveActivate, drover.MoveActivateRequest{MoveRequest: mv.id(), Apply: apply,
-		Exports: mv.exports, Status: st})
+		Exports: mv.exports, Status: st, Undoes: mv.undoes})
 	return err
 }
 
@@ -269,7 +305,11 @@ func TestAnAbortAfterTheSwitchIsRefused(t *testing.T) {
 	}, "a", "b")
 }
 
-func TestACrashAtEveryStepOfAMove(t *testing.T) {
+func TestACrashAtEveryStepOfAMove(t *testing.T) { walkMoves(t, 0) }
+
+func TestACrashAtEveryStepOfALateMove(t *testing.T) { walkMoves(t, 2) }
+
+func walkMoves(t *testing.T, rounds int) {
 	for _, c := range []struct {
 		host  drover.HostID
 		power bool
@@ -290,6 +330,7 @@ func TestACrashAtEveryStepOfAMove(t *testing.T) {
 					victim.sess.mu.Unlock()
 					s := victim.sess
 					mv := newMover(w, a, b, req)
+					mv.rounds = rounds
 					moved, err := mv.run()
 					if err != nil {
 						t.Errorf("k=%d: %v", k, err)

@@ -42,15 +42,21 @@ func (a *Agent) handlers() map[drover.Order]orderHandler {
 		drover.OrderRecoveryMake:      typed(a.recoveryMake),
 		drover.OrderRecoveryDrop:      typed(a.recoveryDrop),
 		drover.OrderRecoveryKept:      typed(a.recoveryKept),
+		drover.OrderMoveCheck:         typed(a.moveCheck),
 		drover.OrderMoveReserve:       typed(a.moveReserve),
 		drover.OrderMoveExport:        typed(a.moveExport),
 		drover.OrderMoveClone:         typed(a.moveClone),
+		drover.OrderMoveUndo:          typed(a.moveUndo),
+		drover.OrderMoveRound:         typed(a.moveRound),
+		drover.OrderMoveCopy:          typed(a.moveCopy),
 		drover.OrderMoveQuiesce:       typed(a.moveQuiesce),
 		drover.OrderMoveFreeze:        typed(a.moveFreeze),
 		drover.OrderMoveActivate:      typed(a.moveActivate),
 		drover.OrderMoveProgress:      typed(a.moveProgress),
 		drover.OrderMoveRelease:       typed(a.moveRelease),
 		drover.OrderMoveAbort:         typed(a.moveAbort),
+		drover.OrderMoveIncoming:      typed(a.moveIncoming),
+		drover.OrderMoveLive:          typed(a.moveLive),
 	}
 }
 

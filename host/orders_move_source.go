@@ -86,7 +86,7 @@ func (a *Agent) moveExport(ctx context.Context, req drover.MoveExportRequest) (d
 		if mv == nil || mv.Migration != req.Migration || mv.Ending != "" {
 			return false, drover.Errorf(drover.Canceled, "migration %s was ended on host %q", req.Migration, a.cfg.ID)
 		}
-		answer.Exports = mv.Exports
+		answer.Exports, answer.Incarnation = mv.Exports, m.incarnation(r)
 		return mv.Exported, nil
 	}, actExport)
 	return answer, err

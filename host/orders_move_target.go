@@ -186,6 +186,9 @@ func (a *Agent) moveProgress(ctx context.Context, req drover.MoveRequest) (drove
 		return drover.MoveProgress{}, drover.Errorf(drover.Precondition, "machine %q was not handed over to host %q by migration %s", req.Machine, a.cfg.ID, req.Migration)
 	}
 	p := drover.MoveProgress{Status: r.Obs.Status, Hydration: map[drover.DiskID]drover.Hydration{}, Done: mv.Hydrated}
+	if mv.Take != nil {
+		p.ResumedAt, p.ColdReason = mv.Take.ResumedAt, mv.Take.ColdReason
+	}
 	return p, eachDisk(ctx, mv.clones(), true, func(ctx context.Context, d diskRecord) error {
 		status, err := a.cfg.Storage.Layer(ctx, d.Layer)
 		if err == nil && status.Hydration != nil {

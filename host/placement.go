@@ -253,7 +253,7 @@ func (m *machine) placementOfTarget(ctx context.Context, p drover.Placement, gon
 	_, err = m.agent.adoptMachine(drover.MoveActivateRequest{
 		MoveRequest: drover.MoveRequest{Migration: mv.Migration, Machine: m.id},
 		Apply:       drover.ApplyRequest{Machine: spec, Volumes: mv.Reserve.Volumes, Epoch: p.Epoch},
-		Exports:     mv.Exports, Status: mv.Reserve.Status,
+		Exports:     mv.Exports, Status: mv.Reserve.Status, Live: mv.Take != nil,
 	})
 	return err
 }
@@ -269,7 +269,7 @@ func (m *machine) silentFor(d time.Duration) bool {
 // while. It needs no bus: nothing can have been switched without the freeze, and a later freeze is refused.
 func (m *machine) giveUpIfForgotten() {
 	src := m.rec.Load().source()
-	if src == nil || !src.Hold || src.Frozen || src.Ending != "" || !m.silentFor(controllerSilent) {
+	if src == nil || !src.Hold && src.Send == nil || src.Frozen || src.Ending != "" || !m.silentFor(controllerSilent) {
 		return
 	}
 	if err := m.order(func(r *records, tx *boltstore.Tx) error {

@@ -18,6 +18,11 @@ type Storage interface {
 	ImportImage(ctx context.Context, id drover.LayerID, path string) (drover.LayerStatus, error)
 	// Open raises the disk's fence to the epoch and lets the layer be written at it. It returns where a VM attaches.
 	Open(ctx context.Context, id drover.LayerID, epoch drover.Epoch) (Attachment, error)
+	// Prepare makes a vhost-user-blk socket of a layer that is not open yet: who connects to it waits until Open. Unprepare takes it away.
+	Prepare(ctx context.Context, id drover.LayerID, token string) (Attachment, error)
+	Unprepare(ctx context.Context, id drover.LayerID, token string) error
+	// Flush makes durable what was written before.
+	Flush(ctx context.Context, id drover.LayerID) error
 	// Close ends writing: connections are ended, everything is flushed.
 	Close(ctx context.Context, id drover.LayerID) error
 	// Fence raises the fence of a disk, ending writers of lower epochs, on any of its layers.
@@ -84,6 +89,7 @@ type VM interface {
 	// Resize makes the guest see that a disk, whose layer is that large already, has grown: disk 0 is the root disk, the volumes follow.
 	// at is where the layer is attached to now. It may be repeated. Precondition when this VM cannot be told.
 	Resize(ctx context.Context, disk int, at drover.Attachment, size drover.Bytes) error
+	LiveVM
 }
 
 // Images turns images into layers (oci.Store, with the storage daemon).

@@ -73,6 +73,8 @@ type vmRecord struct {
 	Epoch    drover.Epoch      `json:"epoch"`
 	// Offset is how far the status file was read.
 	Offset int64 `json:"offset"`
+	// Boot is the VM's name in its reports when it was started on another host; empty for bootName's.
+	Boot string `json:"boot,omitempty"`
 	// MainStarted: the guest told that the main process runs.
 	MainStarted bool `json:"main_started,omitempty"`
 	// Exit is what the guest told of the main process's end.
@@ -125,12 +127,20 @@ type moveRecord struct {
 	Target   drover.HostID   `json:"target,omitempty"`
 	Exported bool            `json:"exported,omitempty"`
 	Exports  []drover.Export `json:"exports,omitempty"`
+	// Round is the newest round of a late migration that was asked for; Rounded the newest that is done: on the source its layers are frozen and
+	// exported (RoundExports, at RoundAt), on the target they are copied and frozen.
+	Round        int             `json:"round,omitempty"`
+	Rounded      int             `json:"rounded,omitempty"`
+	RoundExports []drover.Export `json:"round_exports,omitempty"`
+	RoundAt      time.Time       `json:"round_at,omitzero"`
 	// Hold: the machine is stopped and stays so. StoppedAt is when its VM ended, zero if it did not run.
 	Hold      bool      `json:"hold,omitempty"`
 	StoppedAt time.Time `json:"stopped_at,omitzero"`
 	// Frozen is THE mark: from here on the placement alone says who owns the machine. Allocated is there once every layer is frozen.
 	Frozen    bool                           `json:"frozen,omitempty"`
 	Allocated map[drover.DiskID]drover.Bytes `json:"allocated,omitempty"`
+	// Send is the source's part in moving the memory; nil for a cold migration.
+	Send *sendRecord `json:"send,omitempty"`
 	// Moved is the epoch of the placement that named another host; Fenced that the storage daemon knows it.
 	Moved  drover.Epoch `json:"moved,omitempty"`
 	Fenced bool         `json:"fenced,omitempty"`
@@ -141,9 +151,16 @@ type moveRecord struct {
 	// WantClones: Exports says what to clone. Cloned: the layers are there and can read.
 	WantClones bool `json:"want_clones,omitempty"`
 	Cloned     bool `json:"cloned,omitempty"`
+	// Undoes is the migration that this one takes back; Kept is what this host kept of it, each layer the base of one that the machine gets.
+	Undoes drover.MigrationID `json:"undoes,omitempty"`
+	Kept   []diskRecord       `json:"kept,omitempty"`
+	// Take is the target's part in moving the memory; nil for a cold migration.
+	Take *takeRecord `json:"take,omitempty"`
 	// AdoptedAt is when this host became the owner. Hydrated: no layer needs its parent any more.
 	AdoptedAt time.Time `json:"adopted_at,omitzero"`
-	Hydrated  bool      `json:"hydrated,omitempty"`
+	// Limit bounds the copying of all disks together, in bytes per second; 0 for no bound.
+	Limit    drover.Bytes `json:"limit,omitempty"`
+	Hydrated bool         `json:"hydrated,omitempty"`
 }
 
 // adopted reports whether the machine was handed over to this host.
@@ -211,6 +228,10 @@ type retiredRecord struct {
 	DeleteAfter time.Time          `json:"delete_after"`
 	// Kept: the machine went on elsewhere without this host, so that the layer may have what no other has.
 	Kept *keptRecord `json:"kept,omitempty"`
+	// Was is what the disk was here, so that the layer can become it again; nil in records of versions that could not undo. Held is the migration
+	// that does so: it is not deleted meanwhile.
+	Was  *diskRecord        `json:"was,omitempty"`
+	Held drover.MigrationID `json:"held,omitempty"`
 	// Wipe: it is made unreadable first. An encrypted one is so when its key is gone.
 	Wipe bool `json:"wipe,omitempty"`
 }
@@ -252,6 +273,7 @@ func (r *records) clone() *records {
 		m := *r.Move
 		m.Exports = slices.Clone(m.Exports)
 		m.Allocated = maps.Clone(m.Allocated)
+		m.Send, m.Take = m.Send.clone(), m.Take.clone()
 		c.Move = &m
 	}
 	c.Obs.Status.Events = slices.Clip(r.Obs.Status.Events)

@@ -76,13 +76,12 @@ func (a *Agent) standbyFreeze(ctx context.Context, req drover.StandbyFreezeReque
 	}
 	defer end()
 	want := frozenRecord{Layer: drover.StandbySourceLayer(v, req.Standby, req.Step), Disk: v.Disk(), Volume: v, Standby: req.Standby, Target: req.Target}
-	name := string(want.Layer)
+	var over drover.LayerID
 	if req.Over > 0 {
-		over := drover.StandbySourceLayer(v, req.Standby, req.Over)
+		over = drover.StandbySourceLayer(v, req.Standby, req.Over)
 		if err := a.liesUnder(ctx, v, want.Layer, over); err != nil {
 			return drover.StandbyFrozen{}, err
 		}
-		name += drover.ExportOver + string(over)
 	}
 	f, err := a.freezeVolume(ctx, want, false)
 	if err != nil {
@@ -97,7 +96,7 @@ func (a *Agent) standbyFreeze(ctx context.Context, req drover.StandbyFreezeReque
 	a.hit("host.standby-export.after")
 	status, err := call(ctx, func(ctx context.Context) (drover.LayerStatus, error) { return a.cfg.Storage.Layer(ctx, f.Layer) })
 	return drover.StandbyFrozen{TakenAt: f.TakenAt, Export: drover.Export{Disk: v.Disk(), Volume: v, Layer: f.Layer, Size: status.Size, Host: a.cfg.ID,
-		Address: a.cfg.StorageAddress, Name: name, Allocated: status.Allocated, Cipher: status.Cipher}}, err
+		Address: a.cfg.StorageAddress, Name: string(f.Layer), Since: over, Allocated: status.Allocated, Cipher: status.Cipher}}, err
 }
 
 // liesUnder returns NotFound unless a layer lies under the volume's present one, or under the step that was split off it already.

@@ -186,6 +186,9 @@ func (m *machine) launch(ctx context.Context, spec drover.VMSpec, disks []diskRe
 
 // bootName names one VM of a machine, so that its reports are told from those of others in the same file.
 func bootName(id drover.MachineID, vm vmRecord) string {
+	if vm.Boot != "" {
+		return vm.Boot
+	}
 	return fmt.Sprintf("%s-%d-%d", id, vm.Epoch, vm.Launch)
 }
 

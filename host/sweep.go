@@ -112,7 +112,7 @@ func (a *Agent) sweepRetired(ctx context.Context) error {
 	var due []retiredRecord
 	err := a.cfg.Store.View(func(tx *boltstore.Tx) error {
 		return retiredBucket.ForEach(tx, func(_ string, r retiredRecord, err error) error {
-			if err == nil && !a.now().Before(r.DeleteAfter) {
+			if err == nil && r.Held == "" && !a.now().Before(r.DeleteAfter) {
 				due = append(due, r)
 			}
 			return err
@@ -139,8 +139,15 @@ func (a *Agent) sweepLayers(ctx context.Context) error {
 	}
 	known := map[drover.LayerID]bool{}
 	for _, m := range a.list() {
-		if t := m.rec.Load().target(); t != nil {
-			for _, disk := range t.clones() {
+		mv := m.rec.Load().Move
+		if mv == nil {
+			continue
+		}
+		for _, layer := range mv.roundLayers() {
+			known[layer] = true
+		}
+		if mv.Role == roleTarget {
+			for _, disk := range mv.clones() {
 				known[disk.Layer] = true
 			}
 		}
@@ -167,7 +174,7 @@ func (a *Agent) sweepLayers(ctx context.Context) error {
 			}))
 	})
 	for _, layer := range all {
-		if layer.State != drover.LayerImage && !known[layer.ID] {
+		if layer.State != drover.LayerImage && !layer.Unwanted && !known[layer.ID] {
 			a.cfg.Log.Warn("a layer without a record is kept: see whether somebody needs it", "layer", string(layer.ID), "disk", string(layer.Disk))
 		}
 	}

@@ -79,21 +79,25 @@ type fakeHost struct {
 }
 
 type fakeLayer struct {
-	spec    LayerSpec
-	status  drover.LayerStatus
-	content string // who wrote last: tells a lost write
-	exports map[drover.HostID]bool
+	spec   LayerSpec
+	status drover.LayerStatus
+	// prepared is what the layer was prepared for.
+	prepared string
+	content  string // who wrote last: tells a lost write
+	exports  map[drover.HostID]bool
 }
 
 // bootPlan is what a VM does.
 type bootPlan struct {
-	start  time.Duration // until the main process runs; negative: it never does
-	exit   time.Duration // from then until it ends by itself; 0: never
-	code   int
-	crash  bool // the VM ends without a word
-	deaf   bool // it takes no stop
-	old    bool // it knows neither freeze nor resize
-	stopIn time.Duration
+	start time.Duration // until the main process runs; negative: it never does
+	exit  time.Duration // from then until it ends by itself; 0: never
+	code  int
+	crash bool // the VM ends without a word
+	deaf  bool // it takes no stop
+	// blocker is why it cannot move live.
+	blocker string
+	old     bool // it knows neither freeze nor resize
+	stopIn  time.Duration
 }
 
 var defaultBoot = func(int) bootPlan { return bootPlan{start: time.Second, stopIn: 200 * time.Millisecond} }
@@ -333,7 +337,7 @@ func (w *world) running(id drover.MachineID) []drover.HostID {
 	defer w.mu.Unlock()
 	var out []drover.HostID
 	for hid, h := range w.host {
-		if h.vms[id] != nil {
+		if vm := h.vms[id]; vm != nil && vm.runs() {
 			out = append(out, hid)
 		}
 	}

@@ -7,13 +7,21 @@
 //	reserve   target: move.reserve   answered
 //	export    source: move.export    both answered
 //	          target: move.clone
+//	converge  source: move.round     little is left to be copied, or the rounds are used up (a late switch only)
+//	          target: move.copy
+//	          target: move.clone
 //	quiesce   source: move.quiesce   answered: the machine executes nothing any more
+//	 (live)   target: move.incoming  the machine is paused, frozen, and its state is at the target
+//	          source: move.live
 //	switch    source: move.freeze    the placement was changed. Committing is written into the record between the two
 //	start     target: move.activate  the main process runs, or the machine came to rest otherwise
 //	          target: move.progress
 //	hydrate   target: move.progress  every block is there, and the source has let go
 //	          source: move.release
 //	done
+//
+// A late migration makes its clones when it has converged; a live one leaves move.freeze out, since its source is frozen when it answers
+// that the machine is paused. One that takes an earlier one back has move.undo for move.clone: its target has a copy.
 //
 // Every order may be repeated, so a controller that takes over simply begins the phase again.
 //
@@ -29,5 +37,8 @@
 //   - The placement is not changed before the source has answered the freeze, and only with Committing durable.
 //   - After Committing nothing is aborted, unless the placement is seen to have become something else than both ends of the migration.
 //   - Before Committing every wait has a bound and ends in an abort. After it, every wait is for ever, and the record says for what.
+//   - A round is on record before it is asked for, and none is asked for after the clones.
+//   - Copying before the switch that does not go on for the time of no progress, and whatever is under way at the deadline, is given up. After
+//     the switch neither counts.
 //   - An abort ends as soon as the source has undone its part; the target's part is undone when the target answers.
 package migrate

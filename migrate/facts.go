@@ -12,10 +12,20 @@ type Rules struct {
 	Silence time.Duration
 	// Reserve, Export and Freeze bound those phases before the switch; Quiesce is added to the machine's stop timeout.
 	Reserve, Export, Quiesce, Freeze time.Duration
+	// NoProgress is how long nothing may be copied before the switch, for a migration that does not say.
+	NoProgress time.Duration
+	// Rounds bounds the rounds of a late switch. It is made when what is left is no more than Threshold, or than what is copied in ThresholdTime.
+	Rounds        int
+	Threshold     drover.Bytes
+	ThresholdTime time.Duration
+	// LateOver is how much must be to be copied for a switch to be late when that is left to Drover.
+	LateOver drover.Bytes
 	// Retry is the pause before something that failed is asked again, growing to RetryMost.
 	Retry, RetryMost time.Duration
 	// StartPoll and HydratePoll are how often the target is asked how far it is.
 	StartPoll, HydratePoll time.Duration
+	// CopyPoll is the pause between two questions how far a round, or the memory, is; the hosts wait a moment themselves before they answer.
+	CopyPoll time.Duration
 	// Down is how long the target may have been silent at the moment of the switch.
 	Down time.Duration
 }
@@ -25,8 +35,9 @@ func DefaultRules() Rules {
 	return Rules{
 		Silence: 30 * time.Second,
 		Reserve: 15 * time.Minute, Export: 3 * time.Minute, Quiesce: 30 * time.Second, Freeze: 3 * time.Minute,
+		NoProgress: 2 * time.Minute, Rounds: 8, Threshold: 16 * drover.MiB, ThresholdTime: 500 * time.Millisecond, LateOver: 64 * drover.MiB,
 		Retry: 500 * time.Millisecond, RetryMost: 5 * time.Second,
-		StartPoll: 200 * time.Millisecond, HydratePoll: time.Second,
+		StartPoll: 200 * time.Millisecond, HydratePoll: time.Second, CopyPoll: 20 * time.Millisecond,
 		Down: 10 * time.Second,
 	}
 }
@@ -72,6 +83,16 @@ type Facts struct {
 	Answers map[Target]Answer
 	// Progress is the target's last word in this phase.
 	Progress *drover.MoveProgress
+	// Round is what the source froze for the present round, Copied how much of it the target has, Measured that the source told afterwards what
+	// has changed since. They are forgotten when a round begins.
+	Round    []drover.Export
+	Copied   *drover.MoveCopied
+	Measured bool
+	// Address is where the target takes the memory, Live the source's last word on it.
+	Address string
+	Live    *drover.MoveLive
+	// MovedAt is when something was copied last in this phase, zero for not yet.
+	MovedAt time.Time
 	// TargetSilent is how long the target has not been heard of.
 	TargetSilent time.Duration
 	// StopTimeout is how long the machine may take to stop.
@@ -101,7 +122,13 @@ const (
 	Ask Kind = "ask"
 	// ReadPlacement: read it from the leader.
 	ReadPlacement Kind = "read-placement"
-	// Commit: write Committing into the record.
+	// BeginRound: write into the record that round Round begins.
+	BeginRound Kind = "begin-round"
+	// EndRounds: write into the record that no further round comes. Reason says why, where little is not left.
+	EndRounds Kind = "end-rounds"
+	// GoCold: write into the record that the memory stays behind, because of Problem, and begin the phase anew.
+	GoCold Kind = "go-cold"
+	// Commit: write Committing into the record, and the phase of the switch where it has another.
 	Commit Kind = "commit"
 	// Switch: change the placement by compare-and-set from FromEpoch.
 	Switch Kind = "switch"
@@ -127,6 +154,8 @@ type Decision struct {
 	Phase   drover.Phase
 	Outcome drover.Outcome
 	Problem *drover.Error
+	Round   int
+	Reason  string
 	// Until is when a Wait is over, or when an Ask must have been answered; zero for no bound.
 	Until time.Time
 }

@@ -28,6 +28,9 @@ func (r Rules) Next(m drover.Migration, f Facts, now time.Time) Decision {
 		return Decision{Kind: Abort, Problem: drover.Errorf(drover.Conflict,
 			"machine %q was placed anew while migration %q was under way", m.Machine, m.ID)}
 	}
+	if why := r.late(m, now); why != nil {
+		return Decision{Kind: Abort, Problem: why}
+	}
 	if f.Destroyed && !m.Committing && !m.Phase.Committed() {
 		return Decision{Kind: Abort, Problem: drover.Errorf(drover.Canceled, "machine %q was destroyed", m.Machine)}
 	}
@@ -35,9 +38,13 @@ func (r Rules) Next(m drover.Migration, f Facts, now time.Time) Decision {
 	case drover.PhaseReserve:
 		return r.inOrder(m, f, now, r.Reserve, drover.PhaseExport, Target{drover.OrderMoveReserve, m.Target})
 	case drover.PhaseExport:
-		return r.inOrder(m, f, now, r.Export, drover.PhaseQuiesce,
-			Target{drover.OrderMoveExport, m.Source}, Target{drover.OrderMoveClone, m.Target})
+		return r.export(m, f, now)
+	case drover.PhaseConverge:
+		return r.converge(m, f, now)
 	case drover.PhaseQuiesce:
+		if m.Live {
+			return r.live(m, f, now)
+		}
 		return r.inOrder(m, f, now, f.StopTimeout+r.Quiesce, drover.PhaseSwitch, Target{drover.OrderMoveQuiesce, m.Source})
 	case drover.PhaseSwitch:
 		return r.change(m, f, now)
@@ -52,6 +59,28 @@ func (r Rules) Next(m drover.Migration, f Facts, now time.Time) Decision {
 		"phase %q of migration %q is unknown to this version: it goes on when a newer one takes over", m.Phase, m.ID)}
 }
 
+// late tells why a migration is given up whose time is over; nil while it is not, and after the commit.
+func (r Rules) late(m drover.Migration, now time.Time) *drover.Error {
+	d := time.Duration(m.Options.Deadline)
+	if d == 0 || m.Committing || m.Phase.Committed() || now.Before(m.CreatedAt.Add(d)) {
+		return nil
+	}
+	return drover.Errorf(drover.Unavailable, "the switch was not made within the deadline of %v: phase %s was under way", d, m.Phase).
+		WithHint("ask again with a longer deadline, or with an early switch")
+}
+
+// export lets the target read. For an early switch, and for an undo, it also makes the layers that the target will own.
+func (r Rules) export(m drover.Migration, f Facts, now time.Time) Decision {
+	export := Target{drover.OrderMoveExport, m.Source}
+	switch {
+	case m.Undoes != "":
+		return r.inOrder(m, f, now, r.Export, drover.PhaseQuiesce, export, Target{drover.OrderMoveUndo, m.Target})
+	case m.Late:
+		return r.inOrder(m, f, now, r.Export, drover.PhaseConverge, export)
+	}
+	return r.inOrder(m, f, now, r.Export, drover.PhaseQuiesce, export, Target{drover.OrderMoveClone, m.Target})
+}
+
 // inOrder asks each target in turn and then enters the next phase: the shape of every phase before the switch.
 func (r Rules) inOrder(m drover.Migration, f Facts, now time.Time, bound time.Duration, next drover.Phase, targets ...Target) Decision {
 	for _, t := range targets {
@@ -64,7 +93,11 @@ func (r Rules) inOrder(m drover.Migration, f Facts, now time.Time, bound time.Du
 
 // askBounded asks before the switch: within the phase's bound, and aborts on what will not become better.
 func (r Rules) askBounded(m drover.Migration, f Facts, now time.Time, bound time.Duration, t Target) Decision {
-	end := phaseStart(m).Add(bound)
+	return r.askUntil(m, f, now, phaseStart(m).Add(bound), bound, t)
+}
+
+// askUntil is askBounded with an end; zero for none but that of the host's silence.
+func (r Rules) askUntil(m drover.Migration, f Facts, now, end time.Time, bound time.Duration, t Target) Decision {
 	a, asked := f.answer(t.Order, t.Host)
 	if asked && a.Err != nil {
 		if !retryable(a.Err.Code) {
@@ -75,7 +108,7 @@ func (r Rules) askBounded(m drover.Migration, f Facts, now time.Time, bound time
 				t.Host, t.Order, now.Sub(a.FailingSince).Round(time.Second), a.Err)}
 		}
 	}
-	if !now.Before(end) {
+	if !end.IsZero() && !now.Before(end) {
 		problem := drover.Errorf(drover.Unavailable, "phase %s took longer than %v: host %q was at work on %s", m.Phase, bound, t.Host, t.Order)
 		if asked && a.Err != nil {
 			problem = drover.Errorf(a.Err.Code, "phase %s took longer than %v: %w", m.Phase, bound, a.Err)
@@ -132,6 +165,11 @@ func (r Rules) change(m drover.Migration, f Facts, now time.Time) Decision {
 	if !f.answered(freeze.Order, freeze.Host) {
 		return r.askBounded(m, f, now, r.Freeze, freeze)
 	}
+	return r.commit(m, f)
+}
+
+// commit makes the switch certain, once the source has frozen everything.
+func (r Rules) commit(m drover.Migration, f Facts) Decision {
 	if f.TargetSilent > r.Down {
 		return Decision{Kind: Abort, Problem: drover.Errorf(drover.Unavailable,
 			"host %q has not been heard of for %v, just before the switch", m.Target, f.TargetSilent.Round(time.Second))}
@@ -151,7 +189,7 @@ func (r Rules) start(m drover.Migration, f Facts, now time.Time) Decision {
 	if !f.VolumesWritten {
 		return r.store(f, now, Decision{Kind: WriteVolumes})
 	}
-	if p := f.Progress; p != nil && (p.Done || !m.WasRunning || settled(p.Status, m)) {
+	if p := f.Progress; p != nil && (p.Done || !m.WasRunning || settled(*p, m)) {
 		return Decision{Kind: Enter, Phase: drover.PhaseHydrate}
 	}
 	return r.poll(f, now, m.Target, r.StartPoll)
@@ -159,13 +197,17 @@ func (r Rules) start(m drover.Migration, f Facts, now time.Time) Decision {
 
 // settled reports whether the machine has come to run on the target, or will not. "Stopped" alone tells nothing: that is what it is when
 // it arrives.
-func settled(s drover.MachineStatus, m drover.Migration) bool {
+func settled(p drover.MoveProgress, m drover.Migration) bool {
+	s := p.Status
 	if s.Epoch != m.ToEpoch {
 		return false
 	}
 	switch s.State {
 	case drover.StateFailed, drover.StateDestroying, drover.StateDestroyed:
 		return true
+	}
+	if m.Live && p.ColdReason == "" {
+		return !p.ResumedAt.IsZero() // it counts as started from the moment in which it arrives
 	}
 	return ranAgain(s, m)
 }

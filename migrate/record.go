@@ -33,6 +33,9 @@ func EnterPhase(m drover.Migration, p drover.Phase, now time.Time) drover.Migrat
 
 func enter(m drover.Migration, p drover.Phase, now time.Time) drover.Migration {
 	m.Phase, m.UpdatedAt = p, now
+	if p == drover.PhaseHydrate {
+		m.Handover = nil
+	}
 	m.Steps = append(slices.Clone(m.Steps), drover.Step{Phase: p, StartedAt: now, Tries: 1})
 	return m
 }
@@ -138,7 +141,18 @@ func Progressed(m drover.Migration, p drover.MoveProgress, now time.Time) drover
 	m.UpdatedAt = now
 	sum := sumHydration(p)
 	m.Hydration = &sum
-	if m.RunningAt.IsZero() && m.WasRunning && p.Status.Epoch == m.ToEpoch && ranAgain(p.Status, m) {
+	if p.ColdReason != "" {
+		m.Live, m.ColdReason = false, p.ColdReason
+	}
+	if m.Live && m.RunningAt.IsZero() && !p.ResumedAt.IsZero() {
+		m.RunningAt = p.ResumedAt
+		if m.Memory != nil {
+			memory := *m.Memory
+			memory.PausedFor = max(0, p.ResumedAt.Sub(m.StoppedAt))
+			m.Memory = &memory
+		}
+	}
+	if !m.Live && m.RunningAt.IsZero() && m.WasRunning && p.Status.Epoch == m.ToEpoch && ranAgain(p.Status, m) {
 		m.RunningAt = p.Status.StartedAt
 	}
 	if m.Outcome == drover.Running {
@@ -152,11 +166,13 @@ func Progressed(m drover.Migration, p drover.MoveProgress, now time.Time) drover
 	})
 }
 
-// copiedBefore sums what the steps before the present one copied.
+// copiedBefore sums what the steps since the switch copied, before the present one.
 func copiedBefore(m drover.Migration) drover.Bytes {
 	var sum drover.Bytes
 	for _, s := range m.Steps[:max(len(m.Steps)-1, 0)] {
-		sum += s.Bytes
+		if s.Phase.Committed() {
+			sum += s.Bytes
+		}
 	}
 	return sum
 }

@@ -88,7 +88,25 @@ func (w *world) do(d Decision) {
 		if !w.frozen {
 			w.t.Fatal("committing before the source has frozen")
 		}
-		w.m.Committing = true
+		w.m = Committed(w.m, w.now)
+	case BeginRound:
+		if want := 1; w.m.Convergence != nil {
+			want = w.m.Convergence.Round + 1
+			if d.Round != want || d.Round > w.r.Rounds || w.m.Convergence.Over {
+				w.t.Fatalf("round %d begins after %+v", d.Round, w.m.Convergence)
+			}
+		}
+		w.m = w.r.BeginsRound(w.m, d.Round, w.now)
+		w.newRound()
+	case EndRounds:
+		w.m = EndsRounds(w.m, d.Reason, w.now)
+		w.newRound()
+	case GoCold:
+		if !w.m.Live || !w.m.Options.LiveOrCold || w.frozen && w.calm {
+			w.t.Fatalf("goes cold: %+v, frozen %v", w.m, w.frozen)
+		}
+		w.m = GoesCold(w.m, d.Problem, w.now)
+		w.facts = Facts{Placement: w.facts.Placement}
 	case Switch:
 		w.doSwitch()
 	case WriteVolumes:
@@ -110,6 +128,45 @@ func (w *world) do(d Decision) {
 	case End:
 		w.m = Finish(w.m, d.Outcome, w.now)
 	case Nothing:
+	}
+}
+
+// newRound forgets what was answered for the round before.
+func (w *world) newRound() {
+	w.facts.Round, w.facts.Copied, w.facts.Measured, w.facts.MovedAt = nil, nil, false, time.Time{}
+	for t := range w.facts.Answers {
+		delete(w.facts.Answers, t)
+	}
+}
+
+// copying takes in the answers of orders that copy before the switch.
+func (w *world) copying(d Decision) {
+	switch d.Order {
+	case drover.OrderMoveRound:
+		if w.facts.Copied != nil && w.facts.Copied.Done {
+			w.facts.Measured = true
+			changed := drover.Bytes(w.lot("changed", 3)) * w.r.Threshold
+			if w.calm {
+				changed = 1
+			}
+			w.m = w.r.RoundMeasured(w.m, changed, w.now)
+			return
+		}
+		w.facts.Round = []drover.Export{{Disk: "vol_1", Allocated: drover.GiB}}
+		w.m = RoundFrozen(w.m, w.facts.Round, w.now)
+	case drover.OrderMoveCopy:
+		if w.facts.Round == nil {
+			w.t.Fatal("a round is copied that was not frozen")
+		}
+		p := drover.MoveCopied{Done: w.calm || w.lot("copied", 2) == 0}
+		w.facts.Copied, w.facts.MovedAt = &p, w.now
+		w.m = RoundCopied(w.m, p, w.now)
+	case drover.OrderMoveIncoming:
+		w.facts.Address = "h2:1"
+	case drover.OrderMoveLive:
+		l := drover.MoveLive{Paused: w.frozen, StoppedAt: w.now}
+		w.facts.Live, w.facts.MovedAt = &l, w.now
+		w.m = LiveMoved(w.m, l, w.now)
 	}
 }
 
@@ -146,6 +203,8 @@ func (w *world) ask(d Decision) {
 		switch d.Order {
 		case drover.OrderMoveFreeze:
 			w.frozen = true
+		case drover.OrderMoveLive:
+			w.frozen = w.frozen || w.calm || w.lot("paused", 3) == 0
 		case drover.OrderMoveAbort:
 			w.frozen = w.frozen && d.Host != source
 		}
@@ -158,11 +217,12 @@ func (w *world) ask(d Decision) {
 	if err != nil {
 		return
 	}
+	w.copying(d)
 	switch d.Order {
 	case drover.OrderMoveAbort:
 		w.m.Undone = append(slices.Clone(w.m.Undone), d.Host)
 	case drover.OrderMoveProgress:
-		p := drover.MoveProgress{Status: drover.MachineStatus{State: drover.StateStarted, StartedAt: w.now, Epoch: w.m.ToEpoch}, Done: w.calm || w.lot("hydrated", 3) == 0}
+		p := drover.MoveProgress{Status: drover.MachineStatus{State: drover.StateStarted, StartedAt: w.now, Epoch: w.m.ToEpoch}, ResumedAt: w.now, Done: w.calm || w.lot("hydrated", 3) == 0}
 		w.facts.Progress = &p
 		w.m = Progressed(w.m, p, w.now)
 	}
@@ -171,7 +231,12 @@ func (w *world) ask(d Decision) {
 func TestRandomWalksEndWithOneOwner(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &world{t: t, r: DefaultRules(), now: start, placement: *placed(source, "", fromEpoch)}
-		w.m = Begin(drover.Migration{ID: "mig_1", Machine: "m1", Source: source, Target: target, FromEpoch: fromEpoch, WasRunning: true}, start)
+		w.m = Begin(drover.Migration{ID: "mig_1", Machine: "m1", Source: source, Target: target, FromEpoch: fromEpoch, WasRunning: true,
+			Late: rapid.Bool().Draw(t, "late"), Live: rapid.Bool().Draw(t, "live"),
+			Options: drover.MoveOptions{LiveOrCold: rapid.Bool().Draw(t, "live or cold")}}, start)
+		if rapid.IntRange(0, 4).Draw(t, "undo") == 0 {
+			w.m.Undoes, w.m.Late, w.m.Live = "mig_0", false, false
+		}
 		for range rapid.IntRange(0, 120).Draw(t, "wild steps") {
 			w.step()
 		}

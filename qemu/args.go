@@ -46,7 +46,7 @@ const memoryID = "ram"
 
 // common is what every VM has, the trial too. Shared memory costs nothing, but a VM whose disks do not need it has none.
 func (d *Driver) common(accel drover.Accel, memoryMB, cpus int, shared bool) []string {
-	machine := "pc,usb=off,vmport=off,smm=off,dump-guest-core=off"
+	machine := d.machineType() + ",usb=off,vmport=off,smm=off,dump-guest-core=off"
 	if shared {
 		machine += ",memory-backend=" + memoryID
 	}
@@ -96,7 +96,11 @@ func (d *Driver) arguments(spec drover.VMSpec) []string {
 	for i, v := range spec.Volumes {
 		args = append(args, d.disk(fmt.Sprintf("volume%d", i), v)...)
 	}
-	return append(args, links(spec)...)
+	args = append(args, links(spec)...)
+	if spec.Incoming { // -S: what arrives stays paused until somebody knows that it may run here
+		args = append(args, "-incoming", "defer", "-S")
+	}
+	return args
 }
 
 // disk attaches an export of the storage daemon. Errors go to the guest, ENOSPC too: what the guest's file system makes of

@@ -23,6 +23,9 @@ type Config struct {
 	RunDir string
 	// GuestDir has vmlinux, vmlinuz and initrd.img.
 	GuestDir string
+	// TLSDir has the host's certificates under the names that QEMU looks for (package fleetca); VMs send and take memory with them. Empty: none
+	// can move live.
+	TLSDir string
 	// Accel is the accelerator; empty means to find out by trying.
 	Accel drover.Accel
 	Log   *slog.Logger
@@ -33,6 +36,8 @@ type Driver struct {
 	cfg     Config
 	binary  string
 	version string
+	// machine is the versioned name of the machine type: memory goes only between equal ones.
+	machine string
 	accel   drover.Accel
 	reason  string
 	// diskWait is how long a start waits for the storage daemon.
@@ -98,7 +103,7 @@ func (d *Driver) findBinary(ctx context.Context) error {
 		return drover.Errorf(drover.Internal, "qemu: %s --version says %q", path, out)
 	}
 	d.binary, d.version = path, string(m[1])
-	return nil
+	return d.findMachine(ctx)
 }
 
 // Accel returns how VMs execute, and why so.

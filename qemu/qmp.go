@@ -33,7 +33,14 @@ type qmpMessage struct {
 	Data   json.RawMessage `json:"data"`
 	Return json.RawMessage `json:"return"`
 	Error  *qmpError       `json:"error"`
+	At     qmpTime         `json:"timestamp"`
 	ID     *int            `json:"id"`
+}
+
+// qmpTime is when an event happened.
+type qmpTime struct {
+	Seconds      int64 `json:"seconds"`
+	Microseconds int64 `json:"microseconds"`
 }
 
 type qmpError struct {
@@ -47,6 +54,7 @@ func (e *qmpError) Error() string { return e.Desc + " (" + e.Class + ")" }
 type qmpEvent struct {
 	Name string
 	Data json.RawMessage
+	At   time.Time
 }
 
 // maxMessage bounds one message: QEMU's largest answers have some 200 KiB.
@@ -118,7 +126,7 @@ func (c *qmpClient) read(r *messageReader) {
 		}
 		switch {
 		case m.Event != "":
-			c.events(qmpEvent{m.Event, m.Data})
+			c.events(qmpEvent{m.Event, m.Data, time.Unix(m.At.Seconds, m.At.Microseconds*1000)})
 		case m.ID != nil:
 			c.mu.Lock()
 			answer := c.waiting[*m.ID]

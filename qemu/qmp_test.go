@@ -156,11 +156,11 @@ func TestReasons(t *testing.T) {
 		}
 	}
 	vm := &VM{}
-	vm.event(qmpEvent{"SHUTDOWN", []byte(`broken`)})
+	vm.event(qmpEvent{Name: "SHUTDOWN", Data: []byte(`broken`)})
 	if vm.shutdown != "unknown" {
 		t.Errorf("a broken event: %q", vm.shutdown)
 	}
-	vm.event(qmpEvent{"RESET", []byte(`{"reason":"guest-reset"}`)})
+	vm.event(qmpEvent{Name: "RESET", Data: []byte(`{"reason":"guest-reset"}`)})
 	if vm.shutdown != "unknown" {
 		t.Errorf("an event that is no end: %q", vm.shutdown)
 	}

@@ -26,16 +26,21 @@ type VM struct {
 	// resizing lets one Resize at a time work.
 	resizing sync.Mutex
 
-	mu       sync.Mutex
-	qmp      *qmpClient
-	killed   bool
-	shutdown string // the reason of QEMU's SHUTDOWN event
-	at       time.Time
-	reason   string
+	// moved gets a token when something happened to the VM's migration.
+	moved chan struct{}
+
+	mu  sync.Mutex
+	qmp *qmpClient
+	// pausedAt and resumedAt are when QEMU last told that the VM stood still, and that it went on.
+	pausedAt, resumedAt time.Time
+	killed              bool
+	shutdown            string // the reason of QEMU's SHUTDOWN event
+	at                  time.Time
+	reason              string
 }
 
 func newVM(d *Driver, id drover.MachineID, proc *process) *VM {
-	return &VM{d: d, id: id, proc: proc, done: make(chan struct{}), stop: func() {}}
+	return &VM{d: d, id: id, proc: proc, done: make(chan struct{}), moved: make(chan struct{}, 1), stop: func() {}}
 }
 
 // attach makes a VM of a process that was found. Where another client has the control socket, the VM is watched without it.
@@ -91,6 +96,7 @@ func (vm *VM) connect(ctx context.Context) error {
 // event notes why QEMU is about to end.
 func (vm *VM) event(e qmpEvent) {
 	if e.Name != "SHUTDOWN" {
+		vm.noteMove(e)
 		return
 	}
 	var data struct {

@@ -94,6 +94,24 @@ func (c *Client) Open(ctx context.Context, id drover.LayerID, epoch drover.Epoch
 	return a, err
 }
 
+// Prepare makes a vhost-user-blk socket of a layer that is not open yet, for a VM that waits for its memory: it can connect, and its requests
+// wait until Open. Whoever prepares again with the same token gets the same socket; it survives restarts of the daemon, and ends with
+// Unprepare, with Close, and with an Open at another epoch than the first. Conflict when it is prepared with another token.
+func (c *Client) Prepare(ctx context.Context, id drover.LayerID, token string) (a drover.Attachment, err error) {
+	err = c.call(ctx, "prepare", layerRequest{Layer: id, Token: token}, &a)
+	return a, err
+}
+
+// Unprepare takes the socket of a token away. No error when there is none.
+func (c *Client) Unprepare(ctx context.Context, id drover.LayerID, token string) error {
+	return c.call(ctx, "unprepare", layerRequest{Layer: id, Token: token}, nil)
+}
+
+// Flush makes durable what was written to a layer before, so that a Freeze that follows has little left to do.
+func (c *Client) Flush(ctx context.Context, id drover.LayerID) error {
+	return c.call(ctx, "flush", layerRequest{Layer: id}, nil)
+}
+
 // Close ends writing: connections that may write are ended, everything is flushed.
 func (c *Client) Close(ctx context.Context, id drover.LayerID) error {
 	return c.call(ctx, "close", layerRequest{Layer: id}, nil)

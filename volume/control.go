@@ -21,7 +21,9 @@ type layerRequest struct {
 	Epoch drover.Epoch   `json:"epoch,omitempty"`
 	Peer  drover.HostID  `json:"peer,omitempty"`
 	Limit drover.Bytes   `json:"limit,omitempty"`
-	Path  string         `json:"path,omitempty"`
+	// Token names what a layer is prepared for.
+	Token string `json:"token,omitempty"`
+	Path  string `json:"path,omitempty"`
 	// Into is the layer that a split makes, Size what a layer grows to.
 	Into     drover.LayerID          `json:"into,omitempty"`
 	Size     drover.Bytes            `json:"size,omitempty"`
@@ -51,6 +53,9 @@ func (p *pool) handler() http.Handler {
 		return described(p.importImage(ctx, r.Layer, r.Path))
 	})
 	handle(p, mux, "open", func(ctx context.Context, r layerRequest) (any, error) { return p.open(ctx, r.Layer, r.Epoch) })
+	handle(p, mux, "prepare", func(ctx context.Context, r layerRequest) (any, error) { return p.prepare(ctx, r.Layer, r.Token) })
+	handle(p, mux, "unprepare", func(ctx context.Context, r layerRequest) (any, error) { return nil, p.unprepare(ctx, r.Layer, r.Token) })
+	handle(p, mux, "flush", func(ctx context.Context, r layerRequest) (any, error) { return nil, p.flush(ctx, r.Layer) })
 	handle(p, mux, "close", func(ctx context.Context, r layerRequest) (any, error) { return nil, p.closeLayer(ctx, r.Layer) })
 	handle(p, mux, "fence", func(ctx context.Context, r layerRequest) (any, error) { return nil, p.fence(ctx, r.Disk, r.Epoch) })
 	handle(p, mux, "freeze", func(ctx context.Context, r layerRequest) (any, error) { return p.freeze(ctx, r.Layer) })

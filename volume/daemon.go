@@ -225,7 +225,7 @@ func dialTLS(dir string, compress bool) dialFunc {
 		if err != nil {
 			return nil, err
 		}
-		return nbd.Dial(ctx, nbd.ClientConfig{Network: "tcp", Address: export.Address, Export: export.Name, TLS: cfg, Compress: compress,
+		return nbd.Dial(ctx, nbd.ClientConfig{Network: "tcp", Address: export.Address, Export: sinceName(export), TLS: cfg, Compress: compress,
 			MetaContexts: contexts, DialTimeout: dialTimeout})
 	}
 }

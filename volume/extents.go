@@ -25,22 +25,23 @@ func (l *extentList) full() bool { return len(*l) >= maxExtents }
 
 // extents describes the composed view.
 func (c *content) extents(ctx context.Context, metaContext string, off, n int64) ([]nbd.Extent, error) {
-	return c.extentsOver(ctx, metaContext, off, n, nil)
+	return c.extentsSince(ctx, nil, metaContext, off, n)
 }
 
-// extentsOver is extents for one who has what floor holds, which lies somewhere below: only what lies over that counts as present.
-func (c *content) extentsOver(ctx context.Context, metaContext string, off, n int64, floor *content) ([]nbd.Extent, error) {
+// extentsSince is extents for a reader that has a copy of a content that lies below: what is there and below counts as not present. With
+// nil, and with one that does not lie below, that is so of an image only.
+func (c *content) extentsSince(ctx context.Context, since *content, metaContext string, off, n int64) ([]nbd.Extent, error) {
 	var out extentList
 	switch metaContext {
 	case nbd.ContextPresent, nbd.ContextAllocation, nbd.ContextSum:
-		err := c.describe(ctx, &out, metaContext, off, off+n, floor)
+		err := c.describe(ctx, &out, since, metaContext, off, off+n)
 		return out, err
 	}
 	return nil, drover.Errorf(drover.Invalid, "unknown metadata context %q", metaContext)
 }
 
 // describe adds what the content and those below it say of a range. It may stop short when the list is full.
-func (c *content) describe(ctx context.Context, out *extentList, metaContext string, off, end int64, floor *content) error {
+func (c *content) describe(ctx context.Context, out *extentList, since *content, metaContext string, off, end int64) error {
 	o := c.enter()
 	defer o.leave()
 	var src *source
@@ -59,7 +60,7 @@ func (c *content) describe(ctx context.Context, out *extentList, metaContext str
 		var err error
 		switch {
 		case from == fromBase:
-			err = c.describeBase(ctx, out, metaContext, off, stop, floor)
+			err = c.describeBase(ctx, out, since, metaContext, off, stop)
 		case metaContext == nbd.ContextPresent:
 			out.add(stop-off, nbd.FlagPresent)
 		case metaContext == nbd.ContextSum && from == fromParent:
@@ -81,7 +82,7 @@ func (c *content) describe(ctx context.Context, out *extentList, metaContext str
 
 // describeBase is describe for what the content does not have itself. An image is present in no layer, since other hosts have it too, and
 // neither is what lies beyond the base's end.
-func (c *content) describeBase(ctx context.Context, out *extentList, metaContext string, off, end int64, floor *content) error {
+func (c *content) describeBase(ctx context.Context, out *extentList, since *content, metaContext string, off, end int64) error {
 	under, err := c.useUnder()
 	if err != nil {
 		return err
@@ -92,9 +93,9 @@ func (c *content) describeBase(ctx context.Context, out *extentList, metaContext
 		inBase = max(off, min(end, under.size))
 	}
 	if inBase > off {
-		if metaContext == nbd.ContextPresent && (under.image || under == floor) {
+		if metaContext == nbd.ContextPresent && (under.image || under == since) {
 			out.add(inBase-off, 0)
-		} else if err := under.describe(ctx, out, metaContext, off, inBase, floor); err != nil {
+		} else if err := under.describe(ctx, out, since, metaContext, off, inBase); err != nil {
 			return err
 		}
 	}

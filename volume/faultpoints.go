@@ -15,6 +15,7 @@ func FaultPoints() []string {
 		"volume.hydrate.checkpoint",
 		"volume.hydrate.complete",
 		"volume.hydrate.copied",
+		"volume.prepare.recorded",
 		"volume.resize.committed",
 		"volume.resize.ready",
 		"volume.split.committed",

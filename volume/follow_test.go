@@ -27,7 +27,7 @@ func TestAFollowerGetsInEachStepOnlyWhatChanged(t *testing.T) {
 		base := drover.LayerID("")
 		if n > 1 {
 			base = copied(n - 1)
-			e.Name += drover.ExportOver + string(source(n-1))
+			e.Since = source(n - 1)
 		}
 		v.write(uint64(100+n), 9*mib, 3*blockSize) // what comes after the moment is not in the step
 		h2.clone(copied(n), e, base)
@@ -69,23 +69,11 @@ func TestAFollowerGetsInEachStepOnlyWhatChanged(t *testing.T) {
 	// A step that is not whole is given up; the last whole one becomes the volume.
 	v.split(source(5))
 	e := h1.export(source(5), "h2")
-	e.Name += drover.ExportOver + string(source(4))
+	e.Since = source(4)
 	h2.clone(copied(5), e, copied(4))
 	h1.halt()
 	noErr(t, h2.Delete(t.Context(), copied(5)))
 	must[drover.LayerStatus](t)(h2.CreateLayer(t.Context(), drover.LayerSpec{ID: "vol.p", Disk: "vol", Size: 20 * drover.MiB, Base: copied(4), Cipher: e.Cipher}))
 	noErr(t, h2.Delete(t.Context(), copied(4)))
 	holds(t, h2.open("vol.p", 2), moment)
-}
-
-func TestAnExportOverALayerThatIsNotThere(t *testing.T) {
-	h := newHost(t, newCA(t), "h1")
-	v := newVolumeUnder(t, h, "vol", 4*mib)
-	v.write(1, 0, mib)
-	v.split("vol.a")
-	_, err := h.tryDial("vol.a+vol.gone")
-	wantCode(t, err, drover.NotFound)
-	holds(t, h.dial("vol.a+vol"), v.model) // not below: nothing is left out
-	_, err = h.tryDial("vol.a+")
-	noErr(t, err)
 }

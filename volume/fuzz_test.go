@@ -95,7 +95,7 @@ func FuzzExportName(f *testing.F) {
 	f.Add("vol_a@7")
 	f.Add("vol_a")
 	f.Fuzz(func(t *testing.T, name string) {
-		id, epoch, err := parseName(name)
+		id, epoch, _, err := parseName(name)
 		if err == nil && epoch != 0 && !bytes.HasPrefix([]byte(name), []byte(id)) {
 			t.Errorf("%q gave %q", name, id)
 		}

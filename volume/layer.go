@@ -34,7 +34,9 @@ type layer struct {
 	valve    valve
 	sessions map[*session]struct{}
 	// vhost serves the layer over vhost-user-blk while it is open; nil while it is not.
-	vhost    *vhostExport
+	vhost *vhostExport
+	// prepared is the socket of a VM that connected before the layer was open; nil for none.
+	prepared *vhostExport
 	sequence uint64
 	// writer is the session that wrote last; only it may write on.
 	writer     atomic.Pointer[session]
@@ -155,9 +157,10 @@ func (l *layer) hydrated(now func() hydrationRecord) error {
 
 // close ends all connections and gives the content up.
 func (l *layer) close(flush bool) error {
-	wait := l.endVhost()
+	wait, waitPrepared := l.endVhost(), l.endPrepared()
 	l.cut(drover.Errorf(drover.Unavailable, "layer %s is withdrawn", l.id), func(*session) bool { return true }, true)
 	wait()
+	waitPrepared()
 	c := l.content()
 	var errs []error
 	if flush && c.failure() == nil {

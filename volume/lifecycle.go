@@ -33,11 +33,14 @@ func (p *pool) open(ctx context.Context, id drover.LayerID, epoch drover.Epoch) 
 		if key != nil {
 			check = key.check
 		}
-		if err := l.update(func(m *meta) { m.Writer, m.Activated, m.KeyCheck = epoch, true, check }); err != nil {
+		if err := l.update(func(m *meta) { m.Writer, m.Activated, m.KeyCheck = epoch, true, check; m.bind(epoch) }); err != nil {
 			return drover.Attachment{}, err
 		}
 	}
 	l.setWritable(epoch)
+	if l.bindPrepared(epoch) {
+		p.wg.Go(func() { l.learnParent(p.ctx) })
+	}
 	vhost, err := p.serveVhost(l, epoch)
 	if err != nil {
 		return drover.Attachment{}, err
@@ -88,7 +91,7 @@ func (p *pool) raise(disk drover.DiskID, epoch drover.Epoch) error {
 	for _, l := range p.ofDisk(disk) {
 		if w := l.meta().Writer; w != 0 && w < epoch {
 			l.endWriter(staleEpoch(w, disk, epoch))
-			if err := l.update(func(m *meta) { m.Writer = 0 }); err != nil {
+			if err := l.update(func(m *meta) { m.Writer, m.Prepared = 0, nil }); err != nil {
 				return err
 			}
 			l.log.Info("writer ended", "epoch", uint64(w), "fence", uint64(epoch))
@@ -133,7 +136,7 @@ func (l *layer) endWriting(ctx context.Context, change func(*meta)) error {
 	}
 	l.content().faults.Hit("volume.close.flushed")
 	state := l.meta().State
-	if err := l.update(func(m *meta) { m.Writer = 0; change(m) }); err != nil {
+	if err := l.update(func(m *meta) { m.Writer, m.Prepared = 0, nil; change(m) }); err != nil {
 		return err
 	}
 	if now := l.meta().State; was != 0 || now != state {

@@ -50,6 +50,8 @@ type meta struct {
 	Activated bool `json:"activated,omitempty"`
 	// Writer is the epoch at which the layer is open, 0 if it is not.
 	Writer drover.Epoch `json:"writer,omitempty"`
+	// Prepared is the socket of a VM that may connect before the layer is open.
+	Prepared *preparedRecord `json:"prepared,omitempty"`
 	// FrozenAt is the fence at the time of the freeze.
 	FrozenAt  drover.Epoch     `json:"frozen_at,omitempty"`
 	Exports   []drover.HostID  `json:"exports,omitempty"`
@@ -238,5 +240,5 @@ func sameSpec(a, b drover.LayerSpec) bool {
 		return false
 	}
 	return a.Parent == nil || a.Parent.Layer == b.Parent.Layer && a.Parent.Host == b.Parent.Host &&
-		a.Parent.Name == b.Parent.Name && a.Parent.Size == b.Parent.Size
+		a.Parent.Name == b.Parent.Name && a.Parent.Since == b.Parent.Since && a.Parent.Size == b.Parent.Size
 }

@@ -19,17 +19,28 @@ var _ nbd.Opener = opener{}
 
 func exportName(id drover.LayerID, epoch drover.Epoch) string { return fmt.Sprintf("%s@%d", id, epoch) }
 
-// parseName takes an export name apart; epoch is 0 for a read-only one.
-func parseName(name string) (drover.LayerID, drover.Epoch, error) {
-	id, text, writable := strings.Cut(name, "@")
+// sinceName is the export name for a reader that has a copy of a layer below (drover.Export.Since).
+func sinceName(e drover.Export) string {
+	if e.Since == "" {
+		return e.Name
+	}
+	return e.Name + ":" + string(e.Since)
+}
+
+// parseName takes an export name apart; epoch is 0 for a read-only one, and only that may say since which layer.
+func parseName(name string) (id drover.LayerID, epoch drover.Epoch, since drover.LayerID, err error) {
+	if before, after, ok := strings.Cut(name, ":"); ok {
+		return drover.LayerID(before), 0, drover.LayerID(after), nil
+	}
+	before, text, writable := strings.Cut(name, "@")
 	if !writable {
-		return drover.LayerID(id), 0, nil
+		return drover.LayerID(before), 0, "", nil
 	}
-	epoch, err := strconv.ParseUint(text, 10, 64)
-	if err != nil || epoch == 0 {
-		return "", 0, drover.Errorf(drover.NotFound, "export name %q is neither LAYER nor LAYER@EPOCH", name)
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil || n == 0 {
+		return "", 0, "", drover.Errorf(drover.NotFound, "export name %q is none of LAYER, LAYER@EPOCH and LAYER:SINCE", name)
 	}
-	return drover.LayerID(id), drover.Epoch(epoch), nil
+	return drover.LayerID(before), drover.Epoch(n), "", nil
 }
 
 // peerHost is the host that the peer's verified certificate names; empty on a unix socket.
@@ -46,12 +57,7 @@ func (o opener) Open(_ context.Context, name string, peer nbd.Peer) (*nbd.Sessio
 	if err != nil {
 		return nil, err
 	}
-	name, over, _ := strings.Cut(name, drover.ExportOver)
-	id, epoch, err := parseName(name)
-	if err != nil {
-		return nil, err
-	}
-	floor, err := o.floor(id, drover.LayerID(over))
+	id, epoch, since, err := parseName(name)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +88,7 @@ func (o opener) Open(_ context.Context, name string, peer nbd.Peer) (*nbd.Sessio
 	if err != nil {
 		return nil, err
 	}
-	s.floor = floor
+	s.since = since
 	return &nbd.Session{
 		Backend: s,
 		Info: nbd.Info{Size: int64(m.Spec.Size), ReadOnly: epoch == 0,
@@ -90,18 +96,6 @@ func (o opener) Open(_ context.Context, name string, peer nbd.Peer) (*nbd.Sessio
 		Gone:  s.gone,
 		Close: s.Close,
 	}, nil
-}
-
-// floor finds the layer that an export name gives as known to the reader; nil for none.
-func (o opener) floor(id, over drover.LayerID) (*layer, error) {
-	if over == "" {
-		return nil, nil
-	}
-	floor, err := o.pool.find(over)
-	if err != nil {
-		return nil, drover.Errorf(drover.CodeOf(err), "layer %s cannot be read as a change to layer %s: %w", id, over, err)
-	}
-	return floor, nil
 }
 
 // List is nbd.Opener's.

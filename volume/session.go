@@ -22,8 +22,8 @@ type session struct {
 	seq   uint64
 	// key is the layer's, nil for one that is not encrypted and for a host that reads an export: it gets ciphertext.
 	key *diskKey
-	// floor lies below the layer, and whoever reads has what it holds; nil for one who has nothing.
-	floor *layer
+	// since is a layer below that the reader has a copy of; empty for none.
+	since drover.LayerID
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -33,6 +33,8 @@ type session struct {
 	gate, writes gate
 	// resized is called when the layer has grown; nil for a connection whose client cannot be told.
 	resized atomic.Pointer[func(size int64)]
+	// late is the prepared socket that the connection came by; nil for any other.
+	late *lateOpen
 	// device is what serves a connection over vhost-user-blk; nil for NBD.
 	device atomic.Pointer[vhostuser.Device]
 }
@@ -45,6 +47,16 @@ var (
 
 // connect registers a connection. epoch 0 is read-only, host is empty for a local one, and key is what keyFor says.
 func (l *layer) connect(epoch drover.Epoch, host drover.HostID, key *diskKey) (*session, error) {
+	return l.register(&session{epoch: epoch, host: host, key: key, gone: make(chan struct{})})
+}
+
+// connectLate registers a connection of a prepared socket, whose layer is open by now. gone is closed when it is ended.
+func (l *layer) connectLate(late *lateOpen, gone chan struct{}, key *diskKey) (*session, error) {
+	return l.register(&session{epoch: late.epoch, late: late, key: key, gone: gone})
+}
+
+func (l *layer) register(s *session) (*session, error) {
+	epoch, host := s.epoch, s.host
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.withdrawn {
@@ -57,8 +69,8 @@ func (l *layer) connect(epoch drover.Epoch, host drover.HostID, key *diskKey) (*
 		return nil, drover.Errorf(drover.Denied, "layer %s is not exported to host %s", l.id, host)
 	}
 	l.sequence++
-	ctx, cancel := context.WithCancelCause(context.Background())
-	s := &session{layer: l, epoch: epoch, host: host, seq: l.sequence, key: key, ctx: ctx, cancel: cancel, gone: make(chan struct{})}
+	s.layer, s.seq = l, l.sequence
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	l.valve.apply(s)
 	l.sessions[s] = struct{}{}
 	return s, nil
@@ -98,9 +110,10 @@ func (l *layer) endWriter(cause error) {
 	l.mu.Lock()
 	l.writable = 0
 	l.mu.Unlock()
-	wait := l.endVhost()
+	wait, waitPrepared := l.endVhost(), l.endPrepared()
 	l.cut(cause, func(s *session) bool { return s.epoch != 0 }, false)
 	wait()
+	waitPrepared()
 }
 
 // setWritable lets connections write at the epoch.
@@ -279,12 +292,22 @@ func (s *session) Extents(ctx context.Context, metaContext string, off, n int64)
 	defer s.gate.leave()
 	ctx, done := s.slow(ctx, off, n)
 	defer done()
-	var floor *content
-	if s.floor != nil {
-		floor = s.floor.content()
-	}
-	out, err := s.layer.content().extentsOver(ctx, metaContext, off, n, floor)
+	out, err := s.layer.content().extentsSince(ctx, s.sinceContent(), metaContext, off, n)
 	return out, forClient(err)
+}
+
+// sinceContent returns what the layer holds that the reader has a copy of; nil for none. A layer that changes hands in this moment is not
+// found: then more counts as present than must.
+func (s *session) sinceContent() *content {
+	if s.since == "" {
+		return nil
+	}
+	for x := s.layer.below.Load(); x != nil; x = x.below.Load() {
+		if x.id == s.since {
+			return x.content()
+		}
+	}
+	return nil
 }
 
 // TryReadAt is nbd.TryReader's: it reads what is present and in the page cache.

@@ -26,6 +26,9 @@ func (l *layer) status() (drover.LayerStatus, error) {
 		return s, err
 	}
 	s.Allocated, err = l.allocatedNow(m, c)
+	if err == nil {
+		s.Own, err = c.taken()
+	}
 	if failed := c.failure(); failed != nil {
 		s.Trouble = failed.Error()
 	}

@@ -38,7 +38,9 @@ type vhostExport struct {
 	log      *slog.Logger
 	listener *net.UnixListener
 	count    atomic.Int32
-	wg       sync.WaitGroup
+	// late is what a socket waits for that was prepared before its layer was open; nil for any other.
+	late *lateOpen
+	wg   sync.WaitGroup
 }
 
 // prepareVhost makes the directory of the sockets, and empties it: the lock of the run directory is held, so they are a dead daemon's.
@@ -66,6 +68,9 @@ func (p *pool) resumeVhost() error {
 		l.mu.Lock()
 		epoch := l.writable
 		l.mu.Unlock()
+		if err := p.servePrepared(l); err != nil {
+			l.log.Error("layer is not served to the VM that it was prepared for", "err", err)
+		}
 		if epoch == 0 {
 			continue
 		}
@@ -158,6 +163,10 @@ func (e *vhostExport) close(conn net.Conn) {
 
 // serve serves one connection to its end.
 func (e *vhostExport) serve(p *pool, conn *net.UnixConn) {
+	if e.late != nil {
+		e.serveLate(p, conn)
+		return
+	}
 	key, err := p.keyFor(e.layer)
 	var s *session
 	if err == nil {
@@ -172,21 +181,25 @@ func (e *vhostExport) serve(p *pool, conn *net.UnixConn) {
 	d := vhostuser.New(vhostuser.Config{Backend: s, Size: int64(spec.Size), Serial: string(spec.Disk), Gone: s.gone, Log: e.log,
 		Faults: p.cfg.Faults, Start: func() error { return e.takeOver(s) }})
 	s.device.Store(d)
-	s.onResize(func(size int64) {
-		if err := d.Resize(size); err != nil {
-			e.log.Warn("cannot tell a VM of its disk's new size", "err", err)
-		}
-	})
-	if now := int64(e.layer.meta().Spec.Size); now != int64(spec.Size) { // it has grown meanwhile
-		if err := d.Resize(now); err != nil {
-			e.log.Warn("cannot tell a VM of its disk's new size", "err", err)
-		}
-	}
+	e.follow(s, d, int64(spec.Size))
 	// A session that is ended meanwhile ends the device at once, by its context.
 	if err := d.Serve(s.ctx, conn); err != nil {
 		e.log.Warn("a vhost-user connection ended with an error", "err", err)
 	}
 	s.Close()
+}
+
+// follow tells the device of each new size of the layer. It was made with the size known; 0 is none that a layer has.
+func (e *vhostExport) follow(s *session, d *vhostuser.Device, known int64) {
+	resize := func(size int64) {
+		if err := d.Resize(size); err != nil {
+			e.log.Warn("cannot tell a VM of its disk's new size", "err", err)
+		}
+	}
+	s.onResize(resize)
+	if now := int64(e.layer.meta().Spec.Size); now != known { // it has grown meanwhile
+		resize(now)
+	}
 }
 
 // takeOver makes the session the one that writes before its first ring runs: rings of an earlier connection complete requests in the same

@@ -79,6 +79,41 @@ func (b *Backend) HostMachines(_ context.Context, id drover.HostID) ([]fleet.Mac
 	return views, nil
 }
 
+// CheckMove finds nothing against a move.
+func (b *Backend) CheckMove(_ context.Context, req fleet.Move) (drover.MoveCheck, error) {
+	if err := b.begin("CheckMove"); err != nil {
+		return drover.MoveCheck{}, err
+	}
+	defer b.mu.Unlock()
+	v, ok := b.machines[req.Machine]
+	if !ok {
+		return drover.MoveCheck{}, drover.Errorf(drover.NotFound, "no machine %q", req.Machine).WithField("machine")
+	}
+	return drover.MoveCheck{Machine: req.Machine, Source: v.Placement.Host, Target: req.Target, Possible: true, Live: req.Options.Live,
+		Findings: []drover.MoveFinding{{Check: "network", Host: req.Target, OK: true, Text: "both hosts answer"}}}, nil
+}
+
+// UndoMigration makes a record as MoveMachine does, when it is confirmed.
+func (b *Backend) UndoMigration(_ context.Context, req fleet.Undo) (drover.MoveUndo, error) {
+	if err := b.begin("UndoMigration"); err != nil {
+		return drover.MoveUndo{}, err
+	}
+	defer b.mu.Unlock()
+	old, ok := b.migrations[req.Migration]
+	if !ok {
+		return drover.MoveUndo{}, drover.Errorf(drover.NotFound, "no migration %q", req.Migration)
+	}
+	out := drover.MoveUndo{Undoes: old.ID, Machine: old.Machine, From: old.Target, To: old.Source, SwitchedAt: old.CreatedAt, Written: drover.MiB}
+	if req.Confirm {
+		now := b.Now()
+		m := drover.Migration{ID: migrationID(b.nextLocked()), Machine: old.Machine, App: old.App, Source: old.Target, Target: old.Source, Actor: req.Actor,
+			Outcome: drover.Running, Phase: drover.PhaseReserve, Undoes: old.ID, CreatedAt: now, UpdatedAt: now}
+		b.migrations[m.ID] = m
+		out.Migration = &m
+	}
+	return out, nil
+}
+
 // MoveMachine makes the record of a migration that has begun; the test carries it on with ChangeMigration.
 func (b *Backend) MoveMachine(_ context.Context, req fleet.Move) (drover.Migration, error) {
 	if err := b.begin("MoveMachine"); err != nil {

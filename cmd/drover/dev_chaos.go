@@ -22,12 +22,12 @@ import (
 // chaosFillMiB is how much checksummed data each machine of a run has beside its records.
 const chaosFillMiB = 8
 
-// moveFlags are the ways in which a run moves machines, one of them at random each time.
-var moveFlags = []string{""}
+// chaosMoves are the ways in which a run moves machines, one of them at random each time.
+var chaosMoves = []string{"", "--switch=early", "--switch=late", "--live-or-cold"}
 
 func newDevChaosCommand(c *cli) *cobra.Command {
 	var faults, writer string
-	o := chaos.Options{MoveFlags: moveFlags, Progress: c.stderr}
+	o := chaos.Options{MoveFlags: chaosMoves, Progress: c.stderr}
 	cmd := &cobra.Command{
 		Use:   "chaos",
 		Short: "Break a fleet at random for a time, and check that it keeps its promises",

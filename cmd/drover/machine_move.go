@@ -13,26 +13,45 @@ import (
 )
 
 func newMachineMoveCommand(c *cli) *cobra.Command {
-	var app, to string
+	var app string
+	var flags moveFlags
 	var detach bool
 	cmd := &cobra.Command{
 		Use:   "move ID",
 		Short: "Move a machine with its disks to another host",
-		Long: `Move makes a migration: the machine is stopped on its host, started on the other
-within seconds, and its data follows in the background. Its ID, address, volumes
-and config stay what they are. The command follows the migration to its end;
-Ctrl-C ends the following, not the migration. Until the switch a migration can
-be aborted; then the machine is on its old host as if nothing had been asked.`,
+		Long: `Move makes a migration: the machine is stopped on its host and started on the
+other within seconds; with --live it goes on there with its memory, its
+processes and its connections, and stands still for a fraction of a second.
+Its ID, address, volumes and config stay what they are. Before anything is
+touched, everything that could stop it is checked ('drover machine check-move'
+does only that).
+
+With an early switch the machine changes its host at once and its data
+follows. With a late one the data is copied first, in rounds while the machine
+runs, until little is left: a host that fails before that costs nothing. Left
+to Drover, the switch is early for a host that is not trusted and for little
+data, else late.
+
+The command follows the migration to its end; Ctrl-C ends the following, not
+the migration. Until the switch a migration can be aborted; then the machine
+is on its old host as if nothing had been asked. Afterwards it can be taken
+back with 'drover migration undo' while the old host keeps its copy.`,
 		Example: `  drover machine move 3d8d9c2b7e0a15
-  drover machine move 3d8d9c2b7e0a15 --to h2
+  drover machine move 3d8d9c2b7e0a15 --to h2 --live
+  drover machine move 3d8d9c2b7e0a15 --switch late --bandwidth 50MiB --deadline 10m
   drover migration show $(drover machine move 3d8d9c2b7e0a15 --detach)`,
 		Args: exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			req, err := flags.request()
+			if err != nil {
+				return err
+			}
 			client, m, err := c.machineOf(cmd.Context(), app, args[0])
 			if err != nil {
 				return err
 			}
-			migration, err := client.Move(cmd.Context(), m.ID, drover.HostID(to))
+			req.Machine = string(m.ID)
+			migration, err := client.Move(cmd.Context(), req)
 			if err != nil {
 				return err
 			}
@@ -47,7 +66,7 @@ be aborted; then the machine is on its old host as if nothing had been asked.`,
 		},
 	}
 	addApp(cmd, &app)
-	cmd.Flags().StringVar(&to, "to", "", "host to move to (default: chosen by the fleet)")
+	flags.add(cmd)
 	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "do not follow; print the migration's ID only")
 	return cmd
 }
@@ -138,6 +157,12 @@ func (f *migrationFollower) present(m apiv1.Migration) (text, key string) {
 	key = string(m.Phase) + string(m.Outcome)
 	if m.Outcome == drover.Aborting {
 		text = "is being aborted"
+	}
+	if text := copyingText(m); text != "" && m.Outcome == drover.Running {
+		if c := m.Convergence; c != nil {
+			key += fmt.Sprint(c.Round)
+		}
+		return text, key
 	}
 	if h := m.Hydration; h != nil && m.Phase == drover.PhaseHydrate {
 		const tell = 25 // percent

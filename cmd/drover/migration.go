@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,10 +15,11 @@ func newMigrationCommand(c *cli) *cobra.Command {
 		Use:   "migration",
 		Short: "Migrations: moves of machines between hosts",
 		Long: `A migration moves one machine with its disks to another host. It has phases:
-reserve, export, quiesce, switch, start, hydrate. Before the switch it can be
-aborted; after it, it goes on by itself until it is done, whatever is restarted
-meanwhile.`,
-	}, newMigrationListCommand(c), newMigrationShowCommand(c), newMigrationAbortCommand(c),
+reserve, export, converge (for a late switch), quiesce, switch, start,
+hydrate. Before the switch it can be aborted; after it, it goes on by itself
+until it is done, whatever is restarted meanwhile. A migration that is done
+can be taken back while its source keeps its copy.`,
+	}, newMigrationListCommand(c), newMigrationShowCommand(c), newMigrationAbortCommand(c), newMigrationUndoCommand(c),
 		newMigrationPhasesCommand(c), newMigrationWaterfallCommand(c))
 }
 
@@ -91,6 +93,9 @@ written as a drawing for a browser.`,
 				err = c.printJSON(m)
 			} else {
 				err = c.printChart(chartOf(m), svg)
+				if err == nil && svg == "" {
+					err = c.print("Made %s.\n", strings.Join(courseText(m), ";\n  "))
+				}
 			}
 			if err != nil {
 				return err
@@ -107,8 +112,8 @@ func newMigrationAbortCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "abort ID",
 		Short: "Abort a migration that has not reached its switch",
-		Long: `Abort gives a migration up; the machine stays on its host, and is started there
-again if it was stopped for the move.`,
+		Long: `Abort gives a migration up; the machine stays on its host, and is started
+there again if it was stopped for the move.`,
 		Example: "  drover migration abort mig_6f1c0a53e9b2d784",
 		Args:    exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {

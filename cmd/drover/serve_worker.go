@@ -45,7 +45,8 @@ func serveWorker(ctx context.Context, p process) (err error) {
 	if err != nil {
 		return err
 	}
-	driver, err := qemu.New(ctx, qemu.Config{RunDir: filepath.Join(p.conf.RunDir, "vm"), GuestDir: guestDir, Log: p.log})
+	driver, err := qemu.New(ctx, qemu.Config{RunDir: filepath.Join(p.conf.RunDir, "vm"), GuestDir: guestDir, TLSDir: p.conf.TLSDir,
+		Log: p.log})
 	if err != nil {
 		return err
 	}
@@ -88,6 +89,10 @@ func newAgent(ctx context.Context, p process, parts agentParts) (*host.Agent, er
 	routes, routeAddress := chooseRoutes(p, network)
 	accel, accelReason := parts.driver.Accel()
 	p.log.Info("accelerator chosen", "accel", accel, "reason", accelReason)
+	cpu, err := parts.driver.CPU()
+	if err != nil {
+		return nil, err
+	}
 	memory, err := machineMemory(p.conf)
 	if err != nil {
 		return nil, err
@@ -110,6 +115,8 @@ func newAgent(ctx context.Context, p process, parts agentParts) (*host.Agent, er
 		Accel:          accel,
 		AccelReason:    accelReason,
 		VMMName:        "qemu " + parts.driver.Version(),
+		GuestCPU:       cpu,
+		Platform:       parts.driver.Platform(),
 		Storage:        parts.storage,
 		VMM:            vmm{parts.driver},
 		Images:         parts.images,
@@ -117,6 +124,7 @@ func newAgent(ctx context.Context, p process, parts agentParts) (*host.Agent, er
 		Routes:         routes,
 		RouteAddress:   routeAddress,
 		Bus:            natsbus.NewHostBus(parts.conn, p.conf.ID),
+		Peers:          peers{p.conf.TLSDir},
 		Keys:           natsbus.NewHostKeys(parts.conn, p.conf.ID, p.conf.TLSDir),
 		Fellows:        fellows{natsbus.NewHostBus(parts.conn, p.conf.ID), p.conf.TLSDir},
 		GuestDial:      dialGuest,
@@ -161,6 +169,17 @@ func chooseRoutes(p process, network host.Network) (host.Routes, string) {
 	}
 	return netdev.Routes{}, p.conf.RouteAddress
 }
+
+// peers tries the way to other hosts with this host's certificates.
+type peers struct{ tlsDir string }
+
+var _ host.Peers = peers{}
+
+func (p peers) Reach(ctx context.Context, peer drover.HostID, address string) error {
+	return volume.Reach(ctx, p.tlsDir, peer, address)
+}
+
+func (p peers) Certificate() (time.Time, string, error) { return fleetca.HostValidity(p.tlsDir) }
 
 // vmm makes the driver's VMs those of the agent's interface.
 type vmm struct{ *qemu.Driver }

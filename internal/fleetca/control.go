@@ -86,6 +86,20 @@ func certificate(dir, pair string) ([]byte, error) {
 	return loaded.Certificate[0], nil
 }
 
+// HostValidity says until when the directory's host certificate is valid, and who signed it. Denied when it is not of the fleet's CA, or not
+// valid now.
+func HostValidity(dir string) (until time.Time, issuer string, err error) {
+	der, err := HostCertificate(dir)
+	if err != nil {
+		return time.Time{}, "", err
+	}
+	cert, _, err := check(dir, der)
+	if err != nil {
+		return time.Time{}, "", err
+	}
+	return cert.NotAfter, cert.Issuer.CommonName, nil
+}
+
 // CheckHost returns Denied unless the certificate is of the fleet's CA, now valid, and the given host's.
 func CheckHost(dir string, der []byte, want drover.HostID) (*x509.Certificate, error) {
 	cert, host, err := check(dir, der)

@@ -2,6 +2,7 @@ package netdev
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
@@ -38,6 +39,13 @@ func TapName(id drover.MachineID) string {
 	return tapPrefix + string(id[:min(len(id), tapDigits)])
 }
 
+// tapMAC is the hardware address of the machine's tap: the same on every host, because a machine that moves with its memory goes on to send
+// to the gateway's address that it knows. Locally administered, unicast, and never the machine's own (drover.MachineID.MAC).
+func tapMAC(id drover.MachineID) net.HardwareAddr {
+	sum := sha256.Sum256([]byte("gateway of " + string(id)))
+	return append(net.HardwareAddr{0x06}, sum[:5]...)
+}
+
 // Attach makes the machine's tap device, or finds it, and routes the address (an IPv6 or IPv4 address, or empty for no route) to it.
 // It returns the device's name. Invalid for a bad address, Exists when another machine has the device, Denied when the process may not
 // make one.
@@ -58,6 +66,11 @@ func (t *Taps) Attach(ctx context.Context, id drover.MachineID, address string) 
 	link, err := ensureTap(id)
 	if err != nil {
 		return "", err
+	}
+	if link.Attrs().Alias == "" {
+		if err := netlink.LinkSetHardwareAddr(link, tapMAC(id)); err != nil {
+			return "", translate(err, "cannot set the hardware address of the tap device of machine %q: %w", id, err)
+		}
 	}
 	if err := setUpTap(link, aliasPrefix+string(id)+" "+address, route); err != nil {
 		return "", translate(err, "cannot set up the tap device of machine %q: %w", id, err)
