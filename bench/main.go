@@ -56,6 +56,7 @@ func benches() []bench {
 		{"compress", measureCompression},
 		{"busy", measureBusy},
 		{"move", measureMoves},
+		{"live", measureLive},
 		{"memory", measureMemory},
 		{"guest", measureGuest},
 	}

@@ -19,6 +19,9 @@ const (
 	takeFrom = "take-from"
 )
 
+// tlsPriority is TLS 1.3 and nothing older, in the words of GnuTLS.
+const tlsPriority = "NORMAL:-VERS-ALL:+VERS-TLS1.3"
+
 // noLimit is the bandwidth, in bytes per second, where none is set: QEMU's own would be 128 MiB/s.
 const noLimit = 64 << 30
 
@@ -216,7 +219,7 @@ func (vm *VM) Send(ctx context.Context, to drover.VMSend) error {
 	return vm.commands(ctx, "send its memory",
 		qmpCommand{name: "object-del", arguments: map[string]any{"id": tlsSend}, mayFail: true},
 		qmpCommand{name: "object-add", arguments: map[string]any{"qom-type": "tls-creds-x509", "id": tlsSend, "dir": vm.d.cfg.TLSDir,
-			"endpoint": "client", "verify-peer": true}},
+			"endpoint": "client", "verify-peer": true, "priority": tlsPriority}},
 		qmpCommand{name: "migrate-set-capabilities", arguments: capabilities("pause-before-switchover", "auto-converge")},
 		qmpCommand{name: "migrate-set-parameters", arguments: map[string]any{"tls-creds": tlsSend, "tls-hostname": string(to.Peer),
 			"max-bandwidth": limit, "downtime-limit": to.Pause.Milliseconds(), "cpu-throttle-initial": 20, "cpu-throttle-increment": 15}},
