@@ -59,6 +59,7 @@ func benches() []bench {
 		{"busy", measureBusy},
 		{"move", measureMoves},
 		{"drain", measureDrain},
+		{"live", measureLive},
 		{"memory", measureMemory},
 		{"guest", measureGuest},
 	}

@@ -22,7 +22,7 @@ func (vm *VM) Listen(ctx context.Context, address string, peer drover.HostID) (s
 			qmpCommand{name: "object-del", arguments: map[string]any{"id": tlsTake}, mayFail: true},
 			qmpCommand{name: "object-del", arguments: map[string]any{"id": takeFrom}, mayFail: true},
 			qmpCommand{name: "object-add", arguments: map[string]any{"qom-type": "tls-creds-x509", "id": tlsTake, "dir": vm.d.cfg.TLSDir,
-				"endpoint": "server", "verify-peer": true}},
+				"endpoint": "server", "verify-peer": true, "priority": tlsPriority}},
 			// The subject of a host's certificate is its ID and nothing else.
 			qmpCommand{name: "object-add", arguments: map[string]any{"qom-type": "authz-simple", "id": takeFrom, "identity": "CN=" + string(peer)}},
 			qmpCommand{name: "migrate-set-capabilities", arguments: capabilities()},

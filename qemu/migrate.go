@@ -19,6 +19,9 @@ const (
 	takeFrom = "take-from"
 )
 
+// tlsPriority is TLS 1.3 and nothing older, in the words of GnuTLS.
+const tlsPriority = "NORMAL:-VERS-ALL:+VERS-TLS1.3"
+
 // noLimit is the bandwidth, in bytes per second, where none is set: QEMU's own would be 128 MiB/s.
 const noLimit = 64 << 30
 
@@ -213,14 +216,21 @@ func (vm *VM) Send(ctx context.Context, to drover.VMSend) error {
 	if limit <= 0 {
 		limit = noLimit
 	}
-	return vm.commands(ctx, "send its memory",
-		qmpCommand{name: "object-del", arguments: map[string]any{"id": tlsSend}, mayFail: true},
-		qmpCommand{name: "object-add", arguments: map[string]any{"qom-type": "tls-creds-x509", "id": tlsSend, "dir": vm.d.cfg.TLSDir,
-			"endpoint": "client", "verify-peer": true}},
-		qmpCommand{name: "migrate-set-capabilities", arguments: capabilities("pause-before-switchover", "auto-converge")},
-		qmpCommand{name: "migrate-set-parameters", arguments: map[string]any{"tls-creds": tlsSend, "tls-hostname": string(to.Peer),
+	list := []qmpCommand{
+		{name: "object-del", arguments: map[string]any{"id": tlsSend}, mayFail: true},
+		{name: "object-add", arguments: map[string]any{"qom-type": "tls-creds-x509", "id": tlsSend, "dir": vm.d.cfg.TLSDir,
+			"endpoint": "client", "verify-peer": true, "priority": tlsPriority}},
+		{name: "migrate-set-capabilities", arguments: capabilities("pause-before-switchover", "auto-converge")},
+		{name: "migrate-set-parameters", arguments: map[string]any{"tls-creds": tlsSend, "tls-hostname": string(to.Peer),
 			"max-bandwidth": limit, "downtime-limit": to.Pause.Milliseconds(), "cpu-throttle-initial": 20, "cpu-throttle-increment": 15}},
-		qmpCommand{name: "migrate", arguments: map[string]any{"uri": "tcp:" + net.JoinHostPort(host, port)}})
+	}
+	if vm.d.accel == drover.AccelTCG {
+		// An emulated CPU that writes while its memory is copied can write past QEMU's list of changed pages: the guest would go on with a page
+		// of before. So it stands still from the start; a real CPU does not.
+		list = append(list, qmpCommand{name: "stop"})
+	}
+	return vm.commands(ctx, "send its memory", append(list,
+		qmpCommand{name: "migrate", arguments: map[string]any{"uri": "tcp:" + net.JoinHostPort(host, port)}})...)
 }
 
 // SetPause changes how long the VM may stand still for what is left.
