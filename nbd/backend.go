@@ -97,6 +97,14 @@ type TryReader interface {
 	TryReadAt(p []byte, off int64) (done bool, err error)
 }
 
+// PieceReader is an optional interface of a Backend, for speed: a large read is sent piece by piece out of a small buffer, which stays in the
+// CPU's cache between the read and the send.
+type PieceReader interface {
+	// TryReadPiece fills p with a piece of what a request asks for, or leaves that and what is behind it to ReadAt and returns false. It waits
+	// for nothing, as TryReader.TryReadAt.
+	TryReadPiece(p []byte, off int64) bool
+}
+
 // TryWriter is the same for writes that need not be durable when the call returns.
 type TryWriter interface {
 	// TryWriteAt is WriteAt without fua, or leaves the request to WriteAt, untouched, and returns false with a nil error.

@@ -20,8 +20,11 @@ const (
 
 // try executes a request in the reading goroutine if that can be done without waiting.
 func (t *transmission) try(r *request) bool {
-	if r.length > maxInline || r.kind == cmdRead && t.packs(r.length) {
+	if r.kind == cmdRead && t.packs(r.length) {
 		return false
+	}
+	if r.length > maxInline {
+		return r.kind == cmdRead && t.sendPieces(r)
 	}
 	var done bool
 	var err error

@@ -17,6 +17,10 @@ import (
 // maxIovecs is the most that one writev takes (IOV_MAX).
 const maxIovecs = 1024
 
+// localSendBuffer is how much may be sent that the client has not read: with the kernel's 208 KiB both sides waited for each other five times for
+// each MiB.
+const localSendBuffer = 1 << 20
+
 // localConn is a connected unix socket whose calls block a thread of the operating system. A client that has one request in flight
 // makes the server wait before each: through Go's poller that costs two system calls more and often a second thread to be woken,
 // a third of the CPU time of a request. The price is a thread per connection; see ServerConfig.Threads.
@@ -46,7 +50,10 @@ func newLocalConn(conn *net.UnixConn) (*localConn, error) {
 		}
 		if failed = unix.SetNonblock(c.fd, false); failed != nil {
 			failed = errors.Join(failed, unix.Close(c.fd))
+			return
 		}
+		// A wish: without the right to it the buffer stays as it is.
+		_ = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, localSendBuffer)
 	})
 	if err = errors.Join(err, failed); err != nil {
 		return nil, drover.Errorf(drover.Internal, "cannot take over the socket of an NBD connection: %w", err)

@@ -28,6 +28,11 @@ func (t *transmission) flush() {
 		return
 	}
 	t.writing = true
+	t.drainLocked()
+}
+
+// drainLocked writes until there is nothing left, and ends the writing.
+func (t *transmission) drainLocked() {
 	for len(t.unsent) > 0 {
 		batch := t.unsent
 		t.unsent, t.spare = t.spare[:0], nil

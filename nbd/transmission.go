@@ -39,10 +39,11 @@ type transmission struct {
 	conn *conn
 	agreement
 	rules  rules
-	reader TryReader  // nil: none
-	writer TryWriter  // nil: none
-	zeroes ZeroFinder // nil: none
-	packer *packer    // nil: nothing is compressed
+	reader TryReader   // nil: none
+	writer TryWriter   // nil: none
+	zeroes ZeroFinder  // nil: none
+	pieces PieceReader // nil: none
+	packer *packer     // nil: nothing is compressed
 
 	br      *bufio.Reader
 	workers sync.WaitGroup
@@ -73,6 +74,7 @@ func newTransmission(s *Server, c *conn, agreed *agreement) *transmission {
 	t.reader, _ = agreed.session.Backend.(TryReader)
 	t.writer, _ = agreed.session.Backend.(TryWriter)
 	t.zeroes, _ = agreed.session.Backend.(ZeroFinder)
+	t.pieces, _ = agreed.session.Backend.(PieceReader)
 	if agreed.compressed {
 		t.packer = &packer{encoder: s.encoder, linkRate: s.cfg.linkRate(c.raw)}
 	}

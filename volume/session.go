@@ -40,9 +40,10 @@ type session struct {
 }
 
 var (
-	_ nbd.Backend   = (*session)(nil)
-	_ nbd.TryReader = (*session)(nil)
-	_ nbd.TryWriter = (*session)(nil)
+	_ nbd.Backend     = (*session)(nil)
+	_ nbd.TryReader   = (*session)(nil)
+	_ nbd.TryWriter   = (*session)(nil)
+	_ nbd.PieceReader = (*session)(nil)
 )
 
 // connect registers a connection. epoch 0 is read-only, host is empty for a local one, and key is what keyFor says.
@@ -334,6 +335,16 @@ func (s *session) TryReadAt(p []byte, off int64) (done bool, err error) {
 	return whole && c.inOneFile(off, int64(len(p)), func(h *content) bool {
 		return h.readCached(p, off) && h.check(p, off/blockSize) == nil
 	}), nil
+}
+
+// TryReadPiece is nbd.PieceReader's. A request of a layer with limits is let in as a whole, by ReadAt; one that must be decrypted, or
+// checked because it leaves the host, is better done by several goroutines.
+func (s *session) TryReadPiece(p []byte, off int64) bool {
+	if s.host != "" || s.key != nil || s.throttled() != nil || !s.gate.tryEnter() {
+		return false
+	}
+	defer s.gate.leave()
+	return s.layer.content().tryReadAt(p, off)
 }
 
 // TryWriteAt is nbd.TryWriter's: it writes to present blocks, into the page cache.
