@@ -50,17 +50,10 @@ const (
 // Modes lists them.
 func Modes() []string { return []string{ModeCold, ModeLive} }
 
-// orderLive is the order by which the memory of a running machine goes to the target.
-const orderLive drover.Order = "move.live"
-
 // Mode is how the machine's memory was treated.
 func Mode(m drover.Migration) string {
-	for _, s := range m.Steps {
-		for _, o := range s.Orders {
-			if o.Order == orderLive {
-				return ModeLive
-			}
-		}
+	if m.Live {
+		return ModeLive
 	}
 	return ModeCold
 }

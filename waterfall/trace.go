@@ -8,7 +8,7 @@ import (
 )
 
 // Parent is the ID of what asked for a migration, and in whose trace it is; empty for one that was asked for by itself. This is the one place that knows.
-func Parent(drover.Migration) string { return "" }
+func Parent(m drover.Migration) string { return string(m.Drain) }
 
 // TraceOf is the trace that a migration is in.
 func TraceOf(m drover.Migration) drover.TraceID {
