@@ -231,6 +231,8 @@ type Drain struct {
 	StartedAt       time.Time `json:"started_at,omitzero"`
 	EndedAt         time.Time `json:"ended_at,omitzero"`
 	UpdatedAt       time.Time `json:"updated_at"`
+	// Traced is what became of its trace; empty while that is still to be exported.
+	Traced TraceResult `json:"traced,omitempty"`
 }
 
 // Ended reports whether nothing is left to be done.

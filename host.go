@@ -59,8 +59,6 @@ type HostInfo struct {
 	// Reach and ReachText are filled in by the control side: what the bus and the observers together tell of the host.
 	Reach     HostReach `json:"reach,omitempty"`
 	ReachText string    `json:"reach_text,omitempty"`
-	// Now is the host's clock when it said this.
-	Now time.Time `json:"now,omitzero"`
 	// Mark is filled in by the control side: what an operator or a drain wants of the host; nil for nothing.
 	Mark *HostMark `json:"mark,omitempty"`
 	// SeenAt is filled in by the control side: when it last heard of the host.

@@ -63,7 +63,7 @@ func (t *traces) run(ctx context.Context) {
 	pause := traceRetry
 	for ctx.Err() == nil {
 		next := t.state.moved()
-		failed := t.exportAll(ctx)
+		failed := t.exportAll(ctx) || t.exportDrains(ctx)
 		var retry <-chan time.Time
 		if failed {
 			retry = time.After(pause)
@@ -76,6 +76,7 @@ func (t *traces) run(ctx context.Context) {
 		case <-ctx.Done():
 		case <-next:
 		case <-retry:
+		case <-time.After(traceRetryMost): // a drain that has ended wakes nobody
 		}
 	}
 }
@@ -109,6 +110,28 @@ func (t *traces) exportAll(ctx context.Context) (failed bool) {
 		}
 	}
 	t.note(0, false)
+	return false
+}
+
+// exportDrains exports the spans of drains that have ended, above those of their migrations.
+func (t *traces) exportDrains(ctx context.Context) (failed bool) {
+	for _, it := range t.state.drains.all() {
+		d := it.value
+		if !d.Ended() || d.Traced != "" || t.now().Sub(d.EndedAt) > traceKeep {
+			continue
+		}
+		try, cancel := context.WithTimeout(ctx, traceTry)
+		err := t.cfg.Traces.ExportTrace(try, []drover.Span{waterfall.DrainSpan(d)})
+		cancel()
+		if err != nil {
+			t.log.Warn("trace is not exported now", "drain", d.ID, "err", err)
+			return true
+		}
+		t.hit("fleet.trace.exported.after")
+		d.Traced = drover.TraceExported
+		_, err = t.state.drains.update(ctx, string(d.ID), d, it.rev)
+		t.trouble(ctx, "trace", string(d.ID), err)
+	}
 	return false
 }
 

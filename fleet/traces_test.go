@@ -9,6 +9,7 @@ import (
 
 	"drover"
 	"drover/migrate"
+	"drover/waterfall"
 )
 
 // sink takes traces, or fails as long as fail says so.
@@ -163,4 +164,35 @@ func ids(spans []drover.Span) [][3]string {
 		out = append(out, [3]string{string(s.Trace), string(s.ID), string(s.Parent)})
 	}
 	return out
+}
+
+func TestADrainIsTheParentOfItsMigrationsTraces(t *testing.T) {
+	s := &sink{}
+	w, n := traced(t, s, nil)
+	now := time.Now().UTC()
+	d := drover.Drain{ID: "drn_0123456789abcdef", Kind: drover.DrainAway, Host: "h1", State: drover.DrainDone, CreatedAt: now.Add(-time.Minute), EndedAt: now, UpdatedAt: now}
+	if _, err := n.state.drains.create(w.t.Context(), string(d.ID), d); err != nil {
+		t.Fatal(err)
+	}
+	if n.traces.exportDrains(w.t.Context()) {
+		t.Fatal("the drain's trace was not taken")
+	}
+	m := w.move(n)
+	m.Drain = d.ID
+	under := waterfall.Trace(m, waterfall.Parent(m))[0]
+	s.mu.Lock()
+	got := s.traces[drover.TraceOf(string(d.ID))]
+	s.mu.Unlock()
+	if len(got) != 1 || got[0][0].ID != under.Parent || got[0][0].Trace != under.Trace || got[0][0].Name != "drain" {
+		t.Errorf("the drain's spans are %+v, its migration's is %+v", got, under)
+	}
+	n.traces.exportDrains(w.t.Context())
+	s.mu.Lock()
+	if got = s.traces[drover.TraceOf(string(d.ID))]; len(got) != 1 {
+		t.Errorf("the drain's span was exported %d times", len(got))
+	}
+	s.mu.Unlock()
+	if kept, err := n.Drain(w.t.Context(), d.ID); err != nil || kept.Traced != drover.TraceExported {
+		t.Errorf("the drain's record is %+v, %v", kept, err)
+	}
 }

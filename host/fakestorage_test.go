@@ -37,7 +37,7 @@ func (f fakeStorage) CreateLayer(_ context.Context, spec LayerSpec) (st drover.L
 		if b := h.layers[spec.Base]; spec.Base != "" && (b == nil || b.status.State == drover.LayerReady) {
 			return drover.Errorf(drover.Precondition, "layer %q: its base %q is not there, or not frozen", spec.ID, spec.Base)
 		}
-		if p := spec.Parent; p != nil && p.Since != spec.Base && p.Volume != "" {
+		if p := spec.Parent; p != nil && (p.Since == "") != (spec.Base == "") && p.Volume != "" {
 			h.w.t.Errorf("layer %q lies over %q, and is filled with what came since %q", spec.ID, spec.Base, p.Since)
 		}
 		if spec.Parent != nil || spec.Snapshot != nil {

@@ -225,7 +225,7 @@ func (h *HostBus) mustStore(info drover.HostInfo) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	old := h.stored
-	old.MemoryUsed, old.DiskUsed, old.Machines, old.Now = info.MemoryUsed, info.DiskUsed, info.Machines, info.Now
+	old.MemoryUsed, old.DiskUsed, old.Machines = info.MemoryUsed, info.DiskUsed, info.Machines
 	return !reflect.DeepEqual(old, info) || time.Since(h.storedAt) > infoEvery
 }
 

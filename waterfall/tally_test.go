@@ -15,7 +15,7 @@ func TestTallyCountsEachOnce(t *testing.T) {
 	aborted.Outcome, aborted.RunningAt, aborted.Steps = drover.Aborted, time.Time{}, aborted.Steps[:1]
 	live := moved()
 	live.Traced = drover.TraceExported
-	live.Steps[2].Orders = []drover.StepOrder{{Order: "move.live", Host: "h1"}}
+	live.Live = true
 	var empty Tally
 	one := empty.With(moved())
 	all := one.With(aborted).With(live)

@@ -52,6 +52,22 @@ func Trace(m drover.Migration, parent string) []drover.Span {
 	return append([]drover.Span{sound(root)}, spans...)
 }
 
+// DrainSpan is the span of a drain that has ended: the first of its trace, above those of its migrations.
+func DrainSpan(d drover.Drain) drover.Span {
+	id := string(d.ID)
+	span := drover.Span{Trace: drover.TraceOf(id), ID: drover.SpanOf(id), Name: string(d.Kind), Start: d.CreatedAt, End: d.EndedAt, Attributes: []drover.Attribute{
+		text("drover.drain", id), text("drover.host", string(d.Host)), text("drover.region", string(d.Region)), text("drover.actor", d.Actor),
+		text("drover.state", string(d.State)), number("drover.machines", int64(d.Totals.Machines)), number("drover.moved", int64(d.Totals.Moved)),
+		number("drover.bytes", int64(d.Totals.Copied))}}
+	if d.State != drover.DrainDone {
+		span.Problem = string(d.State)
+		if d.Problem != nil {
+			span.Problem = d.Problem.Text
+		}
+	}
+	return sound(span)
+}
+
 // phaseSpans are the span of a phase and those of its waits.
 func phaseSpans(root drover.Span, id string, index int, s drover.Step) []drover.Span {
 	span := drover.Span{Trace: root.Trace, ID: drover.SpanOf(id, "step", itoa(index)), Parent: root.ID, Name: string(s.Phase), Start: s.StartedAt, End: s.EndedAt,
