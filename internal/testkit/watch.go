@@ -240,7 +240,8 @@ func (t *tail) lines(take func(string)) error {
 	if err != nil {
 		return err
 	}
-	t.rest = append(t.rest, fresh...)
+	// The log of a machine that came with its memory begins with a hole, so that its offsets go on.
+	t.rest = append(t.rest, bytes.ReplaceAll(fresh, []byte{0}, nil)...)
 	end := bytes.LastIndexByte(t.rest, '\n')
 	if end < 0 {
 		return nil
