@@ -16,6 +16,9 @@ type table[T any] struct {
 	// gone has the revisions of deletions that this process made and the watch has not told yet, so that older news does not
 	// bring the record back.
 	gone map[string]uint64
+	// told is the newest revision that the watch has told, of any key. It tells in order, so what this process reads or writes and
+	// takes in later than that is old news: the record may have been removed since.
+	told uint64
 	// changed keeps indexes right; it is called under mu with what was and what is, nil for nothing.
 	changed func(key string, old, now *T)
 	// waiters are closed at the next change of their key.
@@ -66,10 +69,15 @@ func (t *table[T]) follow(ctx context.Context, told func(key string)) error {
 func (t *table[T]) set(key string, value T, rev uint64, fromWatch bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if gone := t.gone[key]; gone > rev {
-		return
-	} else if gone != 0 && fromWatch {
+	switch gone := t.gone[key]; {
+	case fromWatch:
+		t.told = max(t.told, rev)
+		if gone > rev {
+			return
+		}
 		delete(t.gone, key)
+	case gone > rev, rev <= t.told:
+		return
 	}
 	old, had := t.items[key]
 	if had && old.rev >= rev {
@@ -87,11 +95,13 @@ func (t *table[T]) set(key string, value T, rev uint64, fromWatch bool) {
 func (t *table[T]) drop(key string, rev uint64, fromWatch bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if fromWatch {
+	switch {
+	case fromWatch:
+		t.told = max(t.told, rev)
 		if t.gone[key] <= rev || rev == 0 {
 			delete(t.gone, key)
 		}
-	} else {
+	case rev > t.told:
 		t.gone[key] = rev
 	}
 	old, had := t.items[key]
