@@ -108,7 +108,7 @@ func (w *writer) interruption(ctx context.Context, act func() error) (time.Durat
 func (w *writer) move(ctx context.Context, to string) (time.Duration, drover.Migration, error) {
 	var m drover.Migration
 	gap, err := w.interruption(ctx, func() error {
-		return w.fleet.cli.Ask(ctx, &m, "machine", "move", w.id, "--to", to)
+		return w.fleet.cli.Ask(ctx, &m, "machine", "move", w.id, "--to", to, "--switch", "early")
 	})
 	if err == nil && m.Outcome != drover.Succeeded {
 		err = fmt.Errorf("migration %s ended as %s", m.ID, m.Outcome)

@@ -162,7 +162,7 @@ func (s *stage) firstMove(ctx context.Context) error {
 	s.say("Now it moves from %s to %s, disk and all, while it writes.", here, others[0])
 	before := s.watch.Now()
 	s.watch.ResetGap()
-	if err := s.typed(ctx, "machine", "move", s.machine, "--to", others[0]); err != nil {
+	if err := s.typed(ctx, "machine", "move", s.machine, "--to", others[0], "--switch", "early"); err != nil {
 		return err
 	}
 	m, err := s.lastMigration(ctx)
@@ -209,7 +209,7 @@ func (s *stage) moveUnderKill(ctx context.Context) error {
 	if err := s.typed(ctx, "dev", "fault", here, "host.freeze.after"); err != nil {
 		return err
 	}
-	if err := s.typed(ctx, "machine", "move", s.machine, "--to", target); err != nil {
+	if err := s.typed(ctx, "machine", "move", s.machine, "--to", target, "--switch", "early"); err != nil {
 		return err
 	}
 	m, err := s.lastMigration(ctx)

@@ -83,8 +83,10 @@ func TestKeysGoWhereVolumesAre(t *testing.T) {
 	if _, err := n.DestroyVolume(t.Context(), "shop", vol.Volume.ID); err != nil {
 		t.Fatal(err)
 	}
-	_, err = n.keys.Key(t.Context(), key)
-	wantCode(t, err, drover.NotFound)
+	w.eventually("the key is destroyed with the volume", func() bool {
+		_, err := n.keys.Key(t.Context(), key)
+		return drover.Is(err, drover.NotFound)
+	})
 	w.checkEmpty(n)
 }
 

@@ -143,8 +143,8 @@ func TestHostTellsOfItsConditions(t *testing.T) {
 		w.mu.Lock()
 		h.free = 10 * drover.GiB // of 200
 		h.layers["vol_x"] = &fakeLayer{status: drover.LayerStatus{ID: "vol_x", Disk: "vol_x", Trouble: "its record is damaged"}}
-		w.mu.Unlock()
 		h.layers["vol_y"] = &fakeLayer{status: drover.LayerStatus{ID: "vol_y", Disk: "vol_y", Cipher: &drover.Cipher{Key: "key_1"}}}
+		w.mu.Unlock()
 		begun := time.Now()
 		pass(time.Minute)
 		h.agent.noteKey("key_1", drover.Errorf(drover.Unavailable, "the control hosts do not answer"))

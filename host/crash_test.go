@@ -28,7 +28,7 @@ func TestACrashAtEveryStepOfALife(t *testing.T) {
 	for _, wish := range wishes {
 		for _, power := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s power=%v", wish.name, power), func(t *testing.T) {
-				for k, reached := 1, true; reached && !t.Failed(); k++ {
+				for k, reached := 1, true; reached && !t.Failed(); k += walkStride {
 					bubble(t, func(t *testing.T, w *world) { reached = cutLife(t, w, wish, power, k) })
 					if !reached {
 						t.Logf("%d places to cut at", k-1)
@@ -105,7 +105,7 @@ func TestACrashAtEveryStepOfAnAbort(t *testing.T) {
 		power bool
 	}{{"a", false}, {"a", true}, {"b", false}, {"b", true}} {
 		t.Run(fmt.Sprintf("%s power=%v", c.host, c.power), func(t *testing.T) {
-			for k, reached := 1, true; reached && !t.Failed(); k++ {
+			for k, reached := 1, true; reached && !t.Failed(); k += walkStride {
 				bubble(t, func(t *testing.T, w *world) {
 					a, b := w.host["a"], w.host["b"]
 					a.up(0)

@@ -328,7 +328,7 @@ func TestACrashAtEveryStepOfALiveMove(t *testing.T) {
 		power bool
 	}{{"a", false}, {"a", true}, {"b", false}, {"b", true}} {
 		t.Run(fmt.Sprintf("%s power=%v", c.host, c.power), func(t *testing.T) {
-			for k, reached := 1, true; reached && !t.Failed(); k++ {
+			for k, reached := 1, true; reached && !t.Failed(); k += walkStride {
 				bubble(t, func(t *testing.T, w *world) { reached = cutLiveMove(t, w, c.host, c.power, k, false) }, "a", "b")
 			}
 		})
@@ -341,7 +341,7 @@ func TestACrashAtEveryStepOfALiveMovesAbort(t *testing.T) {
 		power bool
 	}{{"a", false}, {"a", true}, {"b", false}, {"b", true}} {
 		t.Run(fmt.Sprintf("%s power=%v", c.host, c.power), func(t *testing.T) {
-			for k, reached := 1, true; reached && !t.Failed(); k++ {
+			for k, reached := 1, true; reached && !t.Failed(); k += walkStride {
 				bubble(t, func(t *testing.T, w *world) { reached = cutLiveMove(t, w, c.host, c.power, k, true) }, "a", "b")
 			}
 		})

@@ -315,7 +315,7 @@ func walkMoves(t *testing.T, rounds int) {
 		power bool
 	}{{"a", false}, {"a", true}, {"b", false}, {"b", true}} {
 		t.Run(fmt.Sprintf("%s power=%v", c.host, c.power), func(t *testing.T) {
-			for k, reached := 1, true; reached; k++ {
+			for k, reached := 1, true; reached; k += walkStride {
 				bubble(t, func(t *testing.T, w *world) {
 					a, b := w.host["a"], w.host["b"]
 					a.up(0)

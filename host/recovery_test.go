@@ -42,7 +42,7 @@ func takeOver(w *world, req drover.RecoveryMakeRequest) error {
 func TestACrashAtEveryStepOfARecovery(t *testing.T) {
 	for _, victim := range []drover.HostID{"b", "a"} {
 		t.Run(string(victim), func(t *testing.T) {
-			for k, reached := 1, true; reached && !t.Failed(); k++ {
+			for k, reached := 1, true; reached && !t.Failed(); k += walkStride {
 				bubble(t, func(t *testing.T, w *world) { reached = cutRecovery(t, w, victim, k) }, "a", "b")
 			}
 		})

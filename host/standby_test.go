@@ -44,7 +44,7 @@ func TestACrashAtEveryStepOfAStandby(t *testing.T) {
 	for _, victim := range []drover.HostID{"a", "b"} {
 		for _, power := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s power=%v", victim, power), func(t *testing.T) {
-				for k, reached := 1, true; reached && !t.Failed(); k++ {
+				for k, reached := 1, true; reached && !t.Failed(); k += walkStride {
 					bubble(t, func(t *testing.T, w *world) { reached = cutStandby(t, w, victim, power, k) }, "a", "b")
 				}
 			})

@@ -20,7 +20,7 @@ func TestACrashAtEveryStepOfAnUndo(t *testing.T) {
 		power bool
 	}{{"a", false}, {"a", true}, {"b", false}, {"b", true}} {
 		t.Run(fmt.Sprintf("%s power=%v", c.host, c.power), func(t *testing.T) {
-			for k, reached := 1, true; reached && !t.Failed(); k++ {
+			for k, reached := 1, true; reached && !t.Failed(); k += walkStride {
 				bubble(t, func(t *testing.T, w *world) {
 					a, b := w.host["a"], w.host["b"]
 					a.up(0)

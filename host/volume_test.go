@@ -60,7 +60,7 @@ func TestACrashAtEveryStepOfASnapshot(t *testing.T) {
 	for _, giveUp := range []bool{false, true} {
 		for _, power := range []bool{false, true} {
 			t.Run(fmt.Sprintf("giveup=%v power=%v", giveUp, power), func(t *testing.T) {
-				for k, reached := 1, true; reached && !t.Failed(); k++ {
+				for k, reached := 1, true; reached && !t.Failed(); k += walkStride {
 					started(t, nil, func(t *testing.T, w *world, h *fakeHost, _ *drover.ApplyRequest) {
 						h.power = power
 						h.cut(k)
@@ -208,7 +208,7 @@ func TestACrashAtEveryStepOfAFork(t *testing.T) {
 		giveUp         bool
 	}{{"a", "b", false}, {"b", "b", false}, {"a", "a", false}, {"a", "b", true}, {"b", "b", true}} {
 		t.Run(fmt.Sprintf("%+v", c), func(t *testing.T) {
-			for k, reached := 1, true; reached && !t.Failed(); k++ {
+			for k, reached := 1, true; reached && !t.Failed(); k += walkStride {
 				bubble(t, func(t *testing.T, w *world) { reached = cutFork(t, w, c.victim, c.target, c.giveUp, k) }, "a", "b")
 			}
 		})
@@ -270,7 +270,7 @@ func cutFork(t *testing.T, w *world, victim, target drover.HostID, giveUp bool, 
 
 func TestACrashAtEveryStepOfAnExtension(t *testing.T) {
 	for _, power := range []bool{false, true} {
-		for k, reached := 1, true; reached && !t.Failed(); k++ {
+		for k, reached := 1, true; reached && !t.Failed(); k += walkStride {
 			started(t, nil, func(t *testing.T, w *world, h *fakeHost, _ *drover.ApplyRequest) {
 				h.power = power
 				h.cut(k)
