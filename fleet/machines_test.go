@@ -85,7 +85,7 @@ func (w *world) checkEmpty(n *node) {
 		ring, err := n.Keyring(w.t.Context())
 		return err == nil && len(ring.Keys) == 0
 	})
-	w.eventually("every claim is given up", func() bool { return len(n.state.claims.all()) == 0 }) // a removed snapshot's comes after it
+	w.eventually("every claim is given up", func() bool { return len(n.state.claims.all()) == 0 })           // a removed snapshot's comes after it
 	w.eventually("every volume's record is removed", func() bool { return len(n.state.volumes.all()) == 0 }) // after its key
 	n.state.mu.RLock()
 	defer n.state.mu.RUnlock()
