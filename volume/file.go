@@ -15,7 +15,7 @@ type file interface {
 	// ReadAt fills p, whole or not at all.
 	ReadAt(p []byte, off int64) error
 	WriteAt(p []byte, off int64) error
-	// Fill is WriteAt for blocks that nobody has read or written yet. Large ones may go past the page cache.
+	// Fill is WriteAt for blocks that nobody has read or written yet.
 	Fill(p []byte, off int64) error
 	// PunchHole makes the range read as zeroes and gives its space back.
 	PunchHole(off, n int64) error
@@ -27,43 +27,20 @@ type file interface {
 	NextData(off, end int64) (start, stop int64, err error)
 	// Writeback asks for the range to be written to the disk soon, so that a later Datasync has less to wait for.
 	Writeback(off, n int64)
+	// Settle waits until that is done, and takes the range out of the page cache. It makes nothing durable. What it reports Datasync may
+	// not report again.
+	Settle(off, n int64) error
 	Close() error
 }
 
 // osFile is a file of the host's file system.
 type osFile struct {
 	*os.File
-	// direct is the same file opened with O_DIRECT; nil where that is not used. To copy a volume through the page cache costs several
-	// times the CPU time, which the guest wants, and drives everything else out of the cache.
-	direct *os.File
 	// sums are kept right by every change that goes through the methods; nil for a file without checksums.
 	sums *sums
 }
 
 var _ file = osFile{}
-
-// directMin is the size from which Fill goes past the page cache: below it the latency of the disk costs more than the copy.
-const directMin = 256 << 10
-
-// filling returns the file prepared for Fill. While it is filled, the kernel must not read ahead: it could put a block that is
-// not filled yet into the page cache, as zeroes, in the middle of a write that goes past it.
-func (f osFile) filling(path string) osFile {
-	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_RANDOM); err != nil {
-		return f
-	}
-	direct, err := os.OpenFile(path, os.O_WRONLY|unix.O_DIRECT, 0)
-	if err != nil {
-		return f // a file system without O_DIRECT, such as tmpfs: Fill goes through the page cache
-	}
-	f.direct = direct
-	return f
-}
-
-// filled ends what filling began, but for the open file, which another goroutine may still use.
-func (f osFile) filled() {
-	// A hint only: reads are slower without it.
-	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_NORMAL)
-}
 
 // openFile opens an existing file and checks that its size is what it must be.
 func openFile(path string, size int64, readOnly bool) (osFile, error) {
@@ -130,25 +107,10 @@ func (f osFile) writeAt(p []byte, off int64) error {
 }
 
 func (f osFile) Fill(p []byte, off int64) error {
-	return f.sums.fill(p, off, func() error {
-		if f.direct == nil || len(p) < directMin {
-			return f.writeAt(p, off)
-		}
-		_, err := f.direct.WriteAt(p, off)
-		if errors.Is(err, unix.EINVAL) {
-			return f.writeAt(p, off) // the disk wants another alignment than that of our blocks
-		}
-		return err
-	})
+	return f.sums.fill(p, off, func() error { return f.writeAt(p, off) })
 }
 
-func (f osFile) Close() error {
-	err := errors.Join(f.File.Close(), f.sums.close())
-	if f.direct == nil {
-		return err
-	}
-	return errors.Join(f.direct.Close(), err)
-}
+func (f osFile) Close() error { return errors.Join(f.File.Close(), f.sums.close()) }
 
 func (f osFile) PunchHole(off, n int64) error {
 	return f.sums.change(off, n, func() error {
@@ -200,6 +162,15 @@ func (f osFile) NextData(off, end int64) (start, stop int64, err error) {
 func (f osFile) Writeback(off, n int64) {
 	// A hint only: an error here is found again, and reported, by Datasync.
 	_ = unix.SyncFileRange(int(f.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
+}
+
+func (f osFile) Settle(off, n int64) error {
+	const wait = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
+	err := retryEINTR(func() error { return unix.SyncFileRange(int(f.Fd()), off, n, wait) })
+	if err == nil {
+		_ = unix.Fadvise(int(f.Fd()), off, n, unix.FADV_DONTNEED) // a hint: else it stays in the page cache
+	}
+	return err
 }
 
 func retryEINTR(call func() error) error {

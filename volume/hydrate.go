@@ -49,6 +49,7 @@ type hydration struct {
 	// refusal is why the parent does not give something; nil while it gives all.
 	refusal atomic.Pointer[string]
 
+	behind   behind
 	unsynced atomic.Int64
 	full     chan struct{}
 }
@@ -65,7 +66,7 @@ func (c *content) hydrate(ctx context.Context, pace *pace, checkpoint func() err
 	if src == nil {
 		return nil
 	}
-	h := &hydration{c: c, o: o, src: src, pace: pace, checkpoint: checkpoint, full: make(chan struct{}, 1)}
+	h := &hydration{c: c, o: o, src: src, pace: pace, checkpoint: checkpoint, full: make(chan struct{}, 1), behind: behind{c: c}}
 	h.fetchSize.Store(fetchStart)
 	if err := h.learnAll(ctx); err != nil {
 		return err
@@ -199,8 +200,8 @@ func (h *hydration) copyRun(ctx context.Context, first, end int64) error {
 	}
 	h.adapt(time.Since(begun), end-first)
 	h.arrived.Add(n)
-	if n >= directMin { // for less the call, which may wait for the disk, costs the guest more than the next flush gains
-		h.c.data.Writeback(first*blockSize, n)
+	if err := h.pace.ask(func() error { return h.behind.wrote(ctx, first*blockSize, n) }); err != nil {
+		return err
 	}
 	if h.unsynced.Add(n) >= checkpointBytes {
 		select {

@@ -143,9 +143,6 @@ func (l *layer) hydrated(now func() hydrationRecord) error {
 		l.content().stopAhead()
 		o.src.Store(nil)
 	}
-	if f, ok := c.data.(osFile); ok {
-		f.filled()
-	}
 	if plain {
 		c.dropOverlay()
 		if err := l.removeMap(); err != nil {

@@ -157,9 +157,6 @@ func (e *env) openContent(dir string, m *meta, under *content, log *slog.Logger)
 	if err != nil {
 		return nil, err
 	}
-	if m.parent() != nil {
-		data = data.filling(path)
-	}
 	if m.State != drover.LayerImage {
 		data.sums = e.openSums(dir, m, log)
 	}

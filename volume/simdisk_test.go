@@ -146,11 +146,14 @@ func (f *simFile) NextData(off, end int64) (start, stop int64, err error) {
 	return end, end, nil
 }
 
-// Fill loses what was not synced, as WriteAt does: past the page cache is not past the disk's own.
+// Fill loses what was not synced, as WriteAt does.
 func (f *simFile) Fill(p []byte, off int64) error { return f.WriteAt(p, off) }
 
 func (f *simFile) Writeback(int64, int64) {}
-func (f *simFile) Close() error           { return nil }
+
+// Settle leaves it open what the disk would still have after a power cut.
+func (f *simFile) Settle(int64, int64) error { return nil }
+func (f *simFile) Close() error              { return nil }
 
 // powerOn is the disk after a power cut: each sector that was not synced is in a state of its own choice.
 func (d *simDisk) powerOn(r *rand.Rand) {
