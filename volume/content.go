@@ -48,8 +48,9 @@ type overlay struct {
 	table   *mapFile
 	locks   rangeLock
 	// src is nil when there is no parent, or when nothing is needed of it any more.
-	src   atomic.Pointer[source]
-	guest activity
+	src atomic.Pointer[source]
+	// guest is what a guest did last, reading what it read: somebody waits for every read, and for few writes.
+	guest, reading activity
 	// changed has the blocks that were written since somebody who copies them took them out; nil while nobody copies.
 	changed atomic.Pointer[bitmap]
 	// fetched has the blocks that came from the parent, were not written since and were not compared with it yet; nil without one.
@@ -118,6 +119,15 @@ func (c *content) enterGuest() *overlay {
 	o := c.enter()
 	if o != nil && o.src.Load() != nil {
 		o.guest.touch()
+	}
+	return o
+}
+
+// enterReader is enterGuest for a read.
+func (c *content) enterReader() *overlay {
+	o := c.enterGuest()
+	if o != nil && o.src.Load() != nil {
+		o.reading.touch()
 	}
 	return o
 }
@@ -204,7 +214,7 @@ func (c *content) local(off, n int64) bool {
 
 // ReadAt fills p with the composed view.
 func (c *content) ReadAt(ctx context.Context, p []byte, off int64) error {
-	o := c.enterGuest()
+	o := c.enterReader()
 	if o == nil {
 		return c.readData(ctx, p, off)
 	}

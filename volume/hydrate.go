@@ -12,10 +12,14 @@ import (
 )
 
 const (
-	// While the guest is at work a few small requests of a layer's hydration are in flight, with a rest before each: what one takes
-	// of the processors, of the link and of the disk is what a request of the guest may have to wait for.
+	// While the guest reads, a few small requests of a layer's hydration are in flight, with a rest before each: what one takes
+	// of the processors, of the link and of the disk is what a read of the guest may have to wait for.
 	politeWorkers = 2
 	politeFetch   = 4 // blocks
+	// While it writes and does not read, requests are small enough that a flush of the guest has little to wait for, and that is all: one that
+	// writes all day must get its data, too.
+	modestWorkers = 2
+	modestFetch   = 32 // blocks
 	// What is on its way when a process is killed is fetched again. So that this stays small beside the whole, a request of a small layer
 	// is no larger than this part of it, or this many blocks.
 	largestPart = 512
@@ -148,16 +152,12 @@ func (h *hydration) dispatch(ctx context.Context) error {
 	group, gctx := errgroup.WithContext(ctx)
 	tuning := tuner{window: startWindow}
 	places := newSlots(startWindow)
-	most := func() int {
-		if h.o.guest.within(guestBusy) {
-			return politeWorkers
-		}
-		return maxWindow
-	}
+	most := func() int { return h.manner().workers }
 	begun, polite := time.Now(), false
 	pause := rest{interval: restMost}
 	for h.yield(gctx) == nil && places.enter(gctx, most) == nil {
-		if most() == politeWorkers && pause.wait(gctx) != nil {
+		manner := h.manner()
+		if manner.rests && pause.wait(gctx) != nil {
 			places.leave()
 			break
 		}
@@ -170,7 +170,7 @@ func (h *hydration) dispatch(ctx context.Context) error {
 			defer places.leave()
 			return h.copyRun(gctx, first, end)
 		})
-		polite = polite || most() == politeWorkers
+		polite = polite || manner.workers != maxWindow
 		if took := time.Since(begun); took >= tuneEvery {
 			if bytes := h.arrived.Swap(0); !polite {
 				tuning.next(float64(bytes) / took.Seconds())
@@ -183,6 +183,23 @@ func (h *hydration) dispatch(ctx context.Context) error {
 		return err
 	}
 	return context.Cause(ctx)
+}
+
+// manner is how the copy goes beside what the guest does.
+type manner struct {
+	workers int
+	largest int64 // blocks of a request
+	rests   bool
+}
+
+func (h *hydration) manner() manner {
+	switch {
+	case h.o.reading.within(guestBusy):
+		return manner{workers: politeWorkers, largest: politeFetch, rests: true}
+	case h.o.guest.within(guestBusy):
+		return manner{workers: modestWorkers, largest: modestFetch}
+	}
+	return manner{workers: maxWindow, largest: maxFetch}
 }
 
 // copyRun fetches one run.
@@ -215,9 +232,7 @@ func (h *hydration) copyRun(ctx context.Context, first, end int64) error {
 // next chooses the next run.
 func (h *hydration) next() (first, end int64) {
 	size := min(h.fetchSize.Load(), h.pace.most(), max(minLargest, h.src.blocks/largestPart))
-	if h.o.guest.within(guestBusy) {
-		size = min(size, politeFetch)
-	}
+	size = min(size, h.manner().largest)
 	first, end = h.src.nextWanted(h.o, h.cursor, h.src.blocks)
 	end = min(end, first+size)
 	h.cursor = end

@@ -380,7 +380,7 @@ func (c *content) inOneFile(off, n int64, do func(*content) bool) bool {
 	if off+n > c.size {
 		return false
 	}
-	o := c.enterGuest()
+	o := c.enterReader()
 	if o == nil {
 		return do(c)
 	}
