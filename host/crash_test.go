@@ -100,40 +100,27 @@ func livedThrough(t *testing.T, w *world, wish wish, s *session, m drover.Machin
 }
 
 func TestACrashAtEveryStepOfAnAbort(t *testing.T) {
-	for _, c := range []struct {
-		host  drover.HostID
-		power bool
-	}{{"a", false}, {"a", true}, {"b", false}, {"b", true}} {
-		t.Run(fmt.Sprintf("%s power=%v", c.host, c.power), func(t *testing.T) {
-			for k, reached := 1, true; reached && !t.Failed(); k += walkStride {
-				bubble(t, func(t *testing.T, w *world) {
-					a, b := w.host["a"], w.host["b"]
-					a.up(0)
-					b.up(0)
-					req := a.create(machineSpec("m1"))
-					w.awaitState("m1", drover.StateStarted)
-					mv := newMover(w, a, b, req)
-					for _, step := range mv.before() {
-						if err := step(); err != nil {
-							t.Fatal(err)
-						}
-					}
-					victim := w.host[c.host]
-					victim.power = c.power
-					victim.cut(k)
-					s := victim.sess
-					if err := mv.abort(); err != nil {
-						t.Errorf("k=%d: %v", k, err)
-					}
-					mv.settled(a)
-					s.mu.Lock()
-					defer s.mu.Unlock()
-					walked(t, k, s.where)
-					reached = s.dead && s.where != ""
-				}, "a", "b")
+	eachCut(t, func(t *testing.T, w *world, victim drover.HostID, power bool, k int) bool {
+		a, b, req := twoHosts(w)
+		mv := newMover(w, a, b, req)
+		for _, step := range mv.before() {
+			if err := step(); err != nil {
+				t.Fatal(err)
 			}
-		})
-	}
+		}
+		h := w.host[victim]
+		h.power = power
+		h.cut(k)
+		s := h.sess
+		if err := mv.abort(); err != nil {
+			t.Errorf("k=%d: %v", k, err)
+		}
+		mv.settled(a)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		walked(t, k, s.where)
+		return s.dead && s.where != ""
+	})
 }
 
 // A source that comes back with the mark of the freeze, while the bus is down, must wait, and say so.
@@ -141,11 +128,7 @@ func TestAFrozenSourceWaitsForThePlacement(t *testing.T) {
 	for _, switched := range []bool{false, true} {
 		t.Run(fmt.Sprintf("switched=%v", switched), func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
-				a, b := w.host["a"], w.host["b"]
-				a.up(0)
-				b.up(0)
-				req := a.create(machineSpec("m1"))
-				w.awaitState("m1", drover.StateStarted)
+				a, b, req := twoHosts(w)
 				mv := newMover(w, a, b, req)
 				for _, step := range mv.before() {
 					if err := step(); err != nil {
@@ -190,11 +173,7 @@ func TestAFrozenSourceWaitsForThePlacement(t *testing.T) {
 // A controller that dies after the quiesce: the source runs the machine again, and never freezes for that migration.
 func TestASourceGivesUpWhenNobodyAsks(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		a, b := w.host["a"], w.host["b"]
-		a.up(0)
-		b.up(0)
-		req := a.create(machineSpec("m1"))
-		w.awaitState("m1", drover.StateStarted)
+		a, b, req := twoHosts(w)
 		mv := newMover(w, a, b, req)
 		for _, step := range mv.before()[:4] {
 			if err := step(); err != nil {

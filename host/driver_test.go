@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"testing"
 	"testing/synctest"
 	"time"
 
@@ -167,4 +168,26 @@ func (w *world) await(id drover.MachineID, what string, ok func(s drover.Machine
 func (w *world) awaitState(id drover.MachineID, state drover.MachineState) drover.MachineStatus {
 	w.t.Helper()
 	return w.await(id, string(state), func(s drover.MachineStatus) bool { return s.State == state })
+}
+
+// eachCut walks: of the hosts a and b one is the victim, and loses its agent or its power at its k-th effect, for every k that there is.
+// The walk tells whether there was.
+func eachCut(t *testing.T, walk func(t *testing.T, w *world, victim drover.HostID, power bool, k int) (reached bool)) {
+	for i, c := range []struct {
+		victim drover.HostID
+		power  bool
+	}{{"a", false}, {"a", true}, {"b", false}, {"b", true}} {
+		t.Run(fmt.Sprintf("%s power=%v", c.victim, c.power), func(t *testing.T) {
+			first := 1 + i%walkStride
+			for k, reached := first, true; reached && !t.Failed(); k += walkStride {
+				bubble(t, func(t *testing.T, w *world) { reached = walk(t, w, c.victim, c.power, k) }, "a", "b")
+				if k > 500 {
+					t.Fatal("the walk does not end")
+				}
+				if !reached {
+					t.Logf("%d places to cut at", k-1)
+				}
+			}
+		})
+	}
 }

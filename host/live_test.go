@@ -323,29 +323,15 @@ func TestASourceStopsSendingWhenNobodyAsks(t *testing.T) {
 }
 
 func TestACrashAtEveryStepOfALiveMove(t *testing.T) {
-	for _, c := range []struct {
-		host  drover.HostID
-		power bool
-	}{{"a", false}, {"a", true}, {"b", false}, {"b", true}} {
-		t.Run(fmt.Sprintf("%s power=%v", c.host, c.power), func(t *testing.T) {
-			for k, reached := 1, true; reached && !t.Failed(); k += walkStride {
-				bubble(t, func(t *testing.T, w *world) { reached = cutLiveMove(t, w, c.host, c.power, k, false) }, "a", "b")
-			}
-		})
-	}
+	eachCut(t, func(t *testing.T, w *world, victim drover.HostID, power bool, k int) bool {
+		return cutLiveMove(t, w, victim, power, k, false)
+	})
 }
 
 func TestACrashAtEveryStepOfALiveMovesAbort(t *testing.T) {
-	for _, c := range []struct {
-		host  drover.HostID
-		power bool
-	}{{"a", false}, {"a", true}, {"b", false}, {"b", true}} {
-		t.Run(fmt.Sprintf("%s power=%v", c.host, c.power), func(t *testing.T) {
-			for k, reached := 1, true; reached && !t.Failed(); k += walkStride {
-				bubble(t, func(t *testing.T, w *world) { reached = cutLiveMove(t, w, c.host, c.power, k, true) }, "a", "b")
-			}
-		})
-	}
+	eachCut(t, func(t *testing.T, w *world, victim drover.HostID, power bool, k int) bool {
+		return cutLiveMove(t, w, victim, power, k, true)
+	})
 }
 
 // cutLiveMove cuts a host at its k-th effect of a move, or of the abort of one that was ready to be switched. It tells whether that was reached.

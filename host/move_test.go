@@ -208,11 +208,7 @@ func (mv *mover) settled(on *fakeHost) {
 
 func TestAMachineMovesThereAndBack(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		a, b := w.host["a"], w.host["b"]
-		a.up(0)
-		b.up(0)
-		req := a.create(machineSpec("m1"))
-		w.awaitState("m1", drover.StateStarted)
+		a, b, req := twoHosts(w)
 		for _, pair := range [][2]*fakeHost{{a, b}, {b, a}} {
 			mv := newMover(w, pair[0], pair[1], req)
 			moved, err := mv.run()
@@ -231,11 +227,7 @@ func TestAMachineMovesThereAndBack(t *testing.T) {
 
 func TestEveryOrderOfAMoveTwice(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		a, b := w.host["a"], w.host["b"]
-		a.up(0)
-		b.up(0)
-		req := a.create(machineSpec("m1"))
-		w.awaitState("m1", drover.StateStarted)
+		a, b, req := twoHosts(w)
 		w.twice = true
 		mv := newMover(w, a, b, req)
 		if moved, err := mv.run(); err != nil || !moved {
@@ -249,11 +241,7 @@ func TestAbortAtEachStep(t *testing.T) {
 	for steps := range 6 {
 		t.Run(fmt.Sprint(steps), func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
-				a, b := w.host["a"], w.host["b"]
-				a.up(0)
-				b.up(0)
-				req := a.create(machineSpec("m1"))
-				w.awaitState("m1", drover.StateStarted)
+				a, b, req := twoHosts(w)
 				w.twice = true
 				mv := newMover(w, a, b, req)
 				for _, step := range mv.before()[:steps] {
@@ -277,11 +265,7 @@ func TestAbortAtEachStep(t *testing.T) {
 
 func TestAnAbortAfterTheSwitchIsRefused(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		a, b := w.host["a"], w.host["b"]
-		a.up(0)
-		b.up(0)
-		req := a.create(machineSpec("m1"))
-		w.awaitState("m1", drover.StateStarted)
+		a, b, req := twoHosts(w)
 		mv := newMover(w, a, b, req)
 		for _, step := range mv.before() {
 			if err := step(); err != nil {
@@ -310,68 +294,42 @@ func TestACrashAtEveryStepOfAMove(t *testing.T) { walkMoves(t, 0) }
 func TestACrashAtEveryStepOfALateMove(t *testing.T) { walkMoves(t, 2) }
 
 func walkMoves(t *testing.T, rounds int) {
-	for _, c := range []struct {
-		host  drover.HostID
-		power bool
-	}{{"a", false}, {"a", true}, {"b", false}, {"b", true}} {
-		t.Run(fmt.Sprintf("%s power=%v", c.host, c.power), func(t *testing.T) {
-			for k, reached := 1, true; reached; k += walkStride {
-				bubble(t, func(t *testing.T, w *world) {
-					a, b := w.host["a"], w.host["b"]
-					a.up(0)
-					b.up(0)
-					req := a.create(machineSpec("m1"))
-					w.awaitState("m1", drover.StateStarted)
-					pass(5 * time.Second)
-					victim := w.host[c.host]
-					victim.power = c.power
-					victim.sess.mu.Lock()
-					victim.sess.cutAt = victim.sess.n + k
-					victim.sess.mu.Unlock()
-					s := victim.sess
-					mv := newMover(w, a, b, req)
-					mv.rounds = rounds
-					moved, err := mv.run()
-					if err != nil {
-						t.Errorf("k=%d: %v", k, err)
-						t.Log(a.describe(), b.describe())
-						return
-					}
-					on := a
-					if moved {
-						on = b
-					}
-					mv.settled(on)
-					s.mu.Lock()
-					defer s.mu.Unlock()
-					reached = s.dead && s.where != ""
-					walked(t, k, s.where, moved)
-					if t.Failed() {
-						t.Logf("k=%d cut %s moved=%v", k, s.where, moved)
-					}
-				}, "a", "b")
-				if t.Failed() {
-					return
-				}
-				if !reached {
-					t.Logf("%d places to cut at", k-1)
-				}
-				if k > 500 {
-					t.Fatal("the walk does not end")
-				}
-			}
-		})
+	eachCut(t, func(t *testing.T, w *world, victim drover.HostID, power bool, k int) bool {
+		a, b, req := twoHosts(w)
+		h := w.host[victim]
+		h.power = power
+		h.cut(k)
+		mv := newMover(w, a, b, req)
+		mv.rounds = rounds
+		return mv.walked(t, h.sess, k)
+	})
+}
+
+// walked runs the move while the session is cut at its k-th step, and tells whether it was.
+func (mv *mover) walked(t *testing.T, s *session, k int) (reached bool) {
+	on := mv.src
+	moved, err := mv.run()
+	if err != nil {
+		t.Errorf("k=%d: %v\n%s\n%s", k, err, mv.src.describe(), mv.dst.describe())
+		return false
 	}
+	if moved {
+		on = mv.dst
+	}
+	mv.settled(on)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	walked(t, k, s.where, moved)
+	if t.Failed() {
+		t.Logf("k=%d cut %s moved=%v", k, s.where, moved)
+	}
+	return s.dead && s.where != ""
 }
 
 // A machine that is destroyed while its volume is still on the way must not take the volume with it.
 func TestAMachineDestroyedWhileItHydratesLeavesItsVolumeWhole(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		a, b := w.host["a"], w.host["b"]
-		a.up(0)
-		b.up(0)
-		req := a.create(machineSpec("m1"))
-		w.awaitState("m1", drover.StateStarted)
+		a, b, req := twoHosts(w)
 		mv := newMover(w, a, b, req)
 		for _, step := range mv.before() {
 			if err := step(); err != nil {

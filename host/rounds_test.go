@@ -10,11 +10,7 @@ import (
 
 func TestALateMoveThereAndBack(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		a, b := w.host["a"], w.host["b"]
-		a.up(0)
-		b.up(0)
-		req := a.create(machineSpec("m1"))
-		w.awaitState("m1", drover.StateStarted)
+		a, b, req := twoHosts(w)
 		w.twice = true
 		for _, pair := range [][2]*fakeHost{{a, b}, {b, a}} {
 			mv := newMover(w, pair[0], pair[1], req)
@@ -33,11 +29,7 @@ func TestAbortAtEachStepOfALateMove(t *testing.T) {
 	for steps := range 8 {
 		t.Run(fmt.Sprint(steps), func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
-				a, b := w.host["a"], w.host["b"]
-				a.up(0)
-				b.up(0)
-				req := a.create(machineSpec("m1"))
-				w.awaitState("m1", drover.StateStarted)
+				a, b, req := twoHosts(w)
 				mv := newMover(w, a, b, req)
 				mv.rounds = 2
 				for _, step := range mv.before()[:steps] {
@@ -57,11 +49,7 @@ func TestAbortAtEachStepOfALateMove(t *testing.T) {
 // An abort that was at the rounds' copies when it turned out that the machine had been handed over: everything is fetched.
 func TestATargetWhoseRoundsAreGoneFetchesEverything(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		a, b := w.host["a"], w.host["b"]
-		a.up(0)
-		b.up(0)
-		req := a.create(machineSpec("m1"))
-		w.awaitState("m1", drover.StateStarted)
+		a, b, req := twoHosts(w)
 		mv := newMover(w, a, b, req)
 		mv.rounds = 2
 		for _, step := range mv.before() {
@@ -95,11 +83,7 @@ func TestATargetWhoseRoundsAreGoneFetchesEverything(t *testing.T) {
 
 func TestRoundsComeInOrder(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		a, b := w.host["a"], w.host["b"]
-		a.up(0)
-		b.up(0)
-		req := a.create(machineSpec("m1"))
-		w.awaitState("m1", drover.StateStarted)
+		a, b, req := twoHosts(w)
 		mv := newMover(w, a, b, req)
 		for _, step := range mv.before()[:2] {
 			if err := step(); err != nil {

@@ -40,17 +40,7 @@ func follow(w *world, step, over int) error {
 }
 
 // TestACrashAtEveryStepOfAStandby cuts the volume's host, or the standby's, at every step of three steps and of the removal.
-func TestACrashAtEveryStepOfAStandby(t *testing.T) {
-	for _, victim := range []drover.HostID{"a", "b"} {
-		for _, power := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s power=%v", victim, power), func(t *testing.T) {
-				for k, reached := 1, true; reached && !t.Failed(); k += walkStride {
-					bubble(t, func(t *testing.T, w *world) { reached = cutStandby(t, w, victim, power, k) }, "a", "b")
-				}
-			})
-		}
-	}
-}
+func TestACrashAtEveryStepOfAStandby(t *testing.T) { eachCut(t, cutStandby) }
 
 func cutStandby(t *testing.T, w *world, victim drover.HostID, power bool, k int) bool {
 	a, b := w.host["a"], w.host["b"]

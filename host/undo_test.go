@@ -1,7 +1,6 @@
 package host
 
 import (
-	"fmt"
 	"testing"
 
 	"drover"
@@ -15,58 +14,23 @@ func undoer(w *world, moved *mover, req drover.ApplyRequest) *mover {
 }
 
 func TestACrashAtEveryStepOfAnUndo(t *testing.T) {
-	for _, c := range []struct {
-		host  drover.HostID
-		power bool
-	}{{"a", false}, {"a", true}, {"b", false}, {"b", true}} {
-		t.Run(fmt.Sprintf("%s power=%v", c.host, c.power), func(t *testing.T) {
-			for k, reached := 1, true; reached && !t.Failed(); k += walkStride {
-				bubble(t, func(t *testing.T, w *world) {
-					a, b := w.host["a"], w.host["b"]
-					a.up(0)
-					b.up(0)
-					req := a.create(machineSpec("m1"))
-					w.awaitState("m1", drover.StateStarted)
-					there := newMover(w, a, b, req)
-					if moved, err := there.run(); err != nil || !moved {
-						t.Fatalf("moved %v, %v", moved, err)
-					}
-					req.Epoch = there.epoch
-					victim := w.host[c.host]
-					victim.power = c.power
-					victim.cut(k)
-					s := victim.sess
-					mv := undoer(w, there, req)
-					moved, err := mv.run()
-					if err != nil {
-						t.Errorf("k=%d: %v\n%s\n%s", k, err, a.describe(), b.describe())
-						return
-					}
-					on := b
-					if moved {
-						on = a
-					}
-					mv.settled(on)
-					s.mu.Lock()
-					defer s.mu.Unlock()
-					reached = s.dead && s.where != ""
-					walked(t, k, s.where, moved)
-					if t.Failed() {
-						t.Logf("k=%d cut %s moved=%v", k, s.where, moved)
-					}
-				}, "a", "b")
-			}
-		})
-	}
+	eachCut(t, func(t *testing.T, w *world, victim drover.HostID, power bool, k int) bool {
+		a, b, req := twoHosts(w)
+		there := newMover(w, a, b, req)
+		if moved, err := there.run(); err != nil || !moved {
+			t.Fatalf("moved %v, %v", moved, err)
+		}
+		req.Epoch = there.epoch
+		h := w.host[victim]
+		h.power = power
+		h.cut(k)
+		return undoer(w, there, req).walked(t, h.sess, k)
+	})
 }
 
 func TestAnUndoNeedsACopy(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		a, b := w.host["a"], w.host["b"]
-		a.up(0)
-		b.up(0)
-		req := a.create(machineSpec("m1"))
-		w.awaitState("m1", drover.StateStarted)
+		a, b, req := twoHosts(w)
 		there := newMover(w, a, b, req)
 		if moved, err := there.run(); err != nil || !moved {
 			t.Fatalf("moved %v, %v", moved, err)

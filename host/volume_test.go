@@ -136,11 +136,7 @@ func TestWhatAQuiescedSnapshotPromises(t *testing.T) {
 // TestAFrozenLayerStaysWhenItsVolumeMovesOn moves a machine while a snapshot of its volume is not in the object store yet.
 func TestAFrozenLayerStaysWhenItsVolumeMovesOn(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		a, b := w.host["a"], w.host["b"]
-		a.up(0)
-		b.up(0)
-		req := a.create(machineSpec("m1"))
-		w.awaitState("m1", drover.StateStarted)
+		a, b, req := twoHosts(w)
 		insist[drover.SnapshotProgress](a, drover.OrderVolumeSnapshot, snapshotRequest(true, false))
 		mv := newMover(w, a, b, req)
 		if moved, err := mv.run(); err != nil || !moved {
@@ -358,11 +354,7 @@ func TestVolumeOrdersThatAreRefused(t *testing.T) {
 
 func TestAVolumeThatIsFilledIsNeitherMovedNorSplitAndCanBeSlowed(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		a, b := w.host["a"], w.host["b"]
-		a.up(0)
-		b.up(0)
-		req := a.create(machineSpec("m1"))
-		w.awaitState("m1", drover.StateStarted)
+		a, b, req := twoHosts(w)
 		f := newForker(a, b)
 		f.volume.Limits = drover.Limits{IOPS: 100}
 		export := insist[drover.Export](a, drover.OrderVolumeFork, f.req)
