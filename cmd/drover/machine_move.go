@@ -42,15 +42,10 @@ back with 'drover migration undo' while the old host keeps its copy.`,
   drover migration show $(drover machine move 3d8d9c2b7e0a15 --detach)`,
 		Args: exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			req, err := flags.request()
+			client, req, err := c.moveOf(cmd.Context(), app, args[0], flags)
 			if err != nil {
 				return err
 			}
-			client, m, err := c.machineOf(cmd.Context(), app, args[0])
-			if err != nil {
-				return err
-			}
-			req.Machine = string(m.ID)
 			migration, err := client.Move(cmd.Context(), req)
 			if err != nil {
 				return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 
 	"drover"
 	"drover/apiv1"
+	"drover/client"
 )
 
 // moveFlags are the flags of a move, and of its check.
@@ -42,6 +44,17 @@ func (f *moveFlags) request() (apiv1.MoveRequest, error) {
 	return req, nil
 }
 
+// moveOf connects, finds the machine that an argument names, and makes the request to move it.
+func (c *cli) moveOf(ctx context.Context, app, machine string, flags moveFlags) (*client.Client, apiv1.MoveRequest, error) {
+	req, err := flags.request()
+	if err != nil {
+		return nil, req, err
+	}
+	cl, m, err := c.machineOf(ctx, app, machine)
+	req.Machine = string(m.ID)
+	return cl, req, err
+}
+
 func newMachineCheckMoveCommand(c *cli) *cobra.Command {
 	var app string
 	var flags moveFlags
@@ -56,15 +69,10 @@ code other than 0 when the machine cannot be moved as asked for.`,
 		Example: "  drover machine check-move 3d8d9c2b7e0a15\n  drover machine check-move 3d8d9c2b7e0a15 --to h2 --live",
 		Args:    exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			req, err := flags.request()
+			client, req, err := c.moveOf(cmd.Context(), app, args[0], flags)
 			if err != nil {
 				return err
 			}
-			client, m, err := c.machineOf(cmd.Context(), app, args[0])
-			if err != nil {
-				return err
-			}
-			req.Machine = string(m.ID)
 			check, err := client.CheckMove(cmd.Context(), req)
 			if err != nil {
 				return err

@@ -63,24 +63,30 @@ volumes that were destroyed.`,
 
 // snapshotsOf lists the snapshots of the volume that the arguments name, or of every one.
 func (c *cli) snapshotsOf(ctx context.Context, app string, args []string) ([]apiv1.Snapshot, error) {
+	return ofVolumes(ctx, c, app, args, (*client.Client).Snapshots)
+}
+
+// ofVolumes lists what the volume that the arguments name has of something, or what every one has.
+func ofVolumes[T any](ctx context.Context, c *cli, app string, args []string,
+	list func(*client.Client, context.Context, drover.AppName, drover.VolumeID) ([]T, error)) ([]T, error) {
 	if len(args) == 1 {
-		client, v, err := c.volumeOf(ctx, app, args[0])
+		cl, v, err := c.volumeOf(ctx, app, args[0])
 		if err != nil {
 			return nil, err
 		}
-		return client.Snapshots(ctx, v.App, v.ID)
+		return list(cl, ctx, v.App, v.ID)
 	}
-	client, err := c.connect()
+	cl, err := c.connect()
 	if err != nil {
 		return nil, err
 	}
-	apps, err := c.appsOr(ctx, client, app)
+	apps, err := c.appsOr(ctx, cl, app)
 	if err != nil {
 		return nil, err
 	}
-	all := []apiv1.Snapshot{}
+	all := []T{}
 	for _, app := range apps {
-		more, err := client.Snapshots(ctx, app, "")
+		more, err := list(cl, ctx, app, "")
 		if err != nil {
 			return nil, err
 		}

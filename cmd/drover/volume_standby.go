@@ -97,30 +97,7 @@ func lagText(s drover.Standby) string {
 
 // standbysOf lists the standbys of the volume that the arguments name, or of every one.
 func (c *cli) standbysOf(ctx context.Context, app string, args []string) ([]drover.Standby, error) {
-	if len(args) == 1 {
-		client, v, err := c.volumeOf(ctx, app, args[0])
-		if err != nil {
-			return nil, err
-		}
-		return client.Standbys(ctx, v.App, v.ID)
-	}
-	client, err := c.connect()
-	if err != nil {
-		return nil, err
-	}
-	apps, err := c.appsOr(ctx, client, app)
-	if err != nil {
-		return nil, err
-	}
-	all := []drover.Standby{}
-	for _, app := range apps {
-		more, err := client.Standbys(ctx, app, "")
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, more...)
-	}
-	return all, nil
+	return ofVolumes(ctx, c, app, args, (*client.Client).Standbys)
 }
 
 // standbyOf connects and finds the standby that an argument names.
