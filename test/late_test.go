@@ -1,6 +1,8 @@
 package test
 
 import (
+	"bufio"
+	"io"
 	"testing"
 
 	"drover"
@@ -35,5 +37,50 @@ func TestMoveLateLiveAndUndone(t *testing.T) {
 	back := ask[drover.Migration](t, "migration", "undo", string(m.ID), "--yes")
 	if back.Outcome != drover.Succeeded || back.Undoes != m.ID || back.Target != "h2" {
 		t.Fatalf("migration %+v", back)
+	}
+}
+
+// A connection from another host stays open while the machine at its end moves with its memory.
+func TestAConnectionOutlivesALiveMove(t *testing.T) {
+	t.Parallel()
+	app := newApp(t)
+	m := shell(t, app, "exec busybox nc -ll -p 7777 -e cat", "--host", "h1")
+	reachedFromEverywhere(t, m.PrivateIP)
+	// The client is on a host that the machine is never on.
+	client := fleet.cli.Command(t.Context(), "dev", "exec", "h3", "--", "busybox", "nc", m.PrivateIP, "7777")
+	in, err := client.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := client.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Start(); err != nil {
+		t.Fatal(err)
+	}
+	answers := bufio.NewScanner(out)
+	echoed := func(text string) {
+		t.Helper()
+		if _, err := io.WriteString(in, text+"\n"); err != nil {
+			t.Fatal(err)
+		}
+		if !answers.Scan() || answers.Text() != text {
+			t.Fatalf("asked for %q, got %q, %v", text, answers.Text(), answers.Err())
+		}
+	}
+	echoed("before")
+	for _, to := range []string{"h2", "h1"} {
+		moved := ask[drover.Migration](t, "machine", "move", string(m.ID), "--to", to, "--live", "--switch", "early")
+		if moved.Outcome != drover.Succeeded || !moved.Live {
+			t.Fatalf("migration %+v", moved)
+		}
+		echoed("on " + to)
+	}
+	if err := in.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := client.Wait(); err != nil {
+		t.Error(err)
 	}
 }
