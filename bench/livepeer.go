@@ -31,6 +31,8 @@ type livePeer struct {
 type peerQEMU struct {
 	cmd *exec.Cmd
 	qmp *peerQMP
+	// ended is closed when the process is gone.
+	ended chan struct{}
 }
 
 // peerMoves measures QEMU's own live migration with storage. Each run begins with a new guest.
@@ -63,6 +65,11 @@ func (p *livePeer) measure(ctx context.Context) (gap, left, bytes float64, err e
 	go func() { defer close(done); watch.Run(watching) }()
 	defer func() { cancel(); <-done }()
 	err = testkit.Eventually(ctx, 10*time.Minute, "the fill of QEMU's guest", func() (bool, error) {
+		select {
+		case <-src.ended:
+			return false, fmt.Errorf("the guest has ended: see its console, %s", p.file("src", "console"))
+		default:
+		}
 		now := watch.Now()
 		return now.Filled >= uint64(p.size.fillMiB)<<20/4096 && now.Acked > 0, now.Err
 	})
@@ -145,6 +152,8 @@ func (p *livePeer) start(ctx context.Context, side string, more ...string) (*pee
 		"-qmp", "unix:"+p.file(side, "qmp")+",server=on,wait=off", "-object", "iothread,id=io",
 		"-device", "virtio-serial-pci,id=ports", "-chardev", "file,id=log,append=on,path="+p.log(side),
 		"-device", "virtserialport,bus=ports.0,chardev=log,name=drover.log",
+		"-chardev", "null,id=agent", "-device", "virtserialport,bus=ports.0,chardev=agent,name=drover.agent",
+		"-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=",
 		"-chardev", "file,id=status,append=on,path="+p.file(side, "status"), "-device", "virtserialport,bus=ports.0,chardev=status,name=drover.status")
 	for _, name := range []string{"root", "config", "data"} {
 		path, readOnly := p.file(side, name), "off"
@@ -161,6 +170,11 @@ func (p *livePeer) start(ctx context.Context, side string, more ...string) (*pee
 	if err := q.cmd.Start(); err != nil {
 		return nil, err
 	}
+	q.ended = make(chan struct{})
+	go func() {
+		_ = q.cmd.Wait() // it is killed at the end, or its guest has ended
+		close(q.ended)
+	}()
 	err = testkit.Eventually(ctx, time.Minute, "QEMU's control socket", func() (bool, error) {
 		q.qmp, err = dialPeer(p.file(side, "qmp"))
 		return err == nil, nil
@@ -178,13 +192,13 @@ func (p *livePeer) kvm(ctx context.Context) bool {
 }
 
 func (q *peerQEMU) end() error {
-	if q == nil || q.cmd.Process == nil || q.cmd.ProcessState != nil {
+	if q == nil || q.ended == nil {
 		return nil
 	}
-	if err := q.cmd.Process.Kill(); err != nil {
+	if err := q.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	_ = q.cmd.Wait() // killed
+	<-q.ended
 	return nil
 }
 
