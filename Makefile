@@ -65,7 +65,7 @@ bench: build guest
 # Random faults for a long time, each part for so long: docs/CHAOS.md. The walks in memory end when they have walked everything.
 soak: build guest
 	$(GO) test -count=1 -timeout 0 -v -run Soak ./volume -soak '$(SOAK)'
-	$(GO) test -count=1 -timeout 0 -v -run 'TestEveryStepEveryPartyEveryStrike|TestABusOrHostMayGoAnywhereInAMove' ./host ./fleet -walk-all
+	$(GO) test -count=1 -timeout 0 -v -run 'TestACrashAtEveryStep|TestEveryStepEveryPartyEveryStrike|TestABusOrHostMayGoAnywhereInAMove' ./host ./fleet -walk-all
 	$(GO) test -count=1 -timeout 0 -v -run 'TestWalk$$|TestChaos$$' $(END_TO_END) -soak '$(SOAK)' -soak-seed '$(SEED)'
 
 clean:

@@ -144,3 +144,28 @@ func FuzzSettings(f *testing.F) {
 		}
 	})
 }
+
+// A guest's reads slow the copy down, its writes only bound what a request may take: one that writes all day gets its data.
+func TestTheCopyRestsForReadsOnly(t *testing.T) {
+	s := simOver(t, 8, 3)
+	o := s.over.Load()
+	h := &hydration{c: s.content, o: o}
+	if m := h.manner(); m.rests || m.workers != maxWindow || m.largest != maxFetch {
+		t.Errorf("beside a guest that does nothing: %+v", m)
+	}
+	for range 3 { // the machine may be too busy to look within the time
+		noErr(t, s.WriteAt(t.Context(), pattern(1, blockSize), blockSize, false))
+		if m := h.manner(); m.rests || m.largest < modestFetch {
+			t.Errorf("beside a guest that writes: %+v", m)
+		}
+	}
+	rested := false
+	for range 100 {
+		noErr(t, s.ReadAt(t.Context(), make([]byte, blockSize), blockSize))
+		m := h.manner()
+		rested = rested || m.rests && m.largest == politeFetch && m.workers == politeWorkers
+	}
+	if !rested {
+		t.Error("the copy never rested beside a guest that reads")
+	}
+}
