@@ -28,12 +28,23 @@ func (n *drainStep) run() {
 		n.d.Waits = n.f.SourceDown
 		return
 	}
+	n.promise()
 	for _, i := range n.turns() {
 		if i.State == drover.ItemWaiting {
 			n.begin(i)
 		}
 	}
 	n.explain()
+}
+
+// promise takes the room of those whose target is chosen already, and who have no migration yet that would count for them: an earlier run has said
+// that they begin, and the controller may have died before they did.
+func (n *drainStep) promise() {
+	for _, i := range n.d.Items {
+		if i.State == drover.ItemStarting || i.State == drover.ItemHook {
+			n.f.Rooms = Book(n.f.Rooms, n.candidate(i), i.Target)
+		}
+	}
 }
 
 // turns returns the items in the order in which they are begun: what is under way first, then those whose hook has run, then as Order says.

@@ -217,7 +217,8 @@ func notMoved(d drover.Drain) *drover.Error {
 		WithHint("see `drover drain show %s`", d.ID)
 }
 
-// close ends an item.
+// close ends an item, and leaves out what this look was about to do for it: an abort may come just when a move is to begin.
 func (n *drainStep) close(i *drover.DrainItem, state drover.ItemState, reason string) {
+	n.acts = slices.DeleteFunc(n.acts, func(a DrainAct) bool { return a.Machine == i.Machine })
 	i.State, i.Reason, i.EndedAt, i.Rate, i.Phase = state, reason, n.now, 0, ""
 }
