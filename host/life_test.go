@@ -1,6 +1,8 @@
 package host
 
 import (
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -351,4 +353,29 @@ func TestAJournalThatCannotBeWrittenStopsTheAgentAndNoVM(t *testing.T) {
 			t.Error("the VM was ended")
 		}
 	})
+}
+
+// An order that comes in the middle of a start is obeyed, and what the machine tells of itself is what runs.
+func TestARestartIsObeyedAtEveryStepOfAStart(t *testing.T) {
+	for _, point := range FaultPoints() {
+		if !strings.HasPrefix(point, "host.start.") || point == "host.start.before-root-delete" {
+			continue // the root disk is replaced by an update alone
+		}
+		t.Run(point, func(t *testing.T) {
+			started(t, nil, func(t *testing.T, w *world, h *fakeHost, req *drover.ApplyRequest) {
+				met := sync.OnceFunc(func() { h.apply(req, func(m *drover.Machine) { m.Run++ }) })
+				w.onHit = func(_ *fakeHost, p string) {
+					if p == point {
+						met()
+					}
+				}
+				h.apply(req, func(m *drover.Machine) { m.Run++; m.Instance = "i2"; m.Image.Digest = "sha256:bb" })
+				pass(time.Minute)
+				w.await("m1", "restarted", func(s drover.MachineStatus) bool { return s.Run == 3 && s.State == drover.StateStarted })
+				if len(w.running("m1")) != 1 {
+					t.Error("it does not run")
+				}
+			})
+		})
+	}
 }

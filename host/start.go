@@ -79,21 +79,21 @@ func (m *machine) tryStart(ctx context.Context) error {
 		return err
 	}
 	disks := append([]diskRecord{root}, volumes...)
-	if err := m.beginStart(disks); err != nil {
+	if err := m.beginStart(asked.Machine, disks); err != nil {
 		return err
 	}
-	spec, err := m.prepare(ctx, disks)
+	spec, err := m.prepare(ctx, asked, disks)
 	if err != nil {
 		return err
 	}
-	if now := m.rec.Load().Desired; now == nil || now.Machine.Instance != asked.Machine.Instance || now.Epoch != asked.Epoch {
-		return nil // another config, or epoch, came meanwhile: the loop begins anew with it
+	if now := m.rec.Load().Desired; now == nil || now.Machine.Instance != asked.Machine.Instance || now.Machine.Run != asked.Machine.Run || now.Epoch != asked.Epoch {
+		return nil // another config, run or epoch came meanwhile: the loop begins anew with it
 	}
-	return m.launch(ctx, spec, disks)
+	return m.launch(ctx, asked, spec, disks)
 }
 
 // beginStart stores that layers are about to be opened, before they are.
-func (m *machine) beginStart(disks []diskRecord) error {
+func (m *machine) beginStart(d drover.Machine, disks []diskRecord) error {
 	r := m.rec.Load()
 	open := slices.Clone(r.Obs.Open)
 	for _, disk := range disks {
@@ -102,7 +102,6 @@ func (m *machine) beginStart(disks []diskRecord) error {
 		}
 	}
 	return m.change(func(r *records, _ *boltstore.Tx) error {
-		d := r.Desired.Machine
 		r.Obs.Open = open
 		if d.Run != r.Obs.Status.Run {
 			r.Obs.Status.Restarts, r.Obs.Retries, r.Obs.BootTries, r.Obs.StartTries = 0, 0, 0, 0
@@ -115,8 +114,8 @@ func (m *machine) beginStart(disks []diskRecord) error {
 }
 
 // prepare opens the layers at the placement's epoch, makes the link, and writes the guest's config.
-func (m *machine) prepare(ctx context.Context, disks []diskRecord) (drover.VMSpec, error) {
-	cfg, d := m.agent.cfg, m.rec.Load().Desired
+func (m *machine) prepare(ctx context.Context, d *drover.ApplyRequest, disks []diskRecord) (drover.VMSpec, error) {
+	cfg := m.agent.cfg
 	size := d.Machine.Config.WithDefaults().Guest
 	spec := drover.VMSpec{Machine: m.id, CPUs: size.CPUs, MemoryMB: size.MemoryMB, MAC: m.id.MAC(), ConfigPath: m.configPath(),
 		ConsolePath: m.consolePath(), LogPath: m.logPath(), StatusPath: m.statusPath(), AgentSocket: m.agentSocket()}
@@ -151,12 +150,12 @@ func (m *machine) prepare(ctx context.Context, disks []diskRecord) (drover.VMSpe
 	return spec, nil
 }
 
-// launch writes the guest's config and starts the VM. The record comes first: from then on a VM may be there.
-func (m *machine) launch(ctx context.Context, spec drover.VMSpec, disks []diskRecord) error {
-	r := m.rec.Load()
-	vm := vmRecord{Launch: r.Obs.VM.Launch + 1, Live: true, At: m.agent.now(), Instance: r.Desired.Machine.Instance,
-		Run: r.Desired.Machine.Run, Epoch: r.Desired.Epoch, Offset: r.Obs.VM.Offset}
-	guestCfg := guestConfig(*r.Desired, disks[0], disks[1:], spec.Tap == "", m.agent.cfg.BootTimeout)
+// launch writes the guest's config and starts the VM. The record comes first: from then on a VM may be there. It is started for the order that
+// the start was begun for, even when a newer one comes now: the loop sees by the record what it runs.
+func (m *machine) launch(ctx context.Context, d *drover.ApplyRequest, spec drover.VMSpec, disks []diskRecord) error {
+	old := m.rec.Load().Obs.VM
+	vm := vmRecord{Launch: old.Launch + 1, Live: true, At: m.agent.now(), Instance: d.Machine.Instance, Run: d.Machine.Run, Epoch: d.Epoch, Offset: old.Offset}
+	guestCfg := guestConfig(*d, disks[0], disks[1:], spec.Tap == "", m.agent.cfg.BootTimeout)
 	guestCfg.Run = bootName(m.id, vm)
 	if err := m.agent.cfg.files.WriteConfig(spec.ConfigPath, guestCfg); err != nil {
 		return err
@@ -164,7 +163,7 @@ func (m *machine) launch(ctx context.Context, spec drover.VMSpec, disks []diskRe
 	m.agent.hit("host.start.before-vm")
 	if err := m.change(func(r *records, _ *boltstore.Tx) error {
 		r.Obs.VM = vm
-		r.Obs.Status.Checks = firstChecks(r.Desired.Machine.Config.Checks, vm.At)
+		r.Obs.Status.Checks = firstChecks(d.Machine.Config.Checks, vm.At)
 		return nil
 	}); err != nil {
 		return err
