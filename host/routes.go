@@ -21,6 +21,8 @@ type router struct {
 	mu         sync.Mutex
 	placements map[drover.MachineID]drover.Placement
 	addresses  map[drover.MachineID]netip.Addr
+	// gone are machines without a record that have an address still, until their route is removed.
+	gone map[drover.MachineID]bool
 	hosts      map[drover.HostID]netip.Addr
 	// dirty are the machines whose route is to be looked at; known what the kernel has, as far as this process made or found it.
 	dirty map[drover.MachineID]bool
@@ -31,7 +33,7 @@ type router struct {
 
 func newRouter(a *Agent) *router {
 	return &router{agent: a, wake: make(chan struct{}, 1), placements: map[drover.MachineID]drover.Placement{},
-		addresses: map[drover.MachineID]netip.Addr{}, hosts: map[drover.HostID]netip.Addr{}, dirty: map[drover.MachineID]bool{}, heard: map[string]bool{}}
+		addresses: map[drover.MachineID]netip.Addr{}, gone: map[drover.MachineID]bool{}, hosts: map[drover.HostID]netip.Addr{}, dirty: map[drover.MachineID]bool{}, heard: map[string]bool{}}
 }
 
 // routeLoop follows the fleet and keeps the routes, until ctx ends. While the bus is away the routes stay what they are.
@@ -114,6 +116,9 @@ func (r *router) addressed(id drover.MachineID, m *drover.Machine) error {
 		return r.all("machines")
 	}
 	if m == nil {
+		r.mu.Lock()
+		r.gone[id] = true
+		r.mu.Unlock()
 		r.touch(id)
 		return nil
 	}
@@ -123,6 +128,7 @@ func (r *router) addressed(id drover.MachineID, m *drover.Machine) error {
 	}
 	r.mu.Lock()
 	r.addresses[id] = address
+	delete(r.gone, id)
 	r.mu.Unlock()
 	r.touch(id)
 	return nil
@@ -199,12 +205,15 @@ func (r *router) next() (id drover.MachineID, machine, via netip.Addr, ok bool) 
 		delete(r.dirty, id)
 		address, known := r.addresses[id]
 		if !known {
-			continue // its record, which has the address, is still to come
+			delete(r.gone, id)
+			continue // its record, which has the address, is still to come, or nobody needs it
 		}
 		p, placed := r.placements[id]
 		switch {
-		case !placed:
+		case !placed && r.gone[id]:
 			delete(r.addresses, id)
+			delete(r.gone, id)
+		case !placed: // its placement is still to come, or its record is still to go
 		case p.Host != r.agent.cfg.ID && !r.agent.owns(id, p.Epoch):
 			via = r.hosts[p.Host]
 		}

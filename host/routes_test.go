@@ -118,6 +118,26 @@ func TestRoutesFollowAMachineInWhateverOrderTheNewsComes(t *testing.T) {
 	w.check("it was destroyed", netip.Addr{})
 }
 
+// Each piece of news is acted upon before the next one comes.
+func TestARouteIsMadeWhenThePlacementComesAfterTheRecord(t *testing.T) {
+	w := newRouted(t)
+	w.hosts()
+	w.machine("m1")
+	w.check("a record without a placement", netip.Addr{})
+	w.place("m1", "h2", 1)
+	w.check("the placement after its record", h2Address)
+	w.must(w.r.placed("m1", nil))
+	w.check("no placement", netip.Addr{})
+	w.place("m1", "h3", 2)
+	w.check("placed again", h3Address)
+	w.must(w.r.addressed("m1", nil))
+	w.must(w.r.placed("m1", nil))
+	w.check("destroyed", netip.Addr{})
+	if len(w.r.addresses) != 0 || len(w.r.gone) != 0 {
+		t.Errorf("of a machine that is gone there are left %v %v", w.r.addresses, w.r.gone)
+	}
+}
+
 func TestWhatAHostHasItselfGoesBeforeOldNews(t *testing.T) {
 	w := newRouted(t)
 	w.hosts()
