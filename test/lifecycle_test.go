@@ -53,6 +53,7 @@ func TestMachineStopStartRestartDestroy(t *testing.T) {
 	app := newApp(t)
 	// The shell writes a file when it is asked to stop: the signal came, and the root disk outlives the run.
 	m := shell(t, app, "trap 'echo asked > /root/asked; sync; exit 0' INT; echo ready; while true; do sleep 0.1; done", "--stop-timeout", "60s")
+	eventually(t, boundBoot, "the trap", func() bool { return strings.Contains(run(t, "machine", "logs", string(m.ID)), "ready") })
 	run(t, "machine", "stop", string(m.ID))
 	if now := machine(t, m.ID); now.State != drover.StateStopped {
 		t.Fatalf("after stop: %s", now.State)
