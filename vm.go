@@ -61,10 +61,11 @@ func ChooseTransport(machine, host Transport) Transport {
 type Attachment struct {
 	// Transport is how; empty means NBD.
 	Transport Transport `json:"transport,omitempty"`
-	// Socket is a unix socket, Export the name of the export on it; vhost-user-blk has a socket for each layer, and no names.
+	// Socket is a unix socket. For NBD the storage daemon listens there, and Export is the name of the export; for vhost-user-blk the VMM listens, and
+	// the daemon connects.
 	Socket string `json:"socket"`
 	Export string `json:"export,omitempty"`
-	// VhostSocket is where the storage daemon serves the same layer over vhost-user-blk; empty if it does not.
+	// VhostSocket is where a VMM has to listen to be served the same layer over vhost-user-blk; empty if it cannot be.
 	VhostSocket string `json:"vhost_socket,omitempty"`
 }
 

@@ -18,7 +18,7 @@ type Storage interface {
 	ImportImage(ctx context.Context, id drover.LayerID, path string) (drover.LayerStatus, error)
 	// Open raises the disk's fence to the epoch and lets the layer be written at it. It returns where a VM attaches.
 	Open(ctx context.Context, id drover.LayerID, epoch drover.Epoch) (Attachment, error)
-	// Prepare makes a vhost-user-blk socket of a layer that is not open yet: who connects to it waits until Open. Unprepare takes it away.
+	// Prepare names a vhost-user-blk socket for a layer that is not open yet: the VM that listens there is served, and waits until Open. Unprepare ends it.
 	Prepare(ctx context.Context, id drover.LayerID, token string) (Attachment, error)
 	Unprepare(ctx context.Context, id drover.LayerID, token string) error
 	// Flush makes durable what was written before.

@@ -23,8 +23,6 @@ const (
 	reconnectDelay = 86400
 	// openTimeout is how long, in seconds, a start waits for a storage daemon that is just restarting.
 	openTimeout = 5
-	// reconnectPause is how many milliseconds QEMU waits before it connects again to a storage daemon that went away.
-	reconnectPause = 100
 	// codeCacheMiB bounds what TCG keeps of translated code, per VM.
 	codeCacheMiB = 256
 )
@@ -109,7 +107,7 @@ func (d *Driver) arguments(spec drover.VMSpec) []string {
 // The raw node between the device and the NBD client is what a disk can grow by: see VM.Resize.
 func (d *Driver) disk(name string, at drover.Attachment) []string {
 	if at.Transport == drover.TransportVhost {
-		return vhostDisk(name, at, reconnectOption(d.version))
+		return vhostDisk(name, at)
 	}
 	client := name + firstClient
 	return []string{
@@ -120,22 +118,13 @@ func (d *Driver) disk(name string, at drover.Attachment) []string {
 	}
 }
 
-// vhostDisk attaches a disk of the storage daemon that reads and writes the guest's memory by itself. While the daemon is away the
-// guest's requests wait, for as long as it takes.
-func vhostDisk(name string, at drover.Attachment, reconnect string) []string {
+// vhostDisk attaches a disk of the storage daemon that reads and writes the guest's memory by itself. QEMU listens and the daemon connects: while the
+// daemon is away the guest's requests wait, for as long as it takes, and when it is back they go on at once.
+func vhostDisk(name string, at drover.Attachment) []string {
 	return []string{
-		"-chardev", fmt.Sprintf("socket,id=%s,%s,path=%s", name, reconnect, escape(at.Socket)),
+		"-chardev", fmt.Sprintf("socket,id=%s,server=on,wait=off,path=%s", name, escape(at.Socket)),
 		"-device", object(map[string]any{"driver": "vhost-user-blk-pci", "id": "disk-" + name, "chardev": name, "config-wce": false}),
 	}
-}
-
-// reconnectOption is how a version of QEMU is told of the pause; before 9.2 it knows whole seconds only.
-func reconnectOption(version string) string {
-	var major, minor int
-	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err == nil && (major > 9 || major == 9 && minor >= 2) {
-		return fmt.Sprintf("reconnect-ms=%d", reconnectPause)
-	}
-	return "reconnect=1"
 }
 
 // sharesMemory reports whether a disk of the VM needs the guest's memory to be shared.

@@ -40,8 +40,8 @@ type Driver struct {
 	machine string
 	accel   drover.Accel
 	reason  string
-	// diskWait is how long a start waits for the storage daemon.
-	diskWait time.Duration
+	// startWait is how long a start may take, from the process to its first answer.
+	startWait time.Duration
 
 	mu  sync.Mutex
 	vms map[drover.MachineID]*VM
@@ -65,7 +65,7 @@ func New(ctx context.Context, cfg Config) (*Driver, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	d := &Driver{cfg: cfg, diskWait: openTimeout * time.Second, vms: map[drover.MachineID]*VM{}}
+	d := &Driver{cfg: cfg, startWait: startTimeout, vms: map[drover.MachineID]*VM{}}
 	for _, name := range []string{kernelTCG, kernelKVM, initrd} {
 		if _, err := os.Stat(d.guestFile(name)); err != nil {
 			return nil, drover.Errorf(drover.Invalid, "qemu: a part of the guest is missing: %w", err).

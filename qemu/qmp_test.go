@@ -192,14 +192,9 @@ func TestArguments(t *testing.T) {
 	vhost.Volumes = []drover.Attachment{{Transport: drover.TransportVhost, Socket: "/v,1.sock"}}
 	line = strings.Join(d.arguments(vhost), " ")
 	for _, want := range []string{"memory-backend=ram", `"qom-type":"memory-backend-memfd","share":true,"size":536870912`, `"export":"root_x@9"`,
-		"socket,id=volume0,reconnect=1,path=/v,,1.sock", `"driver":"vhost-user-blk-pci"`, `"chardev":"volume0"`} {
+		"socket,id=volume0,server=on,wait=off,path=/v,,1.sock", `"driver":"vhost-user-blk-pci"`, `"chardev":"volume0"`} {
 		if !strings.Contains(line, want) {
 			t.Errorf("the arguments lack %s:\n%s", want, line)
-		}
-	}
-	for version, want := range map[string]string{"7.2.22": "reconnect=1", "9.1.3": "reconnect=1", "9.2.0": "reconnect-ms=100", "10.0": "reconnect-ms=100", "?": "reconnect=1"} {
-		if got := reconnectOption(version); got != want {
-			t.Errorf("QEMU %s is told %s, want %s", version, got, want)
 		}
 	}
 	d.accel, spec.Tap = drover.AccelTCG, ""

@@ -26,9 +26,6 @@ func (d *Driver) Start(ctx context.Context, spec drover.VMSpec) (*VM, error) {
 	if err := check(spec); err != nil {
 		return nil, err
 	}
-	if err := d.awaitDisks(ctx, spec); err != nil {
-		return nil, err
-	}
 	id := spec.Machine
 	lock, err := d.lockPatiently(ctx, id)
 	if errors.Is(err, errLocked) {
@@ -42,7 +39,7 @@ func (d *Driver) Start(ctx context.Context, spec drover.VMSpec) (*VM, error) {
 	if err = errors.Join(err, lock.Close()); err != nil {
 		return nil, errors.Join(drover.Errorf(drover.Internal, "machine %q: cannot start QEMU: %w", id, err), d.giveUp(id, proc))
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("QEMU did not answer for %s", startTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, d.startWait, d.noAnswer(spec))
 	defer cancel()
 	vm := newVM(d, id, proc)
 	if err := vm.await(ctx); err != nil {
@@ -56,6 +53,16 @@ func (d *Driver) Start(ctx context.Context, spec drover.VMSpec) (*VM, error) {
 	}
 	d.keep(vm)
 	return vm, nil
+}
+
+// noAnswer is what a start has to say that took too long.
+func (d *Driver) noAnswer(spec drover.VMSpec) error {
+	for _, at := range disks(spec) {
+		if at.Transport == drover.TransportVhost {
+			return fmt.Errorf("QEMU did not answer for %s; it waits for the storage daemon, which has to connect to %s", d.startWait, at.Socket)
+		}
+	}
+	return fmt.Errorf("QEMU did not answer for %s", d.startWait)
 }
 
 // lockPatiently takes the lock for a start. Clearing away what a VM left takes the lock for a moment, too: that is not a running VM.

@@ -252,29 +252,40 @@ func TestLeftovers(t *testing.T) {
 	}
 }
 
+// QEMU waits for the storage daemon without a word; who started it does not.
+func TestAStartTellsThatNobodyServesADisk(t *testing.T) {
+	run := runDir(t)
+	d := newDriver(t, run)
+	d.startWait = time.Second
+	m := newMachine(t, runDir(t), testID, "")
+	socket := filepath.Join(t.TempDir(), "v.sock")
+	m.spec.Volumes = []drover.Attachment{{Transport: drover.TransportVhost, Socket: socket}}
+	_, err := d.Start(t.Context(), m.spec)
+	wantCode(t, err, drover.Unavailable, socket)
+	if left, err := os.ReadDir(run); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v %v", left, err)
+	}
+}
+
 func TestStartErrors(t *testing.T) {
 	run := runDir(t)
 	d := newDriver(t, run)
-	d.diskWait = 100 * time.Millisecond
 	good := newMachine(t, runDir(t), testID, "")
 	for name, c := range map[string]struct {
 		change func(*drover.VMSpec)
 		code   drover.Code
 		words  string
 	}{
-		"evil ID":        {func(s *drover.VMSpec) { s.Machine = "../x" }, drover.Invalid, "../x"},
-		"no memory":      {func(s *drover.VMSpec) { s.MemoryMB = 0 }, drover.Invalid, "0 MB"},
-		"no CPU":         {func(s *drover.VMSpec) { s.CPUs = 0 }, drover.Invalid, "0 CPUs"},
-		"no root":        {func(s *drover.VMSpec) { s.Root.Socket = "" }, drover.Invalid, "disk 0"},
-		"bad MAC":        {func(s *drover.VMSpec) { s.MAC = "02:00" }, drover.Invalid, "02:00"},
-		"relative path":  {func(s *drover.VMSpec) { s.LogPath = "log" }, drover.Invalid, `"log"`},
-		"long socket":    {func(s *drover.VMSpec) { s.AgentSocket = "/" + strings.Repeat("x", 107) }, drover.Invalid, "107"},
-		"evil tap":       {func(s *drover.VMSpec) { s.Tap = "t0,script=/x" }, drover.Invalid, "t0,script"},
-		"many volumes":   {func(s *drover.VMSpec) { s.Volumes = make([]drover.Attachment, 99) }, drover.Invalid, "99 volumes"},
-		"unknown export": {func(s *drover.VMSpec) { s.Root.Export = "nope" }, drover.Unavailable, "nope"},
-		"no vhost socket": {func(s *drover.VMSpec) {
-			s.Root = drover.Attachment{Transport: drover.TransportVhost, Socket: "/nowhere/v.sock"}
-		}, drover.Unavailable, "/nowhere/v.sock"},
+		"evil ID":          {func(s *drover.VMSpec) { s.Machine = "../x" }, drover.Invalid, "../x"},
+		"no memory":        {func(s *drover.VMSpec) { s.MemoryMB = 0 }, drover.Invalid, "0 MB"},
+		"no CPU":           {func(s *drover.VMSpec) { s.CPUs = 0 }, drover.Invalid, "0 CPUs"},
+		"no root":          {func(s *drover.VMSpec) { s.Root.Socket = "" }, drover.Invalid, "disk 0"},
+		"bad MAC":          {func(s *drover.VMSpec) { s.MAC = "02:00" }, drover.Invalid, "02:00"},
+		"relative path":    {func(s *drover.VMSpec) { s.LogPath = "log" }, drover.Invalid, `"log"`},
+		"long socket":      {func(s *drover.VMSpec) { s.AgentSocket = "/" + strings.Repeat("x", 107) }, drover.Invalid, "107"},
+		"evil tap":         {func(s *drover.VMSpec) { s.Tap = "t0,script=/x" }, drover.Invalid, "t0,script"},
+		"many volumes":     {func(s *drover.VMSpec) { s.Volumes = make([]drover.Attachment, 99) }, drover.Invalid, "99 volumes"},
+		"unknown export":   {func(s *drover.VMSpec) { s.Root.Export = "nope" }, drover.Unavailable, "nope"},
 		"no transport":     {func(s *drover.VMSpec) { s.Root.Transport = "scsi" }, drover.Invalid, "scsi"},
 		"no such tap":      {func(s *drover.VMSpec) { s.Tap = "no-such-tap0" }, drover.Precondition, "no-such-tap0"},
 		"no config":        {func(s *drover.VMSpec) { s.ConfigPath = "/nowhere/config" }, drover.Unavailable, "/nowhere/config"},

@@ -44,7 +44,9 @@ type Config struct {
 	Start func() error
 	// Gone is closed by the owner of the content before the Backend begins to fail because the content is taken away. A request
 	// that fails after it is not completed: the guest waits for the next connection and sees no error. Nil means never.
-	Gone   <-chan struct{}
+	Gone <-chan struct{}
+	// Hangup is called when the conversation has ended, before what is left of the rings is waited for. Nil when nobody wants to know.
+	Hangup func()
 	Log    *slog.Logger
 	Faults *fault.Points
 }

@@ -92,6 +92,9 @@ func (d *Device) Serve(ctx context.Context, conn *net.UnixConn) error {
 	}
 	d.ch = newChannel(conn)
 	err := d.converse()
+	if d.cfg.Hangup != nil {
+		d.cfg.Hangup()
+	}
 	d.halt()
 	end()
 	err = errors.Join(err, d.tearDown())

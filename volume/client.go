@@ -94,7 +94,7 @@ func (c *Client) Open(ctx context.Context, id drover.LayerID, epoch drover.Epoch
 	return a, err
 }
 
-// Prepare makes a vhost-user-blk socket of a layer that is not open yet, for a VM that waits for its memory: it can connect, and its requests
+// Prepare names a vhost-user-blk socket for a layer that is not open yet, for a VM that waits for its memory: it is connected to, and its requests
 // wait until Open. Whoever prepares again with the same token gets the same socket; it survives restarts of the daemon, and ends with
 // Unprepare, with Close, and with an Open at another epoch than the first. Conflict when it is prepared with another token.
 func (c *Client) Prepare(ctx context.Context, id drover.LayerID, token string) (a drover.Attachment, err error) {

@@ -33,7 +33,7 @@
 // for the hosts it is exported to (their certificate's common name is the host ID). What is served is always the composed view.
 //
 // A layer that is open is served over vhost-user-blk as well (package vhostuser), on a socket of its own that Open names
-// (Attachment.VhostSocket): the same rules of writers hold for both, and between them.
+// (Attachment.VhostSocket), where the VMM listens and the daemon connects: the same rules of writers hold for both, and between them.
 //
 // Encrypted layers (drover.LayerSpec.Cipher) hold ciphertext, and so does all that leaves the host. Connections on the unix socket see
 // plaintext; without the key, which Client.SetKey hands over, they are refused. A layer has the cipher of its parent and base.

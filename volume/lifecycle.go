@@ -41,10 +41,7 @@ func (p *pool) open(ctx context.Context, id drover.LayerID, epoch drover.Epoch) 
 	if l.bindPrepared(epoch) {
 		p.wg.Go(func() { l.learnParent(p.ctx) })
 	}
-	vhost, err := p.serveVhost(l, epoch)
-	if err != nil {
-		return drover.Attachment{}, err
-	}
+	vhost := p.serveVhost(l, epoch)
 	l.log.Info("layer opened", "epoch", uint64(epoch))
 	return drover.Attachment{Transport: drover.TransportNBD, Socket: filepath.Join(p.run, nbdSocket), Export: exportName(id, epoch), VhostSocket: vhost}, nil
 }

@@ -63,12 +63,9 @@ func (p *pool) prepare(ctx context.Context, id drover.LayerID, token string) (dr
 		}
 	}
 	p.cfg.Faults.Hit("volume.prepare.recorded")
-	if err := p.servePrepared(l); err != nil {
-		return drover.Attachment{}, err
-	}
+	path := p.servePrepared(l)
 	p.wg.Go(func() { l.reachParent(p.ctx) })
-	return drover.Attachment{Transport: drover.TransportVhost, Socket: preparedSocket(p.run, id, token),
-		VhostSocket: preparedSocket(p.run, id, token)}, nil
+	return drover.Attachment{Transport: drover.TransportVhost, Socket: path, VhostSocket: path}, nil
 }
 
 // unprepare takes the socket away that was made for the token, and ends its connections. No error when there is none.
@@ -85,31 +82,30 @@ func (p *pool) unprepare(ctx context.Context, id drover.LayerID, token string) e
 	return l.update(func(m *meta) { m.Prepared = nil })
 }
 
-// servePrepared makes the socket of the layer's record, unless it is there. The caller has the layer's turn.
-func (p *pool) servePrepared(l *layer) error {
+// servePrepared serves the VM of the layer's record, unless it is served already, and returns where it has to listen; nothing when there is no VM to
+// serve. The caller has the layer's turn.
+func (p *pool) servePrepared(l *layer) string {
 	r := l.meta().Prepared
 	l.mu.Lock()
 	there, writable := l.prepared != nil, l.writable
 	l.mu.Unlock()
-	if r == nil || there || r.Epoch != 0 && r.Epoch != writable {
-		return nil
+	if r == nil || r.Epoch != 0 && r.Epoch != writable {
+		return ""
 	}
 	path := preparedSocket(p.run, l.id, r.Token)
-	listener, err := listenUnix(path)
-	if err != nil {
-		return err
+	if there {
+		return path
 	}
 	late := &lateOpen{opened: make(chan struct{})}
 	late.ctx, late.cancel = context.WithCancelCause(context.Background())
-	e := &vhostExport{layer: l, path: path, log: l.log, listener: listener.(*net.UnixListener), late: late}
+	e := p.newVhostExport(l, 0, path, late)
 	l.mu.Lock()
 	l.prepared = e
 	l.mu.Unlock()
-	e.wg.Go(func() { e.accept(p) })
 	if r.Epoch != 0 {
 		l.bindPrepared(r.Epoch)
 	}
-	return nil
+	return path
 }
 
 // reachParent connects to the layer's parent for the guest that is to come, and reads nothing.
@@ -191,14 +187,13 @@ func (l *layer) endPrepared() (wait func()) {
 	if e == nil {
 		return func() {}
 	}
-	if err := e.listener.Close(); err != nil { // removes the socket, too
-		e.log.Warn("cannot close a vhost-user socket", "path", e.path, "err", err)
-	}
+	e.cancel()
 	return func() {
 		ends := drover.Errorf(drover.Unavailable, "layer %s: %w", l.id, errVhostEnds)
 		l.cut(ends, func(s *session) bool { return s.late == e.late }, false)
 		e.late.cancel(ends)
 		e.wg.Wait()
+		e.unlink()
 	}
 }
 
@@ -237,19 +232,14 @@ func (b *lateBackend) TryWriteVec(iov [][]byte, off int64) (bool, error) {
 	return b.to.Load().TryWriteVec(iov, off)
 }
 
-// serveLate serves one connection of a prepared socket to its end.
-func (e *vhostExport) serveLate(p *pool, conn *net.UnixConn) {
-	if err := e.mayServe(p); err != nil {
-		e.log.Info("refused a vhost-user connection", "err", err)
-		e.close(conn)
-		return
-	}
+// serveLate serves one connection of a VM that may have to wait for its layer, to its end.
+func (e *vhostExport) serveLate(conn *net.UnixConn, hangup func()) {
 	ctx, cancel := context.WithCancelCause(e.late.ctx)
 	defer cancel(nil)
 	c := &lateConnection{export: e, ctx: ctx, cancel: cancel, gone: make(chan struct{})}
 	spec := e.layer.meta().Spec
 	c.device = vhostuser.New(vhostuser.Config{Backend: &c.backend, Size: int64(spec.Size), Serial: string(spec.Disk), Gone: c.gone, Log: e.log,
-		Faults: p.cfg.Faults, Start: func() error { return c.begin(p) }})
+		Faults: e.pool.cfg.Faults, Start: c.begin, Hangup: hangup})
 	if err := c.device.Serve(ctx, conn); err != nil {
 		e.log.Warn("a vhost-user connection ended with an error", "err", err)
 	}
@@ -258,11 +248,11 @@ func (e *vhostExport) serveLate(p *pool, conn *net.UnixConn) {
 	}
 }
 
-// mayServe refuses a connection that could not begin, so that its VM tries again; one that has to wait is not refused.
-func (e *vhostExport) mayServe(p *pool) error {
+// mayServe says why a connection could not begin; that it has to wait for its layer is no reason.
+func (e *vhostExport) mayServe() error {
 	select {
 	case <-e.late.opened:
-		_, err := p.keyFor(e.layer)
+		_, err := e.pool.keyFor(e.layer)
 		return err
 	default:
 		return nil
@@ -281,14 +271,14 @@ type lateConnection struct {
 }
 
 // begin waits until the layer is open, and makes the connection one of its sessions. No ring runs before it has returned.
-func (c *lateConnection) begin(p *pool) error {
+func (c *lateConnection) begin() error {
 	e := c.export
 	select {
 	case <-e.late.opened:
 	case <-c.ctx.Done():
 		return context.Cause(c.ctx)
 	}
-	key, err := p.keyFor(e.layer)
+	key, err := e.pool.keyFor(e.layer)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -10,21 +11,28 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"drover"
 	"drover/vhostuser"
 )
 
-// vhostDir in Config.RunDir has a socket for each layer that is open: RUN/vhost/NAME.sock.
+// vhostDir in Config.RunDir has a socket for each VM whose disk is a layer that is open: RUN/vhost/NAME.sock. The VMM listens there, and this
+// daemon connects: that way a daemon which was restarted serves its guests again at once, where VMMs know no shorter pause than a second
+// before they would look for it.
 const vhostDir = "vhost"
 
-// maxVhostConnections bounds the connections to one layer. A VM has one; while it moves between two VMMs of a host there are two.
-const maxVhostConnections = 8
+const (
+	// dialEager is how often a VM is looked for that was just announced or has just gone, for dialFirst; dialSlow how often after that.
+	dialEager = 10 * time.Millisecond
+	dialSlow  = 100 * time.Millisecond
+	dialFirst = 10 * time.Second
+	// dialRefused is the pause after a VM that ended its connection in the moment of its beginning, or whose layer cannot be served yet.
+	dialRefused = time.Second
+)
 
-// vhostSocket is where LAYER@EPOCH is served. The name is a hash, because an ID may be longer than a socket's address, and has the epoch
-// in it, so that a VM of an older one never finds it. It is the same after a restart of the daemon: VMs connect to it again.
+// vhostSocket is where the VM of LAYER@EPOCH listens. The name is a hash, because an ID may be longer than a socket's address, and has the
+// epoch in it, so that a VM of an older one is never served. It is the same after a restart of the daemon.
 func vhostSocket(run string, id drover.LayerID, epoch drover.Epoch) string {
 	sum := sha256.Sum256([]byte(exportName(id, epoch)))
 	return filepath.Join(run, vhostDir, fmt.Sprintf("%x.sock", sum[:8]))
@@ -32,26 +40,49 @@ func vhostSocket(run string, id drover.LayerID, epoch drover.Epoch) string {
 
 // vhostExport serves one layer at one epoch over vhost-user-blk.
 type vhostExport struct {
-	layer    *layer
-	epoch    drover.Epoch
-	path     string
-	log      *slog.Logger
-	listener *net.UnixListener
-	count    atomic.Int32
-	// late is what a socket waits for that was prepared before its layer was open; nil for any other.
-	late *lateOpen
-	wg   sync.WaitGroup
+	pool  *pool
+	layer *layer
+	epoch drover.Epoch
+	path  string
+	log   *slog.Logger
+	// ctx ends with the export, late is what a VM waits for whose layer was not open when it was announced; nil for any other.
+	ctx    context.Context
+	cancel context.CancelFunc
+	late   *lateOpen
+	wg     sync.WaitGroup
 }
 
-// prepareVhost makes the directory of the sockets, and empties it: the lock of the run directory is held, so they are a dead daemon's.
-func prepareVhost(run string) error {
-	dir := filepath.Join(run, vhostDir)
+// newVhostExport begins to look for the VM that listens at the path.
+func (p *pool) newVhostExport(l *layer, epoch drover.Epoch, path string, late *lateOpen) *vhostExport {
+	e := &vhostExport{pool: p, layer: l, epoch: epoch, path: path, log: l.log, late: late}
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	e.wg.Go(e.run)
+	return e
+}
+
+// resumeVhost serves the layers that are open, after a start of the daemon, and clears away the sockets of VMs that are not served any more.
+func (p *pool) resumeVhost() error {
+	dir := filepath.Join(p.run, vhostDir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return drover.Errorf(drover.Internal, "cannot make the directory of vhost-user sockets: %w", err)
 	}
+	served := map[string]bool{}
+	for _, l := range p.all() {
+		l.mu.Lock()
+		epoch := l.writable
+		l.mu.Unlock()
+		if path := p.servePrepared(l); path != "" {
+			served[path] = true
+		}
+		if epoch != 0 {
+			served[p.serveVhost(l, epoch)] = true
+		}
+	}
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
-		err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+		if path := filepath.Join(dir, e.Name()); !served[path] {
+			err = errors.Join(err, os.Remove(path))
+		}
 	}
 	if err != nil {
 		return drover.Errorf(drover.Internal, "cannot clean up the directory of vhost-user sockets: %w", err)
@@ -59,54 +90,27 @@ func prepareVhost(run string) error {
 	return nil
 }
 
-// resumeVhost serves the layers that are open, after a start of the daemon.
-func (p *pool) resumeVhost() error {
-	if err := prepareVhost(p.run); err != nil {
-		return err
-	}
-	for _, l := range p.all() {
-		l.mu.Lock()
-		epoch := l.writable
-		l.mu.Unlock()
-		if err := p.servePrepared(l); err != nil {
-			l.log.Error("layer is not served to the VM that it was prepared for", "err", err)
-		}
-		if epoch == 0 {
-			continue
-		}
-		if _, err := p.serveVhost(l, epoch); err != nil {
-			l.log.Error("layer is not served over vhost-user-blk", "err", err) // no reason to keep the others from their VMs
-		}
-	}
-	return nil
-}
-
-// serveVhost makes the socket of a layer that is open at the epoch, unless it is there, and returns its path. The caller has the layer's
-// turn.
-func (p *pool) serveVhost(l *layer, epoch drover.Epoch) (string, error) {
+// serveVhost serves a layer that is open at the epoch, unless it is served already, and returns where its VM has to listen. The caller has the
+// layer's turn.
+func (p *pool) serveVhost(l *layer, epoch drover.Epoch) string {
 	path := vhostSocket(p.run, l.id, epoch)
 	l.mu.Lock()
 	old := l.vhost
 	l.mu.Unlock()
 	if old != nil && old.epoch == epoch {
-		return path, nil
+		return path
 	}
 	if old != nil {
 		l.endVhost()()
 	}
-	listener, err := listenUnix(path)
-	if err != nil {
-		return "", err
-	}
-	e := &vhostExport{layer: l, epoch: epoch, path: path, log: l.log, listener: listener.(*net.UnixListener)}
+	e := p.newVhostExport(l, epoch, path, nil)
 	l.mu.Lock()
 	l.vhost = e
 	l.mu.Unlock()
-	e.wg.Go(func() { e.accept(p) })
-	return path, nil
+	return path
 }
 
-// endVhost takes the socket away. Connections are ended by cut; the function that it returns waits until nothing of them is left.
+// endVhost looks for no VM any more. Connections are ended by cut; the function that it returns waits until nothing of them is left.
 func (l *layer) endVhost() (wait func()) {
 	l.mu.Lock()
 	e := l.vhost
@@ -115,71 +119,100 @@ func (l *layer) endVhost() (wait func()) {
 	if e == nil {
 		return func() {}
 	}
-	if err := e.listener.Close(); err != nil { // removes the socket, too
-		e.log.Warn("cannot close a vhost-user socket", "path", e.path, "err", err)
-	}
+	e.cancel()
 	return func() {
 		l.cut(drover.Errorf(drover.Unavailable, "layer %s: %w", l.id, errVhostEnds), func(s *session) bool { return s.device.Load() != nil && s.epoch == e.epoch }, false)
 		e.wg.Wait()
+		e.unlink()
 	}
 }
 
-// accept takes connections until the socket is closed.
-func (e *vhostExport) accept(p *pool) {
-	for failures := 0; ; {
-		conn, err := e.listener.AcceptUnix()
-		switch {
-		case err == nil:
-			failures = 0
-		case errors.Is(err, net.ErrClosed):
-			return
-		default:
-			failures++
-			pause := min(5*time.Millisecond<<min(failures, 8), time.Second)
-			e.log.Warn("cannot accept a vhost-user connection", "again_in", pause, "err", err)
-			if waitFor(p.ctx, nil, pause) != nil {
+// unlink removes the VM's socket, unless the daemon only ends: then the VM waits for the next one.
+func (e *vhostExport) unlink() {
+	if e.pool.ctx.Err() != nil {
+		return
+	}
+	if err := os.Remove(e.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		e.log.Warn("cannot remove a vhost-user socket", "path", e.path, "err", err)
+	}
+}
+
+// run connects to the VM, again and again, until the export ends. One that hangs up is looked for anew while what is left of the old
+// connection comes to its end.
+func (e *vhostExport) run() {
+	since := time.Now()
+	for e.ctx.Err() == nil {
+		began := time.Now()
+		hung, err := e.connect()
+		if err == nil {
+			select {
+			case <-hung:
+			case <-e.ctx.Done():
 				return
 			}
-			continue
+			since = time.Now()
 		}
-		if e.count.Add(1) > maxVhostConnections {
-			e.count.Add(-1)
-			e.log.Warn("refused a vhost-user connection: too many", "max", maxVhostConnections)
-			e.close(conn)
-			continue
+		pause := dialEager
+		switch {
+		case errors.Is(err, errNotYet), err == nil && time.Since(began) < dialEager:
+			pause = dialRefused
+		case time.Since(since) > dialFirst:
+			pause = dialSlow
 		}
-		e.wg.Go(func() {
-			defer e.count.Add(-1)
-			e.serve(p, conn)
-		})
+		if waitFor(e.ctx, nil, pause) != nil {
+			return
+		}
 	}
 }
 
-func (e *vhostExport) close(conn net.Conn) {
-	if err := conn.Close(); err != nil && !errors.Is(err, fs.ErrClosed) {
-		e.log.Warn("cannot close a vhost-user connection", "err", err)
+// errNotYet: the layer cannot be served now, so that a VM had better not be connected to.
+var errNotYet = errors.New("the layer cannot be served yet")
+
+// connect connects to the VM, if it is there, and serves it. hung is closed when the VM has gone.
+func (e *vhostExport) connect() (hung <-chan struct{}, err error) {
+	serve, err := e.server()
+	if err != nil {
+		e.log.Info("a VM is not served over vhost-user-blk yet", "err", err)
+		return nil, errNotYet
 	}
+	conn, err := (&net.Dialer{}).DialContext(e.ctx, "unix", e.path)
+	if err != nil {
+		return nil, err
+	}
+	gone := make(chan struct{})
+	hangup := sync.OnceFunc(func() { close(gone) })
+	e.wg.Go(func() {
+		defer hangup()
+		serve(conn.(*net.UnixConn), hangup)
+	})
+	return gone, nil
+}
+
+// server returns what serves the next connection, or says why there must be none.
+func (e *vhostExport) server() (func(conn *net.UnixConn, hangup func()), error) {
+	if e.late != nil {
+		return e.serveLate, e.mayServe()
+	}
+	key, err := e.pool.keyFor(e.layer)
+	if err != nil {
+		return nil, err
+	}
+	return func(conn *net.UnixConn, hangup func()) { e.serve(conn, hangup, key) }, nil
 }
 
 // serve serves one connection to its end.
-func (e *vhostExport) serve(p *pool, conn *net.UnixConn) {
-	if e.late != nil {
-		e.serveLate(p, conn)
-		return
-	}
-	key, err := p.keyFor(e.layer)
-	var s *session
-	if err == nil {
-		s, err = e.layer.connect(e.epoch, "", key)
-	}
+func (e *vhostExport) serve(conn *net.UnixConn, hangup func(), key *diskKey) {
+	s, err := e.layer.connect(e.epoch, "", key)
 	if err != nil {
-		e.log.Info("refused a vhost-user connection", "err", err)
-		e.close(conn)
+		e.log.Info("a VM is not served over vhost-user-blk", "err", err)
+		if err := conn.Close(); err != nil {
+			e.log.Warn("cannot close a vhost-user connection", "err", err)
+		}
 		return
 	}
 	spec := e.layer.meta().Spec
 	d := vhostuser.New(vhostuser.Config{Backend: s, Size: int64(spec.Size), Serial: string(spec.Disk), Gone: s.gone, Log: e.log,
-		Faults: p.cfg.Faults, Start: func() error { return e.takeOver(s) }})
+		Faults: e.pool.cfg.Faults, Start: func() error { return e.takeOver(s) }, Hangup: hangup})
 	s.device.Store(d)
 	e.follow(s, d, int64(spec.Size))
 	// A session that is ended meanwhile ends the device at once, by its context.

@@ -49,6 +49,16 @@ func (v *guestVM) transfer(vm *qemu.VM, want drover.VMTransferState) drover.VMTr
 	}
 }
 
+// calm is a guest's script that writes a block now and then.
+const calm = `
+i=0
+while [ $i -lt 900 ]; do
+	if echo "0 $i" | dd of=/dev/vdc bs=4k count=1 seek=$i conv=sync,fsync 2>/dev/null; then echo "wrote 0 $i."; else echo "failed 0 $i"; fi
+	i=$((i+1))
+	sleep 0.1
+done
+`
+
 // A guest moves between two storage daemons and two QEMUs while it runs: its memory over TLS, its disks by layers over those of the first.
 func TestGuestMovesLiveToAnotherPool(t *testing.T) {
 	ctx := t.Context()

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -52,12 +54,17 @@ type Frontend struct {
 	// inflight is what the backend gave, to be kept for the next one.
 	inflight int
 	inPay    []byte
+	// listeners are by their paths.
+	listeners map[string]*net.UnixListener
 }
 
 // NewFrontend makes a frontend; Attach connects it.
 func NewFrontend(g *Guest) *Frontend {
-	f := &Frontend{Guest: g, inflight: -1}
+	f := &Frontend{Guest: g, inflight: -1, listeners: map[string]*net.UnixListener{}}
 	g.tb.Cleanup(func() {
+		for _, l := range f.listeners {
+			g.check(l.Close())
+		}
 		if f.inflight >= 0 {
 			g.check(unix.Close(f.inflight))
 		}
@@ -255,9 +262,39 @@ func (f *Frontend) End() uint16 {
 	return uint16(order.Uint32(f.Ask(GetVringBase, Pair(0, 0))[4:]))
 }
 
-// Dial connects to a backend's socket.
-func (f *Frontend) Dial(path string) error {
-	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+// Accept waits for a backend that connects to the path, where the frontend listens from its first call on. An older connection is not
+// closed by it.
+func (f *Frontend) Accept(path string) error { return f.acceptFor(path, acceptWait) }
+
+// Refused reports whether no backend connects to the path for a while.
+func (f *Frontend) Refused(path string) bool {
+	f.tb.Helper()
+	err := f.acceptFor(path, refusedFor)
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		f.check(err)
+	}
+	return err != nil
+}
+
+const (
+	acceptWait = 10 * time.Second
+	refusedFor = 100 * time.Millisecond
+)
+
+func (f *Frontend) acceptFor(path string, d time.Duration) error {
+	l := f.listeners[path]
+	if l == nil {
+		var err error
+		if l, err = net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"}); err != nil {
+			return err
+		}
+		l.SetUnlinkOnClose(false) // it is there for as long as the backend leaves it, like a VMM's
+		f.listeners[path] = l
+	}
+	if err := l.SetDeadline(time.Now().Add(d)); err != nil {
+		return err
+	}
+	c, err := l.AcceptUnix()
 	if err == nil {
 		f.Conn = c
 	}
