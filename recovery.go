@@ -45,6 +45,8 @@ const (
 	HostIsSilent      ConditionCode = "host-silent"
 	HostIsPartitioned ConditionCode = "host-partitioned"
 	HostIsUnreachable ConditionCode = "host-unreachable"
+	// PowerOffFails: a host is to be switched off by the power command, and that fails.
+	PowerOffFails ConditionCode = "power-off-fails"
 	// StandbyLagging: a standby has not completed a step for a long time.
 	StandbyLagging ConditionCode = "standby-lagging"
 )

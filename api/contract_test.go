@@ -354,8 +354,10 @@ func everyOperationOfRecoveries(s *server, backend *apitest.Backend, volume stri
 
 	s.want(412, "POST", "/v1/operator/recoveries", `{"host":"h1"}`)
 	s.want(412, "POST", "/v1/operator/hosts/h1/confirm-off", `{"reason":"looked"}`)
+	s.want(412, "POST", "/v1/operator/hosts/h1/fence", `{"reason":"looked"}`)
 	backend.ChangeHost("h1", func(h *drover.HostInfo) { h.Status = drover.HostUnreachable })
 	s.want(200, "POST", "/v1/operator/hosts/h1/confirm-off", `{"reason":"looked"}`)
+	s.want(200, "POST", "/v1/operator/hosts/h1/fence", `{"reason":"looked"}`)
 	s.want(200, "GET", "/v1/operator/hosts/h1/recovery", "")
 	s.want(400, "POST", "/v1/operator/recoveries", `{}`)
 	s.want(400, "POST", "/v1/operator/recoveries", `{"host":"h1","accept_age":"-1s"}`)

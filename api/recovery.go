@@ -14,6 +14,8 @@ import (
 type RecoveryBackend interface {
 	// ConfirmOff is refused with Precondition while anybody can tell that the host runs.
 	ConfirmOff(ctx context.Context, req fleet.ConfirmOff) (drover.HostFence, error)
+	// SwitchOff switches a host off by the power command and fences it. Precondition where there is none, and while anybody can tell that it runs.
+	SwitchOff(ctx context.Context, req fleet.ConfirmOff) (drover.HostFence, error)
 	// RecoveryPlan changes nothing.
 	RecoveryPlan(ctx context.Context, host drover.HostID) (drover.RecoveryPlan, error)
 	// StartRecovery is refused with Precondition while it is not certain that the host is off.
@@ -35,6 +37,8 @@ func recoveryRoutes() []route {
 	return []route{
 		{method: "POST", path: "/operator/hosts/{host_id}/confirm-off", id: "Hosts_confirm_off", summary: "Say that a host is off and stays so, which fences it",
 			access: operators, request: apiv1.ConfirmOffRequest{}, status: http.StatusOK, response: drover.HostFence{}, handle: (*handler).confirmOff},
+		{method: "POST", path: "/operator/hosts/{host_id}/fence", id: "Hosts_fence", summary: "Switch a host off that nobody reaches, and fence it",
+			access: operators, request: apiv1.ConfirmOffRequest{}, status: http.StatusOK, response: drover.HostFence{}, handle: (*handler).fenceHost},
 		{method: "GET", path: "/operator/hosts/{host_id}/recovery", id: "Hosts_recovery_plan", summary: "Tell what can be done for the machines of a host",
 			access: operators, status: http.StatusOK, response: drover.RecoveryPlan{}, handle: (*handler).recoveryPlan},
 		{method: "GET", path: "/operator/hosts/{host_id}/kept", id: "Hosts_kept", summary: "List what a host keeps aside of machines that went on elsewhere",
@@ -61,7 +65,11 @@ func recoveryRoutes() []route {
 	}
 }
 
-func (h *handler) confirmOff(c *call) (any, error) {
+func (h *handler) confirmOff(c *call) (any, error) { return fenceBy(c, h.backend.ConfirmOff) }
+
+func (h *handler) fenceHost(c *call) (any, error) { return fenceBy(c, h.backend.SwitchOff) }
+
+func fenceBy(c *call, fence func(context.Context, fleet.ConfirmOff) (drover.HostFence, error)) (any, error) {
 	id, err := hostID(c)
 	if err != nil {
 		return nil, err
@@ -70,7 +78,7 @@ func (h *handler) confirmOff(c *call) (any, error) {
 	if err := readStrict(c.w, c.r, &req, false); err != nil {
 		return nil, err
 	}
-	return h.backend.ConfirmOff(c.ctx(), fleet.ConfirmOff{Host: id, Reason: req.Reason, Actor: c.principal.Name})
+	return fence(c.ctx(), fleet.ConfirmOff{Host: id, Reason: req.Reason, Actor: c.principal.Name})
 }
 
 func (h *handler) recoveryPlan(c *call) (any, error) {

@@ -2,9 +2,9 @@ package apiv1
 
 import "drover"
 
-// ConfirmOffRequest is a person's word that a host is off and stays so.
+// ConfirmOffRequest fences a host: by a person's word that it is off and stays so, or by the power command.
 type ConfirmOffRequest struct {
-	// Reason says how that is known. It is kept with the name of whoever says it.
+	// Reason says how it is known that the host is off, or why it is switched off. It is kept with the name of whoever says it.
 	Reason string `json:"reason"`
 }
 

@@ -9,6 +9,11 @@ import (
 
 const standbyPath = volumePath + "/standbys"
 
+// SwitchOff lets the power command switch a host off, and fences it. Precondition where there is no such command, and while anybody can tell that the host runs.
+func (c *Client) SwitchOff(ctx context.Context, host drover.HostID, reason string) (drover.HostFence, error) {
+	return post[drover.HostFence](ctx, c, apiv1.ConfirmOffRequest{Reason: reason}, "/operator/hosts/%s/fence", host)
+}
+
 // ConfirmOff says that a host is off and stays so. Precondition while anybody can tell that it runs.
 func (c *Client) ConfirmOff(ctx context.Context, host drover.HostID, reason string) (drover.HostFence, error) {
 	return post[drover.HostFence](ctx, c, apiv1.ConfirmOffRequest{Reason: reason}, "/operator/hosts/%s/confirm-off", host)

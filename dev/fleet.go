@@ -159,7 +159,7 @@ func (f *Fleet) layOut(ctx context.Context, cfg Config) (*Layout, Mode, error) {
 	if err := durable.WriteJSON(f.p.layout(), layout, 0o600); err != nil {
 		return nil, "", drover.Errorf(drover.Internal, "cannot write the fleet's layout: %w", err)
 	}
-	if err := prepare(f.p, layout, mode); err != nil {
+	if err := prepare(f.p, layout, mode, cfg.Exe); err != nil {
 		return nil, "", err
 	}
 	if running != nil {

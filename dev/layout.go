@@ -17,6 +17,7 @@ import (
 	"drover/internal/durable"
 	"drover/internal/fleetca"
 	"drover/internal/hostconf"
+	"drover/powercommand"
 )
 
 // layoutVersion is the version of fleet.json.
@@ -177,7 +178,7 @@ func (n network) prefixes(number int) []net.IPNet {
 }
 
 // prepare makes everything that the hosts of a layout need before they start: directories, certificates, configuration.
-func prepare(p paths, l *Layout, mode Mode) error {
+func prepare(p paths, l *Layout, mode Mode, exe string) error {
 	ca, err := fleetca.Ensure(p.ca())
 	if err != nil {
 		return err
@@ -198,14 +199,14 @@ func prepare(p paths, l *Layout, mode Mode) error {
 		return err
 	}
 	for _, h := range l.Hosts {
-		if err := prepareHost(p, n, ca, l, h, urls, memory); err != nil {
+		if err := prepareHost(p, n, ca, l, h, urls, memory, exe); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func prepareHost(p paths, n network, ca *fleetca.CA, l *Layout, h HostSpec, urls []string, memoryMB int) error {
+func prepareHost(p paths, n network, ca *fleetca.CA, l *Layout, h HostSpec, urls []string, memoryMB int, exe string) error {
 	for _, dir := range []string{p.data(h.ID), p.faults(h.ID), p.logs(h.ID)} {
 		if err := durable.MkdirAll(dir, 0o700); err != nil {
 			return drover.Errorf(drover.Internal, "cannot make a directory of host %q: %w", h.ID, err)
@@ -235,6 +236,10 @@ func prepareHost(p paths, n network, ca *fleetca.CA, l *Layout, h HostSpec, urls
 		ID: h.ID, Region: h.Region, Roles: h.Roles, Address: n.address(h.Number).String(),
 		DataDir: p.data(h.ID), RunDir: p.run(h.ID, n.mode), TLSDir: p.tls(h.ID),
 		Bus: hostconf.Bus{URLs: urls}, Grace: l.Grace, BootTimeout: l.BootTimeout, MemoryMB: memoryMB, CPUs: max(runtime.NumCPU(), 4),
+	}
+	if h.has(drover.RoleControl) {
+		// The rack is the power controller; what runs on a host knows from its environment which one.
+		c.PowerOffCommand = []string{exe, "dev", "kill", powercommand.Placeholder}
 	}
 	if n.mode == ModeNamespaces {
 		c.RouteAddress = addresses[len(addresses)-1].String() // the IPv6 one

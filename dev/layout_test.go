@@ -60,7 +60,7 @@ func TestPrepareWritesGoodConfigurations(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 2 {
-			if err := prepare(p, l, mode); err != nil {
+			if err := prepare(p, l, mode, "/usr/bin/drover"); err != nil {
 				t.Fatal(err)
 			}
 		}

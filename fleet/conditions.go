@@ -23,6 +23,9 @@ func (f *Fleet) conditionsLocked(info drover.HostInfo) []drover.Condition {
 					h.value.Machine, h.value.Drain, h.value.Reason)})
 		}
 	}
+	if c := f.power.condition(info.ID); c != nil {
+		found = append(found, *c)
+	}
 	if isWorker(info) {
 		if c := f.regionsSeen.condition(info.Region); c != nil {
 			found = append(found, *c)

@@ -20,20 +20,28 @@ const maxReason = 1000
 
 // ConfirmOff records that a host is off. It is refused while anybody can tell that the host runs.
 func (f *Fleet) ConfirmOff(ctx context.Context, req ConfirmOff) (drover.HostFence, error) {
+	if err := f.checkFence(ctx, &req); err != nil {
+		return drover.HostFence{}, err
+	}
+	return f.fenceHost(ctx, drover.HostFence{Host: req.Host, By: drover.FenceByOperator, Actor: req.Actor, Reason: req.Reason})
+}
+
+// checkFence refuses what can never be right.
+func (f *Fleet) checkFence(ctx context.Context, req *ConfirmOff) error {
 	info, err := f.Host(ctx, req.Host)
 	if err != nil {
-		return drover.HostFence{}, err
+		return err
 	}
 	req.Reason = strings.TrimSpace(req.Reason)
 	switch {
 	case req.Reason == "":
-		return drover.HostFence{}, drover.Errorf(drover.Invalid, "reason: say how it is known that host %q is off", req.Host).WithField("reason")
+		return drover.Errorf(drover.Invalid, "reason: say why host %q is fenced: how it is known that it is off, or what is wrong with it", req.Host).WithField("reason")
 	case len(req.Reason) > maxReason:
-		return drover.HostFence{}, drover.Errorf(drover.Invalid, "reason: %d bytes are too many: at most %d", len(req.Reason), maxReason).WithField("reason")
+		return drover.Errorf(drover.Invalid, "reason: %d bytes are too many: at most %d", len(req.Reason), maxReason).WithField("reason")
 	case !slices.Contains(info.Roles, drover.RoleWorker):
-		return drover.HostFence{}, drover.Errorf(drover.Invalid, "host %q runs no machines", req.Host).WithField("host")
+		return drover.Errorf(drover.Invalid, "host %q runs no machines", req.Host).WithField("host")
 	}
-	return f.fenceHost(ctx, drover.HostFence{Host: req.Host, By: drover.FenceByOperator, Actor: req.Actor, Reason: req.Reason})
+	return nil
 }
 
 // fenceHost records a fence that is certain by somebody's or something's word. A fence that holds already is returned as it is.
@@ -93,7 +101,7 @@ func (f *Fleet) certain(ctx context.Context, id drover.HostID) (drover.HostFence
 	switch {
 	case drover.Is(err, drover.NotFound):
 		return fence, drover.Errorf(drover.Precondition, "it is not certain that host %q is off: nothing of it is started elsewhere before it is fenced", id).
-			WithHint("switch it off for good, then say so: drover host confirm-off %s --reason TEXT", id)
+			WithHint("switch it off for good, then say so: drover host confirm-off %s --reason TEXT; or let the power command do it: drover host fence %s --reason TEXT", id, id)
 	case err != nil:
 		return fence, err
 	case !fence.ReturnedAt.IsZero():

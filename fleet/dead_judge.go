@@ -23,6 +23,8 @@ type verdict struct {
 	code     drover.ConditionCode
 	severity drover.Severity
 	since    time.Time
+	// witnesses is how many hosts say that they do not reach it.
+	witnesses int
 }
 
 // judge decides whether a host is dead, cut off, or just not heard. heard is what the bus says: unknown just after the start of a control
@@ -44,7 +46,7 @@ func judge(id drover.HostID, heard drover.HostStatus, silentSince time.Time, sai
 			onBus += " since " + silentSince.UTC().Format(time.TimeOnly)
 		}
 	}
-	v := verdict{reach: drover.ReachOK, severity: drover.SeverityWarning, since: since(silentSince, no)}
+	v := verdict{reach: drover.ReachOK, severity: drover.SeverityWarning, since: since(silentSince, no), witnesses: len(no)}
 	switch {
 	case heard == drover.HostUnknown, heard == drover.HostOK && len(no) == 0:
 		return v

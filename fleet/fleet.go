@@ -21,6 +21,8 @@ type Timing struct {
 	Ready time.Duration
 	// Unreachable is how long a host may be silent before it counts as unreachable.
 	Unreachable time.Duration
+	// PowerOff is how long nobody may reach a host before it is switched off for machines that may be started elsewhere without asking.
+	PowerOff time.Duration
 	// Offer is how long hosts may take to make an offer while others have made theirs. Resolve and Apply bound those orders on a host that says
 	// that it is at work; one that is silent is given up after seconds. Make bounds all that it takes to make a machine.
 	Offer, Resolve, Apply, Make time.Duration
@@ -45,7 +47,7 @@ type Timing struct {
 // DefaultTiming is the timing that a fleet uses.
 func DefaultTiming() Timing {
 	return Timing{
-		Ready: 5 * time.Second, Unreachable: 10 * time.Second,
+		Ready: 5 * time.Second, Unreachable: 10 * time.Second, PowerOff: time.Minute,
 		Offer: 1500 * time.Millisecond, Resolve: 60 * time.Second, Apply: 20 * time.Second, Make: 2 * time.Minute,
 		LeaseTTL: 6 * time.Second, LeaseRenew: 2 * time.Second,
 		Repair: 10 * time.Second, Stale: 5 * time.Minute,
@@ -71,6 +73,8 @@ type Config struct {
 	// neither, volumes are not encrypted, and have to be asked for so.
 	Keys   drover.KeyStore
 	TLSDir string
+	// Power switches hosts off. Nil: only people do.
+	Power PowerSwitch
 	// Traces exports the traces of migrations. Nil exports none.
 	Traces TraceExporter
 	// Clock tells the time; nil for the system's.
@@ -102,6 +106,7 @@ type Fleet struct {
 	ready chan struct{}
 	// kicks wakes the repair of single machines.
 	kicks *kicks
+	power *powerTries
 	// regionsSeen remembers which regions could not be drained.
 	regionsSeen *regionWatch
 }
@@ -127,7 +132,7 @@ func New(cfg Config) (*Fleet, error) {
 	}
 	f.state = newState(f.now)
 	f.traces = &traces{Fleet: f}
-	f.regionsSeen = newRegionWatch()
+	f.regionsSeen, f.power = newRegionWatch(), newPowerTries()
 	return f, nil
 }
 

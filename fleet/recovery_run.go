@@ -26,6 +26,7 @@ func (f *Fleet) keepRecoveries(ctx context.Context) {
 	for {
 		changed := f.state.recoveries.next(anyKey)
 		f.tendFences(ctx)
+		r.tendPower(ctx)
 		r.beginAutomatic(ctx)
 		for _, i := range f.state.recoveries.all() {
 			switch rec := i.value; {

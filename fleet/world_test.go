@@ -44,6 +44,8 @@ type world struct {
 	ca    *fleetca.CA
 	// traces is where control hosts export traces that are started from now on.
 	traces TraceExporter
+	// power switches hosts off for control hosts that are started from now on; nil for no power command.
+	power PowerSwitch
 	// tlsDirs has the directories of certificates, by host.
 	tlsDirs map[drover.HostID]string
 
@@ -186,7 +188,7 @@ func (w *world) control(id drover.HostID, killAt func(point string) bool) *node 
 	conn := w.connect(ctx, string(id))
 	timing, rules := quick()
 	w.tune(timing, rules)
-	f, err := New(Config{Conn: conn, Host: id, TLSDir: w.tls(id, true), Log: w.log.With("control", id), Timing: timing, Rules: rules, Snapshots: w.store, Clock: w.clock, Traces: w.traces})
+	f, err := New(Config{Conn: conn, Host: id, TLSDir: w.tls(id, true), Log: w.log.With("control", id), Timing: timing, Rules: rules, Snapshots: w.store, Clock: w.clock, Traces: w.traces, Power: w.power})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -63,7 +63,7 @@ func TestAMachineOutlivesItsHost(t *testing.T) {
 	if exit, said := refused(t, "recovery", "start", "h1", "--yes"); exit != 5 || !strings.Contains(said, "not certain") {
 		t.Errorf("recovered without a fence: %d, %s", exit, said)
 	}
-	run(t, "host", "confirm-off", "h1", "--reason", "the test cut its power", "--yes")
+	run(t, "host", "fence", "h1", "--reason", "the test cut its power", "--yes") // by the fleet's rack
 	started := ask[apiv1.RecoveryStarted](t, "recovery", "start", "h1", "--yes")
 	if len(started.Recoveries) != 2 || len(started.Left) != 0 {
 		t.Fatalf("%+v", started)

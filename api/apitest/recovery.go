@@ -11,7 +11,16 @@ import (
 
 // ConfirmOff fences a host that the test has made unreachable.
 func (b *Backend) ConfirmOff(_ context.Context, req fleet.ConfirmOff) (drover.HostFence, error) {
-	if err := b.begin("ConfirmOff"); err != nil {
+	return b.fence("ConfirmOff", drover.FenceByOperator, req)
+}
+
+// SwitchOff does the same by a power command.
+func (b *Backend) SwitchOff(_ context.Context, req fleet.ConfirmOff) (drover.HostFence, error) {
+	return b.fence("SwitchOff", drover.FenceByCommand, req)
+}
+
+func (b *Backend) fence(method string, by drover.FenceBy, req fleet.ConfirmOff) (drover.HostFence, error) {
+	if err := b.begin(method); err != nil {
 		return drover.HostFence{}, err
 	}
 	defer b.mu.Unlock()
@@ -25,7 +34,7 @@ func (b *Backend) ConfirmOff(_ context.Context, req fleet.ConfirmOff) (drover.Ho
 	if host.Status != drover.HostUnreachable {
 		return drover.HostFence{}, drover.Errorf(drover.Precondition, "host %q is not off: it is heard on the bus", req.Host)
 	}
-	fence := drover.HostFence{Host: req.Host, By: drover.FenceByOperator, Actor: req.Actor, Reason: req.Reason, At: b.Now()}
+	fence := drover.HostFence{Host: req.Host, By: by, Actor: req.Actor, Reason: req.Reason, At: b.Now()}
 	b.fences[req.Host] = fence
 	return fence, nil
 }

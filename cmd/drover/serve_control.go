@@ -21,7 +21,9 @@ import (
 	"drover/fleet"
 	"drover/internal/durable"
 	"drover/internal/fleetca"
+	"drover/internal/hostconf"
 	"drover/natsbus"
+	"drover/powercommand"
 )
 
 // The API server's bounds. There is no bound on writing: a wait may take a minute, an exec ten.
@@ -76,8 +78,8 @@ func serveControl(ctx context.Context, p process) error {
 		return err
 	}
 	defer endTraces()
-	loop, err := fleet.New(fleet.Config{Conn: conn, Host: p.conf.ID, TLSDir: p.conf.TLSDir, Snapshots: fleet.NewSnapshotStore(objects), Log: p.log,
-		Faults: p.faults, Clock: p.faults.Clock(), Traces: traces})
+	loop, err := fleet.New(withPower(fleet.Config{Conn: conn, Host: p.conf.ID, TLSDir: p.conf.TLSDir, Snapshots: fleet.NewSnapshotStore(objects), Log: p.log,
+		Faults: p.faults, Clock: p.faults.Clock(), Traces: traces}, p.conf))
 	if err != nil {
 		return err
 	}
@@ -91,6 +93,19 @@ func serveControl(ctx context.Context, p process) error {
 	g.Go(func() error { return putToken(ctx, loop, token) })
 	g.Go(func() error { return serveAPI(ctx, p.log, listener, handler) })
 	return g.Wait()
+}
+
+// withPower adds the command that switches hosts off, if there is one.
+func withPower(c fleet.Config, conf *hostconf.Config) fleet.Config {
+	if len(conf.PowerOffCommand) > 0 {
+		c.Power = powercommand.Command(conf.PowerOffCommand)
+	}
+	if conf.PowerOffAfter > 0 {
+		timing := fleet.DefaultTiming()
+		timing.PowerOff = time.Duration(conf.PowerOffAfter)
+		c.Timing = &timing
+	}
+	return c
 }
 
 func startBus(p process) (*natsbus.Server, error) {

@@ -91,6 +91,12 @@ type Config struct {
 	DiskTransport drover.Transport `json:"disk_transport,omitempty"`
 	// ImageProxy is the HTTP proxy through which registries are reached. Default: as the environment says.
 	ImageProxy string `json:"image_proxy,omitempty"`
+	// PowerOffCommand is a program with its arguments by which a control host switches another host off; "{host}" in them is the host's ID. It must exit with 0
+	// only when that host is certainly off. Default: none, and only people say that a host is off.
+	PowerOffCommand []string `json:"power_off_command,omitempty"`
+	// PowerOffAfter is how long nobody may reach a host before it is switched off by itself, for the machines of apps that agreed to be started elsewhere.
+	// Default 60 s.
+	PowerOffAfter drover.Duration `json:"power_off_after,omitempty"`
 	// Telemetry says what a control host tells of the fleet, and where.
 	Telemetry Telemetry `json:"telemetry,omitzero"`
 	// ObjectStore is where snapshots are kept. Default: the fleet's bus.
@@ -185,8 +191,13 @@ func (c *Config) check() []string {
 	wrong(c.DiskOvercommit == 0 || c.DiskOvercommit >= 1 && c.DiskOvercommit <= maxOvercommit, "disk_overcommit: %g is not between 1 and %d",
 		c.DiskOvercommit, maxOvercommit)
 	wrong(c.PoolFloorMB >= 0, "pool_floor_mb: %d is negative", c.PoolFloorMB)
-	for name, d := range map[string]drover.Duration{"grace": c.Grace, "parent_timeout": c.ParentTimeout, "boot_timeout": c.BootTimeout} {
+	for name, d := range map[string]drover.Duration{"grace": c.Grace, "parent_timeout": c.ParentTimeout, "boot_timeout": c.BootTimeout,
+		"power_off_after": c.PowerOffAfter} {
 		wrong(d >= 0, "%s: %s is negative", name, time.Duration(d))
+	}
+	if cmd := c.PowerOffCommand; len(cmd) > 0 {
+		wrong(filepath.IsAbs(cmd[0]), "power_off_command: %q is not an absolute path", cmd[0])
+		wrong(slices.ContainsFunc(cmd, func(arg string) bool { return strings.Contains(arg, "{host}") }), "power_off_command: no argument has {host} in it, which is the host to switch off")
 	}
 	wrong(slices.Contains([]string{"", CompressionAuto, CompressionOff}, c.LinkCompression),
 		"link_compression: %q is not %s or %s", c.LinkCompression, CompressionAuto, CompressionOff)
