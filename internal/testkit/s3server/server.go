@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"time"
 )
 
@@ -40,14 +39,23 @@ type Server struct {
 	log  bytes.Buffer
 }
 
-// Find returns the program, or where it was expected: build/tools of this source tree.
+// Find returns the program, or where it was expected: build/tools of the source tree that the process is in.
 func Find() (string, error) {
-	_, file, _, _ := runtime.Caller(0)
-	path := filepath.Join(filepath.Dir(file), "..", "..", "..", "build", "tools", "versitygw")
-	if wd, err := os.Getwd(); err == nil && !filepath.IsAbs(path) { // built with -trimpath: from the top of the tree
-		path = filepath.Join(wd, "build", "tools", "versitygw")
+	top, err := os.Getwd()
+	if err != nil {
+		return "", err
 	}
-	_, err := os.Stat(path)
+	for dir := top; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			top = dir
+			break
+		}
+		if dir == filepath.Dir(dir) {
+			break
+		}
+	}
+	path := filepath.Join(top, "build", "tools", "versitygw")
+	_, err = os.Stat(path)
 	return path, err
 }
 
