@@ -23,6 +23,11 @@ func (f *Fleet) conditionsLocked(info drover.HostInfo) []drover.Condition {
 					h.value.Machine, h.value.Drain, h.value.Reason)})
 		}
 	}
+	if info.ID == f.cfg.Host {
+		if c := f.trail.condition(f.now()); c != nil {
+			found = append(found, *c)
+		}
+	}
 	if isWorker(info) {
 		if c := f.regionsSeen.condition(info.Region); c != nil {
 			found = append(found, *c)

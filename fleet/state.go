@@ -43,7 +43,7 @@ type state struct {
 	snapshots  *table[drover.Snapshot]
 	migrations *table[drover.Migration]
 	hosts      *table[drover.HostInfo]
-	tokens     *table[Principal]
+	tokens     *table[tokenRecord]
 	leases     *table[lease]
 	counters   *table[uint64]
 	claims     *table[claim]
@@ -132,7 +132,7 @@ func newState(now func() time.Time) *state {
 	s.migrations = newTable[drover.Migration](&s.mu, natsbus.BucketMigrations)
 	s.migrations.changed = keep(s.movesOf, func(m drover.Migration) (drover.MachineID, bool) { return m.Machine, !m.Ended() })
 	s.hosts = newTable[drover.HostInfo](&s.mu, natsbus.BucketHosts)
-	s.tokens = newTable[Principal](&s.mu, natsbus.BucketTokens)
+	s.tokens = newTable[tokenRecord](&s.mu, natsbus.BucketTokens)
 	s.leases = newTable[lease](&s.mu, natsbus.BucketLeases)
 	s.counters = newTable[uint64](&s.mu, natsbus.BucketCounters)
 	s.claims = newTable[claim](&s.mu, natsbus.BucketClaims)

@@ -147,6 +147,7 @@ func (f *Fleet) sweepRecords(ctx context.Context) {
 	}
 	f.sweepMigrations(ctx)
 	f.sweepDrains(ctx)
+	f.sweepTokens(ctx)
 }
 
 // sweepMoves makes targets forget migrations that were aborted while they did not answer.

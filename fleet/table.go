@@ -137,6 +137,13 @@ func (t *table[T]) next(key string) <-chan struct{} {
 	return ch
 }
 
+// heard returns the newest revision that the watch has told.
+func (t *table[T]) heard() uint64 {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.told
+}
+
 // seen returns what is in memory.
 func (t *table[T]) seen(key string) (value T, rev uint64, ok bool) {
 	t.mu.RLock()
