@@ -91,6 +91,9 @@ func made(attempt drover.AuditEntry, answer any) drover.AuditEntry {
 	if app, ok := answer.(apiv1.App); ok && attempt.App == "" {
 		attempt.App, attempt.Organization = app.Name, app.Organization.Slug
 	}
+	if token, ok := answer.(apiv1.CreatedToken); ok && token.Organization != "" {
+		attempt.Organization = token.Organization
+	}
 	v := reflect.ValueOf(answer)
 	if attempt.Object != "" || v.Kind() != reflect.Struct {
 		return attempt
