@@ -253,6 +253,9 @@ func TestADeliveryIsNoOrder(t *testing.T) {
 		return len(obeyed) > 0 && len(seen) > 0
 	})
 
+	for len(obeyed) > 0 {
+		<-obeyed
+	}
 	evil := g.host("h1")
 	if err := evil.nc.Publish("$KV.hosts.h1", []byte(`{"id":"h2","name":"KV_placements"}`)); err != nil {
 		t.Fatal(err)
@@ -265,11 +268,11 @@ func TestADeliveryIsNoOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// What is delivered was on its way before this order's answer.
-	for len(obeyed) > 0 {
-		<-obeyed
-	}
-	for range 3 {
+	eventually(t, "the record is delivered as an order", func() bool {
+		c, err := g.control.js.PushConsumer(t.Context(), "KV_hosts", "x0")
+		return err == nil && c.CachedInfo().Delivered.Consumer > 0
+	})
+	for range 3 { // what was delivered came before
 		if err := Order(t.Context(), g.control, "h2", "echo", "the end", nil); err != nil {
 			t.Fatal(err)
 		}
