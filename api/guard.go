@@ -13,7 +13,8 @@ import (
 
 // TokenBackend is the part of Backend about who asks, what for, and the trail of it.
 type TokenBackend interface {
-	// Authenticate tells whose token it is, with the caveats that hold for it; Denied for one that is not known, genuine, or valid now.
+	// Authenticate tells whose token it is, with the caveats that hold for it; Denied for one that is not known, genuine, or valid now, with whose it
+	// was if that is certain.
 	Authenticate(ctx context.Context, token string) (fleet.Principal, error)
 	// MintToken returns the token itself, which cannot be read again.
 	MintToken(ctx context.Context, req fleet.NewToken) (drover.TokenInfo, string, error)
@@ -46,13 +47,14 @@ func NewGuard(backend TokenBackend, now func() time.Time) *Guard {
 	return &Guard{backend: backend, now: now}
 }
 
-// Identify returns whose tokens the request shows: one at least, in the request's order. What it refuses gets 401.
+// Identify returns whose tokens the request shows: one at least, in the request's order. What it refuses gets 401; with it comes whose tokens those
+// were that are known, which are good for nothing but the trail.
 func (g *Guard) Identify(r *http.Request) ([]fleet.Principal, error) {
 	tokens, err := bearer(r.Header.Get("Authorization"))
 	if err != nil {
 		return nil, err
 	}
-	var who []fleet.Principal
+	var who, past []fleet.Principal
 	var refused error
 	for _, token := range tokens {
 		p, err := g.backend.Authenticate(r.Context(), token)
@@ -61,12 +63,17 @@ func (g *Guard) Identify(r *http.Request) ([]fleet.Principal, error) {
 			who = append(who, p)
 		case !drover.Is(err, drover.Denied):
 			return nil, err
-		case refused == nil:
-			refused = unauthorized(drover.AsError(err).Text)
+		default:
+			if p.Token != "" {
+				past = append(past, p)
+			}
+			if refused == nil {
+				refused = unauthorized(drover.AsError(err).Text)
+			}
 		}
 	}
 	if len(who) == 0 {
-		return nil, refused
+		return past, refused
 	}
 	return who, nil
 }

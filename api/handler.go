@@ -172,10 +172,12 @@ func (h *handler) refuse(c *call, err error) {
 // admit finds out who asks, and refuses whom the route is not for. Of several tokens the first counts that may.
 func (h *handler) admit(c *call) error {
 	who, err := h.guard.Identify(c.r)
+	if len(who) > 0 {
+		c.principal = who[0]
+	}
 	if err != nil {
 		return err
 	}
-	c.principal = who[0]
 	if wait := h.limits.wait(c.principal.Name); wait > 0 {
 		seconds := int(wait/time.Second) + 1
 		c.w.Header().Set("Retry-After", fmt.Sprint(seconds))

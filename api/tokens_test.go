@@ -154,6 +154,10 @@ func TestTokensInTime(t *testing.T) {
 	if w := s.ask("GET", "/v1/whoami", narrow(t, org, "allow = read"), ""); w.Code != 401 {
 		t.Errorf("revoked: %d", w.Code)
 	}
+	trail := decode[[]drover.AuditEntry](t, s.want(200, "GET", "/v1/audit?limit=1&token="+string(info.Token), ""))
+	if len(trail) != 1 || trail[0].Name != "org" || trail[0].Route != "Whoami" || trail[0].Outcome != drover.AuditRefused {
+		t.Errorf("who tried with the revoked token is not told: %+v", trail)
+	}
 }
 
 func TestTheAuditTrailTellsWhoDidWhat(t *testing.T) {

@@ -62,7 +62,7 @@ func (r tokenRecord) info(key string) drover.TokenInfo {
 const minToken = 16
 
 // Authenticate tells whose token it is, with the caveats that hold for it; Denied for one that is not known, not genuine, revoked, or not valid now.
-// Unavailable when this control host cannot tell whether it was revoked.
+// Unavailable when this control host cannot tell whether it was revoked. With Denied the principal says whose token it was, if that is certain.
 func (f *Fleet) Authenticate(ctx context.Context, token string) (Principal, error) {
 	if err := f.await(ctx); err != nil {
 		return Principal{}, err
@@ -90,11 +90,12 @@ func (f *Fleet) Authenticate(ctx context.Context, token string) (Principal, erro
 	if !r.Attenuable {
 		caveats = r.Caveats
 	}
+	known := Principal{Name: r.Name, Organization: r.Organization, Token: r.id(key)} // for the trail
 	if !r.RevokedAt.IsZero() {
-		return Principal{}, drover.Errorf(drover.Denied, "the token %s was revoked at %s", r.id(key), r.RevokedAt.UTC().Format(time.DateTime))
+		return known, drover.Errorf(drover.Denied, "the token %s was revoked at %s", r.id(key), r.RevokedAt.UTC().Format(time.DateTime))
 	}
 	if err := caveats.Current(f.now()); err != nil {
-		return Principal{}, err
+		return known, err
 	}
 	f.used.note(key, f.now())
 	return r.Principal.narrowed(r.id(key), caveats)

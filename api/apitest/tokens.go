@@ -53,7 +53,7 @@ func (b *Backend) Authenticate(_ context.Context, token string) (fleet.Principal
 	defer b.mu.Unlock()
 	made, ok := b.tokens[t.ID]
 	if !ok || !made.info.RevokedAt.IsZero() {
-		return fleet.Principal{}, drover.Errorf(drover.Denied, "the token %s was revoked, or never made", t.ID)
+		return fleet.Principal{Name: made.info.Name, Organization: made.info.Organization, Token: made.info.ID}, drover.Errorf(drover.Denied, "the token %s was revoked, or never made", t.ID)
 	}
 	if err := caveats.Current(b.Now()); err != nil {
 		return fleet.Principal{}, err
