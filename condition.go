@@ -42,12 +42,15 @@ const (
 	ClassHalted ConditionCode = "class-halted"
 	// RegionNotDrainable: a region has no room for the machines of one of its hosts.
 	RegionNotDrainable ConditionCode = "region-not-drainable"
+	// AuditIncomplete: a control host could not write some entries of the audit trail.
+	AuditIncomplete ConditionCode = "audit-incomplete"
 )
 
 // ControlConditions lists the conditions of the control side, with how bad each is.
 func ControlConditions() map[ConditionCode]Severity {
 	return map[ConditionCode]Severity{MarkExpired: SeverityWarning, ClassHalted: SeverityCritical, RegionNotDrainable: SeverityWarning,
-		HostIsSilent: SeverityCritical, HostIsPartitioned: SeverityCritical, HostIsUnreachable: SeverityCritical, StandbyLagging: SeverityWarning}
+		HostIsSilent: SeverityCritical, HostIsPartitioned: SeverityCritical, HostIsUnreachable: SeverityCritical, StandbyLagging: SeverityWarning,
+		AuditIncomplete: SeverityWarning}
 }
 
 // Condition is something that is not as it should be, for as long as it is so.

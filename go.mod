@@ -30,6 +30,7 @@ require (
 	golang.org/x/term v0.47.0
 	golang.org/x/time v0.16.0
 	google.golang.org/protobuf v1.36.12
+	gopkg.in/macaroon.v2 v2.1.0
 	pgregory.net/rapid v1.3.0
 )
 

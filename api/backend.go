@@ -11,8 +11,7 @@ import (
 // durable when it returns.
 type Backend interface {
 	RecoveryBackend
-	// Authenticate tells whose token it is; Denied for an unknown one.
-	Authenticate(ctx context.Context, token string) (fleet.Principal, error)
+	TokenBackend
 
 	CreateApp(ctx context.Context, app drover.App) (drover.App, error)
 	Apps(ctx context.Context) ([]drover.App, error)

@@ -55,6 +55,7 @@ func New(config Config) (http.Handler, error) {
 		version: config.Version,
 		now:     config.Now,
 		limits:  newLimits(config.RateLimit, config.RateBurst),
+		guard:   NewGuard(config.Backend, config.Now),
 		mux:     http.NewServeMux(),
 	}
 	routes := routes()
@@ -81,6 +82,7 @@ type handler struct {
 	version  string
 	now      func() time.Time
 	limits   *limits
+	guard    *Guard
 	mux      *http.ServeMux
 	document []byte
 }
@@ -135,25 +137,43 @@ func (h *handler) dispatch(routes []route) http.Handler {
 	})
 }
 
-// serve lets a request in and has it answered.
+// serve lets a request in and has it answered. What changes something is in the audit trail before it is done.
 func (h *handler) serve(c *call) (any, error) {
-	if c.route.access != public {
-		if err := h.admit(c); err != nil {
-			return nil, err
-		}
+	if c.route.access == public {
+		return c.route.handle(h, c)
 	}
-	return c.route.handle(h, c)
+	if err := h.admit(c); err != nil {
+		h.refuse(c, err)
+		return nil, err
+	}
+	if !c.changes() {
+		return c.route.handle(h, c)
+	}
+	attempt := h.attempt(c)
+	if err := h.guard.Begin(c.ctx(), attempt); err != nil {
+		return nil, err
+	}
+	answer, err := c.route.handle(h, c)
+	status := c.route.status
+	if err != nil {
+		status, _ = errorAnswer(err, c.id)
+	}
+	h.guard.End(made(attempt, answer), status, err)
+	return answer, err
 }
 
-// admit finds out who asks, and refuses whom the route is not for.
-func (h *handler) admit(c *call) error {
-	token, err := bearer(c.r.Header.Get("Authorization"))
-	if err != nil {
-		return err
+// refuse notes what the token does not allow; other refusals are noted by nobody.
+func (h *handler) refuse(c *call, err error) {
+	if status, _ := errorAnswer(err, c.id); status == http.StatusUnauthorized || status == http.StatusForbidden {
+		h.guard.Refuse(h.attempt(c), status, err)
 	}
-	c.principal, err = h.backend.Authenticate(c.ctx(), token)
-	if drover.Is(err, drover.Denied) {
-		return unauthorized("the token is not known to this fleet")
+}
+
+// admit finds out who asks, and refuses whom the route is not for. Of several tokens the first counts that may.
+func (h *handler) admit(c *call) error {
+	who, err := h.guard.Identify(c.r)
+	if len(who) > 0 {
+		c.principal = who[0]
 	}
 	if err != nil {
 		return err
@@ -164,35 +184,22 @@ func (h *handler) admit(c *call) error {
 		return withStatus(http.StatusTooManyRequests,
 			drover.Errorf(drover.Exhausted, "too many requests with this token").WithHint("try again in %d s", seconds))
 	}
-	if c.route.access == operators && !c.principal.Operator {
-		return drover.Errorf(drover.Denied, "the operator API is not for the token of organization %q", c.principal.Organization).
-			WithHint("use an operator's token")
+	var first error
+	for _, p := range who {
+		c.principal = p
+		err := h.guard.Allow(p, h.permission(c))
+		if name := c.r.PathValue("app_name"); err == nil && name != "" {
+			c.app, err = h.findApp(c, name)
+		}
+		if err == nil {
+			return nil
+		}
+		if first == nil {
+			first = err
+		}
 	}
-	if name := c.r.PathValue("app_name"); name != "" {
-		c.app, err = h.findApp(c, name)
-	}
-	return err
-}
-
-// bearer reads an Authorization header: "Bearer X", or "FlyV1 X" as some clients write it.
-func bearer(header string) (string, error) {
-	if header == "" {
-		return "", unauthorized("the request has no Authorization header")
-	}
-	scheme, token, _ := strings.Cut(header, " ")
-	token = strings.TrimSpace(token)
-	if !strings.EqualFold(scheme, "Bearer") && !strings.EqualFold(scheme, "FlyV1") {
-		return "", unauthorized("the Authorization header has a scheme other than Bearer")
-	}
-	if token == "" {
-		return "", unauthorized("the Authorization header has no token")
-	}
-	return token, nil
-}
-
-func unauthorized(text string) error {
-	return withStatus(http.StatusUnauthorized, drover.Errorf(drover.Denied, "not authenticated: %s", text).
-		WithHint("give a token of this fleet: --token or DROVER_API_TOKEN for drover, the header 'Authorization: Bearer TOKEN' otherwise"))
+	c.principal = who[0]
+	return first
 }
 
 // respond writes the answer, and one line to the log.

@@ -28,6 +28,9 @@ func (h *handler) listMachines(c *call) (any, error) {
 		if v.Status.State == drover.StateDestroyed && !deleted {
 			return true
 		}
+		if !c.principal.Limits.Sees(c.app.Name, v.Machine.ID) {
+			return true
+		}
 		if region != "" && string(v.Machine.Region) != region {
 			return true
 		}

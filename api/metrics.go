@@ -36,7 +36,7 @@ func newMetrics(h *handler, open bool) *metrics {
 // ServeHTTP lets in who may read metrics, counts, and answers in the text format. All numbers of one answer are of one moment.
 func (m *metrics) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	begun := time.Now()
-	c := &call{w: w, r: r, id: rand.Text(), route: route{access: operators}}
+	c := &call{w: w, r: r, id: rand.Text(), route: route{access: operators, need: need{action: drover.ActRead}}}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		m.h.respond(c, begun, nil, withStatus(http.StatusMethodNotAllowed, drover.Errorf(drover.Invalid, "%s is not allowed here; GET is", r.Method)))
@@ -77,6 +77,7 @@ var (
 	descConditions = prometheus.NewDesc("drover_conditions", "Conditions that hold now, over all hosts.", []string{"code", "severity"}, nil)
 	descTraces     = prometheus.NewDesc("drover_traces_total", "Traces of migrations by what became of them.", []string{"result"}, nil)
 	descPending    = prometheus.NewDesc("drover_traces_pending", "Traces that wait to be exported; of the control host that drives the fleet.", nil, nil)
+	descAudit      = prometheus.NewDesc("drover_audit_entries_total", "Entries of the audit trail by what became of them, in this process.", []string{"result"}, nil)
 	descFailures   = prometheus.NewDesc("drover_trace_export_failures_total", "Tries to export a trace that failed, in this process.", nil, nil)
 )
 
@@ -88,7 +89,7 @@ var _ prometheus.Collector = collector{}
 // Describe lists what Collect writes.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descPhase, descInterruption, descMigrations, descBytes, descRunning, descOldest, descHosts, descConditions, descTraces,
-		descPending, descFailures} {
+		descPending, descFailures, descAudit} {
 		ch <- d
 	}
 }
@@ -134,6 +135,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(descPending, float64(c.Traces.Pending))
 	counter(descFailures, float64(c.Traces.Failures))
+	counter(descAudit, float64(c.Audit.Written), "written")
+	counter(descAudit, float64(c.Audit.Dropped), "dropped")
+	counter(descAudit, float64(c.Audit.Suppressed), "suppressed")
 }
 
 // endings are the outcomes of what has ended.

@@ -38,7 +38,7 @@ func (h *handler) findApp(c *call, name string) (drover.App, error) {
 }
 
 func mayUse(c *call, app drover.App) bool {
-	return c.principal.Operator || (c.principal.Organization != "" && c.principal.Organization == app.Organization)
+	return MaySee(c.principal, app)
 }
 
 // machineID returns the machine that the path names.

@@ -30,7 +30,9 @@ type route struct {
 	// id is the document's operationId.
 	id, summary string
 	access      access
-	query       []param
+	// need is what a token must allow; without it that of the table in permissions.go.
+	need  need
+	query []param
 	// request is a zero value of what the body is read into; nil for no body. optional says that the body may be left out.
 	request  any
 	optional bool
@@ -54,7 +56,8 @@ func routes() []route {
 	all = append(all, waterfallRoutes()...)
 	all = append(all, drainRoutes()...)
 	all = append(all, recoveryRoutes()...)
-	return append(all,
+	all = append(all, tokenRoutes()...)
+	return append(withNeeds(all),
 		route{method: "GET", path: "/healthz", id: "Health", summary: "Tell that the API answers", access: public,
 			status: http.StatusOK, response: apiv1.Health{}, handle: (*handler).health},
 		route{method: "GET", path: "/openapi.json", id: "Document", summary: "Describe the API (this document)", access: public,

@@ -28,6 +28,8 @@ func special(t reflect.Type) object {
 		return object{"type": "string", "format": "date-time"}
 	case reflect.TypeFor[drover.Duration]():
 		return object{"type": "string", "description": "a duration such as 1m30s; a number of nanoseconds is read too", "example": "5s"}
+	case reflect.TypeFor[drover.Caveat]():
+		return object{"type": "string", "description": "a limit of a token", "example": "app = ledger"}
 	case reflect.TypeFor[apiv1.Signal]():
 		return object{"description": "a signal's name, or its number", "oneOf": []object{{"type": "string"}, {"type": "integer"}}}
 	case reflect.TypeFor[json.RawMessage]():

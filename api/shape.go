@@ -31,6 +31,9 @@ func checkShape(path string, raw json.RawMessage, t reflect.Type) error {
 		}
 		return nil
 	}
+	if t == reflect.TypeFor[drover.Caveat]() { // which is text
+		return checkKind(path, raw, reflect.TypeFor[string](), raw[0] == '"')
+	}
 	switch t.Kind() {
 	case reflect.Struct:
 		return checkObject(path, raw, t)

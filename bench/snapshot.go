@@ -73,10 +73,6 @@ func startBusStore(ctx context.Context, s setup) (*objectPeer, error) {
 	if err != nil {
 		return nil, err
 	}
-	clientTLS, err := fleetca.ClientConfig(certs, "")
-	if err != nil {
-		return nil, err
-	}
 	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
 	server, err := natsbus.StartServer(natsbus.ServerConfig{Name: "c1", Host: "127.0.0.1", StoreDir: filepath.Join(s.dir, "bus"), TLS: serverTLS, Log: quiet})
 	if err != nil {
@@ -87,7 +83,7 @@ func startBusStore(ctx context.Context, s setup) (*objectPeer, error) {
 		return nil, err
 	}
 	at := "nats://" + u.Host
-	conn, err := natsbus.Connect(ctx, natsbus.Config{URLs: []string{at}, TLS: clientTLS, Name: "bench", Log: quiet})
+	conn, err := natsbus.Connect(ctx, natsbus.Config{InProcess: server, Name: "bench", Log: quiet})
 	if err == nil {
 		_, err = natsbus.OpenBucket[drover.Volume](ctx, conn, natsbus.BucketVolumes, natsbus.BucketOptions{})
 	}
@@ -95,8 +91,10 @@ func startBusStore(ctx context.Context, s setup) (*objectPeer, error) {
 		server.Shutdown()
 		return nil, err
 	}
+	store := natsbus.NewObjects(conn, natsbus.StreamSnapshots, natsbus.ObjectOptions{})
+	store.Ensure(ctx) // hosts may not make it
 	return &objectPeer{
-		store: natsbus.NewObjects(conn, natsbus.StreamSnapshots, natsbus.ObjectOptions{}),
+		store: store,
 		tune:  func(c *hostconf.Config) { c.Bus.URLs = []string{at} },
 		stop:  func() error { conn.Close(); server.Shutdown(); return nil },
 	}, nil

@@ -26,6 +26,11 @@ func (f *Fleet) conditionsLocked(info drover.HostInfo) []drover.Condition {
 	if c := f.power.condition(info.ID); c != nil {
 		found = append(found, *c)
 	}
+	if info.ID == f.cfg.Host {
+		if c := f.trail.condition(f.now()); c != nil {
+			found = append(found, *c)
+		}
+	}
 	if isWorker(info) {
 		if c := f.regionsSeen.condition(info.Region); c != nil {
 			found = append(found, *c)

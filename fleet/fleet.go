@@ -42,6 +42,9 @@ type Timing struct {
 	Drain, Regions time.Duration
 	// Work is how often snapshots that are on their way into the object store, and volumes that are being filled, are looked at.
 	Work time.Duration
+	// TokenBound is how long a revocation may take to reach every control host; one that cannot be sure of that refuses tokens. TokenProof is how
+	// often a control host makes sure, TokenUses how often the last uses of tokens are written, KeepTokens how long it is known of one that it was.
+	TokenBound, TokenProof, TokenUses, KeepTokens time.Duration
 }
 
 // DefaultTiming is the timing that a fleet uses.
@@ -54,6 +57,7 @@ func DefaultTiming() Timing {
 		KeepDestroyed: 24 * time.Hour, KeepMigrations: 30 * 24 * time.Hour, KeepDrains: 365 * 24 * time.Hour,
 		KeepVolumes: 24 * time.Hour, Work: 2 * time.Second,
 		Drain: time.Second, Regions: 3 * time.Minute,
+		TokenBound: 5 * time.Second, TokenProof: time.Second, TokenUses: time.Minute, KeepTokens: 30 * 24 * time.Hour,
 	}
 }
 
@@ -102,6 +106,13 @@ type Fleet struct {
 	keys   drover.KeyStore
 	sealed *sealedkeys.Store
 	traces *traces
+	// roots, proof, local and used are about tokens: the keys that they are made with, up to when revocations are known, those that were put
+	// here, and when they were used.
+	roots roots
+	proof *proof
+	local *localTokens
+	used  used
+	trail *trail
 	// ready is closed once the state is complete.
 	ready chan struct{}
 	// kicks wakes the repair of single machines.
@@ -133,6 +144,8 @@ func New(cfg Config) (*Fleet, error) {
 	f.state = newState(f.now)
 	f.traces = &traces{Fleet: f}
 	f.regionsSeen, f.power = newRegionWatch(), newPowerTries()
+	f.roots.keys, f.used.at, f.proof, f.local = map[drover.KeyID][]byte{}, map[string]time.Time{}, newProof(), &localTokens{keys: map[string]bool{}}
+	f.trail = newTrail()
 	return f, nil
 }
 
@@ -144,6 +157,9 @@ func (f *Fleet) Run(ctx context.Context) error {
 	err := f.state.open(ctx, f.conn, f.cfg.Replicas)
 	if err == nil {
 		err = f.openKeys(ctx)
+	}
+	if err == nil {
+		err = f.openAudit(ctx)
 	}
 	if err != nil {
 		if ctx.Err() != nil {
@@ -157,6 +173,9 @@ func (f *Fleet) Run(ctx context.Context) error {
 	g.Go(func() error { f.tendKeys(ctx); return nil })
 	g.Go(func() error { f.serveKeys(ctx); return nil })
 	g.Go(func() error { f.watchRegions(ctx); return nil })
+	g.Go(func() error { f.proveTokens(ctx); return nil })
+	g.Go(func() error { f.keepUses(ctx); return nil })
+	g.Go(func() error { f.keepTrail(ctx); return nil })
 	g.Go(func() error {
 		if err := f.state.wait(ctx); err != nil {
 			return errEnded

@@ -76,6 +76,9 @@ func (f *Fleet) serveKeys(ctx context.Context) {
 
 // handOut answers a host's request for a key. A host that asks in another's name gets what only that one can read.
 func (f *Fleet) handOut(ctx context.Context, req drover.KeyRequest) (drover.SealedKey, error) {
+	if f.isRoot(req.Key) {
+		return drover.SealedKey{}, drover.Errorf(drover.Denied, "key %s is no key of a volume", req.Key)
+	}
 	if err := f.entitled(ctx, req.Host, req.Key); err != nil {
 		return drover.SealedKey{}, err
 	}
@@ -180,6 +183,15 @@ func (f *Fleet) usedKeys(ctx context.Context) (map[drover.KeyID]bool, error) {
 	for _, r := range snapshots {
 		if c := r.Value.Cipher; c != nil {
 			used[c.Key] = true
+		}
+	}
+	tokens, err := f.allTokens(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range tokens {
+		if r.Value.Root != "" {
+			used[r.Value.Root] = true
 		}
 	}
 	return used, nil

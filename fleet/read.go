@@ -23,7 +23,7 @@ func (f *Fleet) viewLocked(id string) (MachineView, bool) {
 		v.Placement.Epoch = drover.Epoch(p.rev)
 		v.HostStatus = f.hostStatusLocked(p.value.Host)
 	}
-	if st, ok := s.status.items[id]; ok {
+	if st, ok := s.status.bestLocked(id); ok {
 		v.Status = st.value
 	}
 	if m.value.Goal == drover.GoalDestroyed {

@@ -167,7 +167,7 @@ func (f *Fleet) needsRepair(id drover.MachineID) bool {
 	if !ok {
 		return false
 	}
-	_, reported := f.state.status.items[string(id)]
+	_, reported := f.state.status.bestLocked(string(id))
 	switch {
 	case v.Placement.Host == "":
 		return reported || len(f.state.volumesOn[id]) > 0
@@ -249,7 +249,7 @@ func (f *Fleet) clear(ctx context.Context, m drover.Machine, p drover.Placement)
 	if err := f.freeName(ctx, m); err != nil {
 		return err
 	}
-	if err := f.state.status.remove(ctx, string(m.ID), 0); err != nil {
+	if err := f.state.status.remove(ctx, string(m.ID)); err != nil {
 		return err
 	}
 	if p.Host == "" {

@@ -38,12 +38,12 @@ type state struct {
 	apps       *table[drover.App]
 	machines   *table[drover.Machine]
 	placements *table[drover.Placement]
-	status     *table[drover.MachineStatus]
+	status     *statuses
 	volumes    *table[drover.Volume]
 	snapshots  *table[drover.Snapshot]
 	migrations *table[drover.Migration]
 	hosts      *table[drover.HostInfo]
-	tokens     *table[Principal]
+	tokens     *table[tokenRecord]
 	leases     *table[lease]
 	counters   *table[uint64]
 	claims     *table[claim]
@@ -114,7 +114,7 @@ func newState(now func() time.Time) *state {
 	s.machines.changed = keep(s.machinesOf, func(m drover.Machine) (drover.AppName, bool) { return m.App, true })
 	s.placements = newTable[drover.Placement](&s.mu, natsbus.BucketPlacements)
 	s.placements.changed = keep(s.placedOn, func(p drover.Placement) (drover.HostID, bool) { return p.Host, true })
-	s.status = newTable[drover.MachineStatus](&s.mu, natsbus.BucketStatus)
+	s.status = newStatuses(s)
 	s.volumes = newTable[drover.Volume](&s.mu, natsbus.BucketVolumes)
 	byApp := keep(s.volumesOf, func(v drover.Volume) (drover.AppName, bool) { return v.App, true })
 	byMachine := keep(s.volumesOn, func(v drover.Volume) (drover.MachineID, bool) { return v.Machine, v.Machine != "" })
@@ -132,7 +132,7 @@ func newState(now func() time.Time) *state {
 	s.migrations = newTable[drover.Migration](&s.mu, natsbus.BucketMigrations)
 	s.migrations.changed = keep(s.movesOf, func(m drover.Migration) (drover.MachineID, bool) { return m.Machine, !m.Ended() })
 	s.hosts = newTable[drover.HostInfo](&s.mu, natsbus.BucketHosts)
-	s.tokens = newTable[Principal](&s.mu, natsbus.BucketTokens)
+	s.tokens = newTable[tokenRecord](&s.mu, natsbus.BucketTokens)
 	s.leases = newTable[lease](&s.mu, natsbus.BucketLeases)
 	s.counters = newTable[uint64](&s.mu, natsbus.BucketCounters)
 	s.claims = newTable[claim](&s.mu, natsbus.BucketClaims)
@@ -174,8 +174,10 @@ func (s *state) follow(ctx context.Context, g *errgroup.Group, k *kicks) {
 	for _, t := range s.followers() {
 		told := func(string) {}
 		switch t {
-		case follower(s.machines), follower(s.placements), follower(s.status):
+		case follower(s.machines), follower(s.placements):
 			told = func(key string) { k.add(drover.MachineID(key)) }
+		case follower(s.status):
+			told = func(key string) { id, _ := natsbus.SplitStatusKey(key); k.add(id) }
 		}
 		g.Go(func() error { return t.follow(ctx, told) })
 	}

@@ -16,6 +16,7 @@ func (r *repairer) sweep(ctx context.Context) {
 	r.sweepOrphans(ctx)
 	r.sweepRecords(ctx)
 	r.sweepMoves(ctx)
+	r.sweepStatuses(ctx)
 }
 
 // trouble logs what the next sweep tries again.
@@ -108,8 +109,15 @@ func (r *repairer) sweepOrphans(ctx context.Context) {
 	}
 	for _, id := range stray {
 		if _, _, err := r.state.placements.get(ctx, id); drover.Is(err, drover.NotFound) {
-			r.trouble(ctx, "status", id, r.state.status.remove(ctx, id, 0))
+			r.trouble(ctx, "status", id, r.state.status.remove(ctx, id))
 		}
+	}
+}
+
+// sweepStatuses removes what hosts say of machines that have left them.
+func (f *Fleet) sweepStatuses(ctx context.Context) {
+	for _, key := range f.state.status.former() {
+		f.trouble(ctx, "status", key, f.state.status.table.remove(ctx, key, 0))
 	}
 }
 
@@ -129,7 +137,7 @@ func (f *Fleet) orphans() (orphans map[drover.MachineID]bool, stray []string) {
 	for id := range f.state.volumesOn {
 		look(string(id))
 	}
-	for id := range f.state.status.items {
+	for id := range f.state.status.of {
 		if _, placed := f.state.placements.items[id]; !placed {
 			stray = append(stray, id)
 		}
@@ -147,6 +155,7 @@ func (f *Fleet) sweepRecords(ctx context.Context) {
 	}
 	f.sweepMigrations(ctx)
 	f.sweepDrains(ctx)
+	f.sweepTokens(ctx)
 }
 
 // sweepMoves makes targets forget migrations that were aborted while they did not answer.

@@ -21,6 +21,8 @@ type table[T any] struct {
 	told uint64
 	// changed keeps indexes right; it is called under mu with what was and what is, nil for nothing.
 	changed func(key string, old, now *T)
+	// group names a second key whose waiters are woken with a key's; nil for none.
+	group func(key string) string
 	// waiters are closed at the next change of their key.
 	waiters map[string]chan struct{}
 
@@ -114,7 +116,11 @@ func (t *table[T]) drop(key string, rev uint64, fromWatch bool) {
 
 func (t *table[T]) tellLocked(key string, old, now *T) {
 	t.changed(key, old, now)
-	for _, k := range [...]string{key, anyKey} {
+	second := anyKey
+	if t.group != nil {
+		second = t.group(key)
+	}
+	for _, k := range [...]string{key, anyKey, second} {
 		if ch, ok := t.waiters[k]; ok {
 			close(ch)
 			delete(t.waiters, k)
@@ -135,6 +141,13 @@ func (t *table[T]) next(key string) <-chan struct{} {
 		t.waiters[key] = ch
 	}
 	return ch
+}
+
+// heard returns the newest revision that the watch has told.
+func (t *table[T]) heard() uint64 {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.told
 }
 
 // seen returns what is in memory.

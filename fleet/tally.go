@@ -121,6 +121,8 @@ type Metrics struct {
 	Hosts []drover.HostInfo
 	// Traces is what became of the exports of this process.
 	Traces TraceStats
+	// Audit is what this process did for the audit trail.
+	Audit drover.AuditHealth
 }
 
 // TraceStats counts the tries of one process to export traces.
@@ -136,7 +138,7 @@ func (f *Fleet) Metrics(ctx context.Context) (Metrics, error) {
 	if err != nil {
 		return Metrics{}, err
 	}
-	out := Metrics{Running: map[drover.Phase]int{}, Oldest: map[drover.Phase]time.Duration{}, Hosts: hosts, Traces: f.traces.stats()}
+	out := Metrics{Running: map[drover.Phase]int{}, Oldest: map[drover.Phase]time.Duration{}, Hosts: hosts, Traces: f.traces.stats(), Audit: f.trail.health()}
 	t, migrations := f.tallied()
 	if t.Version != 0 && t.Version != waterfall.TallyVersion {
 		return Metrics{}, drover.Errorf(drover.Internal, "cannot count migrations: the tally has version %d, this version of Drover knows %d", t.Version, waterfall.TallyVersion).

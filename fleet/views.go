@@ -137,4 +137,7 @@ type Principal struct {
 	// Organization limits the token to one; empty for operators.
 	Organization string `json:"organization,omitempty"`
 	Operator     bool   `json:"operator"`
+	// Token is the token that was shown, Limits what its caveats say; they are not stored.
+	Token  drover.TokenID `json:"-"`
+	Limits drover.Caveats `json:"-"`
 }

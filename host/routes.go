@@ -22,8 +22,8 @@ type router struct {
 	placements map[drover.MachineID]drover.Placement
 	addresses  map[drover.MachineID]netip.Addr
 	// gone are machines without a record that have an address still, until their route is removed.
-	gone map[drover.MachineID]bool
-	hosts      map[drover.HostID]netip.Addr
+	gone  map[drover.MachineID]bool
+	hosts map[drover.HostID]netip.Addr
 	// dirty are the machines whose route is to be looked at; known what the kernel has, as far as this process made or found it.
 	dirty map[drover.MachineID]bool
 	known map[netip.Addr]netip.Addr

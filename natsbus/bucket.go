@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -31,14 +32,11 @@ const confirmTries = 20
 // Headers of the key-value convention (NATS ADR-8).
 const (
 	headerOperation = "KV-Operation"
-	headerRollup    = "Nats-Rollup"
 	headerReason    = "Nats-Marker-Reason"
 )
 
 // BucketOptions describes a bucket that does not exist yet.
 type BucketOptions struct {
-	// History is how many revisions are kept per key; 0 means 1.
-	History int
 	// Memory keeps the bucket in memory only; it is empty after a restart of the server.
 	Memory bool
 	// Replicas is how many servers hold the bucket; 0 means 1.
@@ -64,13 +62,14 @@ func OpenBucket[T any](ctx context.Context, conn *Conn, name string, opts Bucket
 	cfg := jetstream.StreamConfig{
 		Name:              "KV_" + name,
 		Subjects:          []string{"$KV." + name + ".>"},
-		MaxMsgsPerSubject: int64(max(opts.History, 1)),
+		MaxMsgsPerSubject: 1,
 		Storage:           storage,
 		Replicas:          max(opts.Replicas, 1),
 		Discard:           jetstream.DiscardNew,
-		AllowRollup:       true,
-		DenyDelete:        true,
-		AllowMsgTTL:       true,
+		// A message with such a header removes others; hosts that may write one record must not remove all.
+		AllowRollup: false,
+		DenyDelete:  true,
+		AllowMsgTTL: true,
 		// Direct reads may be answered by any replica, with a value that is older than what was acknowledged.
 		AllowDirect: false,
 		Metadata:    map[string]string{formatKey: format},
@@ -97,10 +96,12 @@ func makeStream(ctx context.Context, conn *Conn, name string, want jetstream.Str
 		return err
 	}
 	is := found.CachedInfo().Config
-	if is.Replicas == want.Replicas && is.AllowDirect == want.AllowDirect && is.MaxMsgsPerSubject == want.MaxMsgsPerSubject && is.AllowMsgTTL == want.AllowMsgTTL {
+	if is.Replicas == want.Replicas && is.AllowDirect == want.AllowDirect && is.MaxMsgsPerSubject == want.MaxMsgsPerSubject && is.AllowMsgTTL == want.AllowMsgTTL &&
+		is.AllowRollup == want.AllowRollup {
 		return nil
 	}
 	is.Replicas, is.AllowDirect, is.MaxMsgsPerSubject, is.AllowMsgTTL = want.Replicas, want.AllowDirect, want.MaxMsgsPerSubject, want.AllowMsgTTL
+	is.AllowRollup = want.AllowRollup
 	_, err = conn.js.UpdateStream(ctx, is)
 	return err
 }
@@ -217,6 +218,21 @@ func (b *Bucket[T]) last(ctx context.Context, key string) (value T, rev, seq uin
 	return value, m.Sequence, m.Sequence, nil
 }
 
+// Matching lists the keys that match a pattern of subjects, such as "m1.*", from the leader of the bucket; those of deleted records may be among them.
+func (b *Bucket[T]) Matching(ctx context.Context, pattern string) ([]string, error) {
+	ctx, cancel := bounded(ctx, opTimeout)
+	defer cancel()
+	info, err := b.stream.Info(ctx, jetstream.WithSubjectFilter(b.subject(pattern)))
+	if err != nil {
+		return nil, translate(err, fmt.Sprintf("cannot list %s/%s", b.name, pattern))
+	}
+	keys := make([]string, 0, len(info.State.Subjects))
+	for subject := range info.State.Subjects {
+		keys = append(keys, strings.TrimPrefix(subject, b.subject("")))
+	}
+	return keys, nil
+}
+
 func isMarker(h nats.Header) bool { return h.Get(headerOperation) != "" || h.Get(headerReason) != "" }
 
 // Create writes the first value of a key. Exists when it has one.
@@ -278,8 +294,7 @@ func (b *Bucket[T]) publish(ctx context.Context, verb, key string, msg *nats.Msg
 // revision by now. Deleting what is not there is not an error with rev 0.
 func (b *Bucket[T]) Delete(ctx context.Context, key string, rev uint64) (uint64, error) {
 	msg := nats.NewMsg(b.subject(key))
-	msg.Header.Set(headerOperation, "PURGE")
-	msg.Header.Set(headerRollup, "sub")
+	msg.Header.Set(headerOperation, "DEL") // of a key one revision is kept: with more, "PURGE" and a rollup would be needed
 	opts := []jetstream.PublishOpt{jetstream.WithMsgTTL(markerTTL)}
 	if rev != 0 {
 		opts = append(opts, jetstream.WithExpectLastSequencePerSubject(rev))

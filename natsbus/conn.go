@@ -28,7 +28,7 @@ type Config struct {
 	URLs []string
 	// TLS has the client's certificate and the CA; nil connects without.
 	TLS *tls.Config
-	// Name appears in the server's lists: the host's ID.
+	// Name appears in the server's lists: the host's ID, which the certificate of TLS has as well.
 	Name string
 	// InProcess connects to an embedded server of this process without a socket.
 	InProcess *Server
@@ -75,7 +75,7 @@ func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 	if cfg.InProcess != nil {
 		opts = append(opts, nats.InProcessServer(cfg.InProcess.srv))
 	} else if cfg.TLS != nil {
-		opts = append(opts, nats.Secure(cfg.TLS))
+		opts = append(opts, nats.Secure(cfg.TLS), nats.CustomInboxPrefix(inboxPrefix(cfg.Name)))
 	}
 	nc, err := nats.Connect(strings.Join(cfg.URLs, ","), opts...)
 	if err != nil {

@@ -166,14 +166,22 @@ func (h *HostBus) Hosts(ctx context.Context) ([]drover.HostInfo, error) {
 	return list, err
 }
 
-// PublishStatus writes the status unless one of a newer epoch is there (Conflict).
+// PublishStatus writes the host's status of a machine, unless another host wrote one of a newer epoch (Conflict).
 func (h *HostBus) PublishStatus(ctx context.Context, s drover.MachineStatus) error {
 	b, err := h.status.get(ctx, h.conn)
 	if err != nil {
 		return err
 	}
-	key := string(s.Machine)
+	key := StatusKey(s.Machine, h.host)
 	for range statusTries {
+		newest, _, err := b.Get(ctx, StatusKey(s.Machine, anyHost)) // of any host's the one that was written last
+		if err != nil && !drover.Is(err, drover.NotFound) {
+			return err
+		}
+		if err == nil && newest.Epoch > s.Epoch {
+			return drover.Errorf(drover.Conflict, "status of machine %q at epoch %d is not published: host %q wrote one at epoch %d",
+				s.Machine, s.Epoch, newest.Host, newest.Epoch)
+		}
 		old, rev, err := b.Get(ctx, key)
 		switch {
 		case drover.Is(err, drover.NotFound):
@@ -181,8 +189,7 @@ func (h *HostBus) PublishStatus(ctx context.Context, s drover.MachineStatus) err
 		case err != nil:
 			return err
 		case old.Epoch > s.Epoch:
-			return drover.Errorf(drover.Conflict, "status of machine %q at epoch %d is not published: host %q wrote one at epoch %d",
-				s.Machine, s.Epoch, old.Host, old.Epoch)
+			return drover.Errorf(drover.Conflict, "status of machine %q at epoch %d is not published: this host wrote one at epoch %d", s.Machine, s.Epoch, old.Epoch)
 		default:
 			_, err = b.Update(ctx, key, s, rev)
 		}
@@ -252,7 +259,7 @@ func WatchSeen(ctx context.Context, conn *Conn, fn func(drover.HostInfo)) error 
 			return nil
 		case m := <-signs:
 			var info drover.HostInfo
-			if err := json.Unmarshal(m.Data, &info); err != nil || m.Subject != seenSubject(string(info.ID)) {
+			if err := json.Unmarshal(m.Data, &info); err != nil || m.Subject != seenSubject(string(info.ID)) || m.Reply != "" { // see asked
 				conn.log.Warn("sign of life of a host cannot be read", "subject", m.Subject, "err", err)
 				continue
 			}

@@ -25,7 +25,7 @@ func TestAStatusOfAnOlderEpochNeverReplacesANewer(t *testing.T) {
 	if err := publish(niu, "h2", 9, drover.StateStarted); err != nil {
 		t.Fatal(err)
 	}
-	s, _, err := b.Get(ctx, "m1")
+	s, _, err := b.Get(ctx, StatusKey("m1", "h2"))
 	if err != nil || s.Host != "h2" || s.State != drover.StateStarted {
 		t.Fatalf("status is %+v, %v", s, err)
 	}

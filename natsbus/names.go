@@ -1,5 +1,11 @@
 package natsbus
 
+import (
+	"strings"
+
+	"drover"
+)
+
 // The buckets of the fleet. The table in ARCHITECTURE.md says who writes what.
 const (
 	BucketApps       = "apps"
@@ -39,3 +45,17 @@ func orderSubject(host, order string) string { return "host." + host + ".order."
 
 // controlSubject is where the control hosts listen for what other hosts ask of them.
 func controlSubject(request string) string { return "control.request." + request }
+
+// anyHost stands for every host in StatusKey, when a record is read.
+const anyHost = "*"
+
+// StatusKey is the key of what a host says of a machine. It ends in the host, so that the server can see to it that no other writes it.
+func StatusKey(machine drover.MachineID, host drover.HostID) string {
+	return string(machine) + "." + string(host)
+}
+
+// SplitStatusKey returns what StatusKey was made of; no host for a record of the first versions.
+func SplitStatusKey(key string) (drover.MachineID, drover.HostID) {
+	machine, host, _ := strings.Cut(key, ".")
+	return drover.MachineID(machine), drover.HostID(host)
+}

@@ -36,6 +36,8 @@ const (
 type ObjectOptions struct {
 	// Replicas is how many servers hold the store; 0 means as many as hold the fleet's volumes.
 	Replicas int
+	// Made says that others make the store: this process may not.
+	Made bool
 }
 
 // Objects is an object store in a JetStream stream. An object is a message, or a few when it is larger than a message may be, under a
@@ -94,6 +96,21 @@ func (o *Objects) open(ctx context.Context) (jetstream.Stream, error) {
 	return found, nil
 }
 
+// Ensure makes the store if it is not there; it tries until ctx ends.
+func (o *Objects) Ensure(ctx context.Context) {
+	for ctx.Err() == nil {
+		_, err := o.open(ctx)
+		if err == nil {
+			return
+		}
+		o.conn.log.Debug("the object store is not made yet", "store", o.name, "err", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+}
+
 func (o *Objects) find(ctx context.Context) (jetstream.Stream, error) {
 	replicas := o.opts.Replicas
 	s, err := o.conn.js.Stream(ctx, o.name)
@@ -107,6 +124,8 @@ func (o *Objects) find(ctx context.Context) (jetstream.Stream, error) {
 		}
 	case !errors.Is(err, jetstream.ErrStreamNotFound):
 		return nil, err
+	case o.opts.Made:
+		return nil, err // the control side has not made it yet
 	case replicas == 0:
 		volumes, err := o.conn.js.Stream(ctx, "KV_"+BucketVolumes)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -40,6 +41,10 @@ func (c *Conn) serveAt(ctx context.Context, subject, queue, host, order string, 
 		case <-ctx.Done():
 			return nil
 		case m := <-requests:
+			if !asked(m) {
+				c.log.Warn("a message that is no request is passed over", "subject", m.Subject, "reply", m.Reply)
+				continue
+			}
 			a := answerer{conn: c, order: order, to: m.Reply}
 			select {
 			case slots <- struct{}{}:
@@ -54,6 +59,10 @@ func (c *Conn) serveAt(ctx context.Context, subject, queue, host, order string, 
 		}
 	}
 }
+
+// asked reports whether a message is a request of somebody who waits for the answer. JetStream delivers a record, such as a host's own, wherever a
+// client wants it delivered, which may be where others listen; what it delivers has a reply of its own kind.
+func asked(m *nats.Msg) bool { return strings.HasPrefix(m.Reply, nats.InboxPrefix) }
 
 // answerer sends the messages of one answer. A message that cannot be sent is logged and nothing else: the asker hears nothing, takes
 // it for silence, and asks again.

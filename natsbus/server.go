@@ -28,7 +28,8 @@ type ServerConfig struct {
 	// Port 0 takes a free one.
 	Port     int
 	StoreDir string
-	// TLS is for mutual TLS: its ClientAuth must be tls.RequireAndVerifyClientCert. nil serves without, for tests.
+	// TLS is for mutual TLS: its ClientAuth must be tls.RequireAndVerifyClientCert. What a client may do is said by its certificate (hostPermissions).
+	// nil serves without, for tests.
 	TLS *tls.Config
 	Log *slog.Logger
 }
@@ -65,6 +66,9 @@ func StartServer(cfg ServerConfig) (*Server, error) {
 		TLS:          cfg.TLS != nil,
 		TLSVerify:    cfg.TLS != nil,
 		TLSTimeout:   5,
+	}
+	if cfg.TLS != nil {
+		opts.CustomClientAuthentication = certificates{cfg.Log}
 	}
 	srv, err := server.NewServer(opts)
 	if err != nil {

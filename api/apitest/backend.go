@@ -54,6 +54,8 @@ type Backend struct {
 	fences     map[drover.HostID]drover.HostFence
 	recoveries map[drover.RecoveryID]drover.Recovery
 	standbys   map[drover.StandbyID]drover.Standby
+	tokens     map[drover.TokenID]madeToken
+	trail      []drover.AuditEntry
 }
 
 var _ api.Backend = (*Backend)(nil)
@@ -79,6 +81,7 @@ func New() *Backend {
 		fences:     map[drover.HostID]drover.HostFence{},
 		recoveries: map[drover.RecoveryID]drover.Recovery{},
 		standbys:   map[drover.StandbyID]drover.Standby{},
+		tokens:     map[drover.TokenID]madeToken{},
 	}
 }
 
@@ -184,24 +187,6 @@ func (b *Backend) Count() (apps, machines, volumes int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return len(b.apps), len(b.machines), len(b.volumes)
-}
-
-// Authenticate knows three tokens.
-func (b *Backend) Authenticate(_ context.Context, token string) (fleet.Principal, error) {
-	if b.Fail != nil {
-		if err := b.Fail("Authenticate"); err != nil {
-			return fleet.Principal{}, err
-		}
-	}
-	switch token {
-	case OperatorToken:
-		return fleet.Principal{Name: "operator", Operator: true}, nil
-	case AcmeToken:
-		return fleet.Principal{Name: "alice", Organization: "acme"}, nil
-	case OtherToken:
-		return fleet.Principal{Name: "bob", Organization: "other"}, nil
-	}
-	return fleet.Principal{}, drover.Errorf(drover.Denied, "unknown token")
 }
 
 // CreateApp makes an app.

@@ -8,9 +8,10 @@ import (
 )
 
 // newObjects is the store of snapshots that the host's configuration names: a bucket of an S3 server, or the bus. It asks nothing of either yet.
-func newObjects(conf *hostconf.Config, conn *natsbus.Conn) (drover.ObjectStore, error) {
+// On the bus a control host makes it; others may not.
+func newObjects(conf *hostconf.Config, conn *natsbus.Conn, control bool) (drover.ObjectStore, error) {
 	if conf.ObjectStore == nil || conf.ObjectStore.S3 == nil {
-		return natsbus.NewObjects(conn, natsbus.StreamSnapshots, natsbus.ObjectOptions{}), nil
+		return natsbus.NewObjects(conn, natsbus.StreamSnapshots, natsbus.ObjectOptions{Made: !control}), nil
 	}
 	c := conf.ObjectStore.S3
 	return s3store.New(s3store.Config{Endpoint: c.Endpoint, Bucket: c.Bucket, Prefix: c.Prefix, Region: c.Region,

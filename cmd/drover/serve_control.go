@@ -64,12 +64,12 @@ func serveControl(ctx context.Context, p process) error {
 		}
 		defer server.Shutdown()
 	}
-	conn, err := connectBus(ctx, p, server)
+	conn, err := connectControlBus(ctx, p, server)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	objects, err := newObjects(p.conf, conn)
+	objects, err := newObjects(p.conf, conn, true)
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,10 @@ func serveControl(ctx context.Context, p process) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return loop.Run(ctx) })
-	g.Go(func() error { return putToken(ctx, loop, token) })
+	g.Go(func() error { return putToken(ctx, loop, token, p.log) })
+	if onBus, ok := objects.(*natsbus.Objects); ok {
+		g.Go(func() error { onBus.Ensure(ctx); return nil })
+	}
 	g.Go(func() error { return serveAPI(ctx, p.log, listener, handler) })
 	return g.Wait()
 }
@@ -106,6 +109,23 @@ func withPower(c fleet.Config, conf *hostconf.Config) fleet.Config {
 		c.Timing = &timing
 	}
 	return c
+}
+
+// connectControlBus connects to the bus with the rights of a control host: within the process, or with its certificate. A bus that is somebody
+// else's may know no such certificates; it gives this host what it gives hosts.
+func connectControlBus(ctx context.Context, p process, server *natsbus.Server) (*natsbus.Conn, error) {
+	if server != nil {
+		return connectBus(ctx, p, server)
+	}
+	config, err := fleetca.ControlClientConfig(p.conf.TLSDir, "")
+	if drover.Is(err, drover.Precondition) {
+		p.log.Warn("this host shows no certificate of a control host to the bus", "err", err)
+		return connectBus(ctx, p, nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return natsbus.Connect(ctx, natsbus.Config{URLs: p.conf.Bus.URLs, Name: string(p.conf.ID), TLS: config, Log: p.log})
 }
 
 func startBus(p process) (*natsbus.Server, error) {
@@ -147,11 +167,15 @@ func operatorToken(path string) (string, error) {
 	return token, nil
 }
 
-// putToken makes the operator's token known to the fleet, trying until the store answers.
-func putToken(ctx context.Context, loop *fleet.Fleet, token string) error {
+// putToken makes the operator's token known to the fleet, trying until the store answers. One that was revoked stays so.
+func putToken(ctx context.Context, loop *fleet.Fleet, token string, log *slog.Logger) error {
 	for {
 		err := loop.PutToken(ctx, token, fleet.Principal{Name: "operator", Operator: true})
 		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		if drover.Is(err, drover.Denied) {
+			log.Error("the token in this control host's token file is not valid; another is made at a start without the file", "err", err)
 			return nil
 		}
 		if !drover.Is(err, drover.Unavailable) {

@@ -23,7 +23,7 @@ func serveStorage(ctx context.Context, p process) error {
 		return err
 	}
 	defer conn.Close()
-	objects, err := newObjects(p.conf, conn)
+	objects, err := newObjects(p.conf, conn, false)
 	if err != nil {
 		return err
 	}

@@ -112,10 +112,15 @@ func CheckHost(dir string, der []byte, want drover.HostID) (*x509.Certificate, e
 // CheckControl returns the control host that the certificate is of. Denied unless it is of the fleet's CA, now valid, and a control host's.
 func CheckControl(dir string, der []byte) (*x509.Certificate, drover.HostID, error) {
 	cert, host, err := check(dir, der)
-	if err == nil && !slices.Contains(cert.Subject.OrganizationalUnit, controlUnit) {
+	if err == nil && !IsControl(cert) {
 		err = drover.Errorf(drover.Denied, "the certificate of host %q is not that of a control host", host)
 	}
 	return cert, host, err
+}
+
+// IsControl reports whether a certificate, which must have been verified, is that of a control host.
+func IsControl(cert *x509.Certificate) bool {
+	return slices.Contains(cert.Subject.OrganizationalUnit, controlUnit)
 }
 
 func check(dir string, der []byte) (*x509.Certificate, drover.HostID, error) {

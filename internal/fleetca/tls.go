@@ -53,6 +53,19 @@ func ClientConfig(dir string, server drover.HostID) (*tls.Config, error) {
 	return config, nil
 }
 
+// ControlClientConfig is ClientConfig with the certificate of a control host, for what only they may do. Precondition on a host that has none.
+func ControlClientConfig(dir string, server drover.HostID) (*tls.Config, error) {
+	config, err := ClientConfig(dir, server)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := ControlCertificate(dir); err != nil {
+		return nil, err
+	}
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return loadPair(dir, controlPair) }
+	return config, nil
+}
+
 // VerifyHost returns Denied unless the peer's certificate is the given host's. The handshake has checked before that the fleet's
 // CA signed it.
 func VerifyHost(state tls.ConnectionState, want drover.HostID) error {

@@ -1,0 +1,105 @@
+package api
+
+import (
+	"reflect"
+	"strings"
+
+	"drover"
+	"drover/apiv1"
+)
+
+// need is what a token must allow for a route.
+type need struct {
+	action drover.Action
+	// wide routes show only what the token may see, so that tokens for single apps or machines may use them.
+	wide bool
+}
+
+// needs has the permission of every route that does not name its own, by the route's ID. A route without one is open only to tokens that are not
+// limited to classes of actions; a test fails for it.
+func needs() map[string]need {
+	all := map[string]need{
+		"Apps_list": {drover.ActFind, true}, "Apps_show": {drover.ActFind, true}, "Machines_list": {drover.ActFind, true},
+		"Machines_show": {action: drover.ActFind}, "Machines_wait": {action: drover.ActFind},
+		"Whoami": {drover.ActSelf, true}, "Tokens_create": {drover.ActTokens, true}, "Audit_list": {drover.ActAudit, true},
+	}
+	for action, ids := range map[drover.Action]string{
+		drover.ActApps: "Apps_create Apps_delete",
+		drover.ActRead: `Machines_list_events Volumes_list Volumes_get_by_id Volumes_show_verification Snapshots_list Volumes_list_snapshots
+			Volumes_show_snapshot Standbys_list Volumes_list_standbys Volumes_show_standby
+			Hosts_list Hosts_show Hosts_layers Hosts_machines Hosts_recovery_plan Hosts_kept Keys_list Migrations_list Migrations_show Migrations_check
+			Migrations_phases Drains_list Drains_show Drains_plan Regions_check Recoveries_list Recoveries_show`,
+		drover.ActLogs: "Machines_logs",
+		drover.ActExec: "Machines_exec",
+		drover.ActDeploy: `Machines_create Machines_update Machines_delete Machines_start Machines_stop Machines_restart Machines_signal Machines_set_metadata
+			Apps_set_metadata Apps_set_recovery Volumes_create Volumes_update Volume_delete Volumes_undelete Volumes_extend Volumes_verify
+			Volumes_set_hydration Volumes_create_snapshot Volumes_delete_snapshot Volumes_create_standby Volumes_delete_standby`,
+		drover.ActOperate: `Keys_rotate Hosts_set_storage Migrations_create Migrations_undo Migrations_abort Drains_create Drains_pause Drains_resume Drains_abort
+			Drains_approve Drains_return Hosts_cordon Hosts_uncordon Hosts_confirm_off Hosts_fence Recoveries_create`,
+		drover.ActTokens: "Tokens_list Tokens_show Tokens_revoke",
+	} {
+		for id := range strings.FieldsSeq(ids) {
+			all[id] = need{action: action}
+		}
+	}
+	return all
+}
+
+// withNeeds fills in what routes do not name themselves.
+func withNeeds(routes []route) []route {
+	table := needs()
+	for i := range routes {
+		if routes[i].need == (need{}) {
+			routes[i].need = table[routes[i].id]
+		}
+	}
+	return routes
+}
+
+// permission is what the call's principal must be allowed.
+func (h *handler) permission(c *call) Permission {
+	machine := drover.MachineID(c.r.PathValue("machine_id"))
+	return Permission{Operators: c.route.access == operators,
+		Need: h.guard.Need(c.r, c.route.need.action, drover.AppName(c.r.PathValue("app_name")), machine, c.route.need.wide)}
+}
+
+// changes reports whether the call is one for the audit trail.
+func (c *call) changes() bool { return c.r.Method != "GET" && c.r.Method != "HEAD" }
+
+// attempt is the call's entry in the audit trail. The object is the last thing that the path names.
+func (h *handler) attempt(c *call) drover.AuditEntry {
+	object, app := "", c.app
+	for segment := range strings.SplitSeq(c.route.path, "/") {
+		name, ok := strings.CutPrefix(segment, "{")
+		if name = strings.TrimSuffix(name, "}"); ok && name != "app_name" {
+			object = c.r.PathValue(name)
+		}
+	}
+	if app.Name == "" {
+		if name := c.r.PathValue("app_name"); drover.ValidName(name) { // refused: it may not even exist
+			app.Name = drover.AppName(name)
+		}
+	}
+	return h.guard.Attempt(c.r, c.id, c.route.id, c.principal, app, clip(object))
+}
+
+// clip bounds what a path says of an object.
+func clip(object string) string { return object[:min(len(object), 64)] }
+
+// made adds to an attempt what it made.
+func made(attempt drover.AuditEntry, answer any) drover.AuditEntry {
+	if app, ok := answer.(apiv1.App); ok && attempt.App == "" {
+		attempt.App, attempt.Organization = app.Name, app.Organization.Slug
+	}
+	if token, ok := answer.(apiv1.CreatedToken); ok && token.Organization != "" {
+		attempt.Organization = token.Organization
+	}
+	v := reflect.ValueOf(answer)
+	if attempt.Object != "" || v.Kind() != reflect.Struct {
+		return attempt
+	}
+	if id := v.FieldByName("ID"); id.IsValid() && id.Kind() == reflect.String {
+		attempt.Object = clip(id.String())
+	}
+	return attempt
+}
