@@ -142,6 +142,9 @@ func (h *handler) serve(c *call) (any, error) {
 			return nil, err
 		}
 	}
+	if err := h.guard(c); err != nil {
+		return nil, err
+	}
 	return c.route.handle(h, c)
 }
 

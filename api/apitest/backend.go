@@ -54,6 +54,9 @@ type Backend struct {
 	fences     map[drover.HostID]drover.HostFence
 	recoveries map[drover.RecoveryID]drover.Recovery
 	standbys   map[drover.StandbyID]drover.Standby
+	leases     map[drover.MachineID]drover.MachineLease
+	versions   map[drover.MachineID][]drover.MachineVersion
+	once       map[fleet.Once]drover.MachineID
 }
 
 var _ api.Backend = (*Backend)(nil)
@@ -79,6 +82,9 @@ func New() *Backend {
 		fences:     map[drover.HostID]drover.HostFence{},
 		recoveries: map[drover.RecoveryID]drover.Recovery{},
 		standbys:   map[drover.StandbyID]drover.Standby{},
+		leases:     map[drover.MachineID]drover.MachineLease{},
+		versions:   map[drover.MachineID][]drover.MachineVersion{},
+		once:       map[fleet.Once]drover.MachineID{},
 	}
 }
 
