@@ -143,7 +143,10 @@ func (b *Backend) UpdateMachine(_ context.Context, req fleet.UpdateMachine) (fle
 			Image: v.Machine.Image, CreatedAt: v.Machine.CreatedAt, ReplacedAt: b.Now()})
 		v.Machine.Config = req.Config.WithDefaults()
 		v.Machine.Instance = drover.InstanceID(fmt.Sprintf("%026d", b.nextLocked()))
-		b.setLocked(v, drover.StateStarted, "update")
+		if !req.SkipLaunch {
+			v.Machine.Goal, v.Machine.Run = drover.GoalStarted, v.Machine.Run+1
+			b.setLocked(v, drover.StateStarted, "update")
+		}
 		return nil
 	})
 }
@@ -182,7 +185,7 @@ func (b *Backend) RestartMachine(_ context.Context, app drover.AppName, id drove
 	defer b.mu.Unlock()
 	return b.changeLocked(app, id, func(v *fleet.MachineView) error {
 		v.Machine.Run++
-		v.Machine.Stop = stop
+		v.Machine.Goal, v.Machine.Stop = drover.GoalStarted, stop
 		b.setLocked(v, drover.StateStarted, "restart")
 		return nil
 	})
