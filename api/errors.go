@@ -83,7 +83,11 @@ func writeJSON(w http.ResponseWriter, status int, body any) error {
 		w.WriteHeader(status)
 		return nil
 	}
-	data, err := json.Marshal(body)
+	data, written := body.(json.RawMessage)
+	var err error
+	if !written {
+		data, err = json.Marshal(body)
+	}
 	if err != nil {
 		w.WriteHeader(http.StatusInternalServerError)
 		return err

@@ -78,6 +78,7 @@ type handler struct {
 	version  string
 	now      func() time.Time
 	limits   *limits
+	forms    formCache
 	mux      *http.ServeMux
 	document []byte
 }

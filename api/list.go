@@ -185,13 +185,12 @@ func (h *handler) listMachines(c *call) (any, error) {
 		c.w.Header().Set("Link", "<"+u.RequestURI()+`>; rel="next"`)
 		c.w.Header().Set(apiv1.NextCursorHeader, next)
 	}
+	if !filter.summary {
+		return h.forms.list(page)
+	}
 	forms := make([]apiv1.Machine, 0, len(page))
 	for _, v := range page {
-		form := machineForm(v)
-		if filter.summary {
-			form = summaryOf(form)
-		}
-		forms = append(forms, form)
+		forms = append(forms, summaryOf(machineForm(v)))
 	}
 	return forms, nil
 }

@@ -17,8 +17,10 @@ func (f *Fleet) viewLocked(id string) (MachineView, bool) {
 		return MachineView{}, false
 	}
 	v := MachineView{Machine: m.value, Status: drover.MachineStatus{Machine: m.value.ID, State: drover.StateCreated}}
+	v.Revisions.Machine = m.rev
 	p, placed := s.placements.items[id]
 	if placed {
+		v.Revisions.Placement = p.rev
 		v.Placement = p.value
 		v.Placement.Epoch = drover.Epoch(p.rev)
 		v.HostStatus = f.hostStatusLocked(p.value.Host)
@@ -27,7 +29,7 @@ func (f *Fleet) viewLocked(id string) (MachineView, bool) {
 		v.Status = *m.value.Last
 	}
 	if st, ok := s.status.items[id]; ok {
-		v.Status = st.value
+		v.Status, v.Revisions.Status = st.value, st.rev
 	}
 	v.HostSeenAt = f.seenAtLocked(v)
 	if m.value.Goal == drover.GoalDestroyed {

@@ -21,7 +21,12 @@ type MachineView struct {
 	Migration *drover.Migration
 	// Nonce is that of the lease which was asked for with the machine.
 	Nonce string
+	// Revisions are those of the records that the view is made of.
+	Revisions Revisions
 }
+
+// Revisions are the revisions of a machine's record, placement and status; 0 for what there is not.
+type Revisions struct{ Machine, Placement, Status uint64 }
 
 // VolumeView is everything that is known of a volume. Its Host is where it lives now.
 type VolumeView struct {
