@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"time"
 )
 
@@ -21,7 +22,8 @@ type MachineConfig struct {
 	Checks      map[string]Check  `json:"checks,omitempty"`
 	AutoDestroy bool              `json:"auto_destroy,omitempty"`
 
-	extra map[string]json.RawMessage
+	// extra is what was given that there is no field for, at any depth.
+	extra map[string]any
 }
 
 // Guest is the size of a machine. Defaults: 1 CPU, 256 MB.
@@ -134,29 +136,18 @@ func (d *Duration) UnmarshalJSON(b []byte) error {
 // plainConfig has the fields of MachineConfig without its methods.
 type plainConfig MachineConfig
 
-// UnmarshalJSON reads a config and keeps the fields it does not know.
+// UnmarshalJSON reads a config and keeps the fields it does not know, at any depth.
 func (c *MachineConfig) UnmarshalJSON(b []byte) error {
 	var p plainConfig
 	if err := json.Unmarshal(b, &p); err != nil {
 		return err
 	}
-	if err := json.Unmarshal(b, &p.extra); err != nil {
-		return err
-	}
-	known, err := json.Marshal(plainConfig{Env: map[string]string{"": ""}, Mounts: []Mount{{}},
-		Metadata: map[string]string{"": ""}, Checks: map[string]Check{"": {}}, AutoDestroy: true})
+	all, err := decodeAny(b)
 	if err != nil {
 		return err
 	}
-	var names map[string]json.RawMessage
-	if err := json.Unmarshal(known, &names); err != nil {
-		return err
-	}
-	for name := range names {
-		delete(p.extra, name)
-	}
-	if len(p.extra) == 0 {
-		p.extra = nil
+	if unknown, ok := unknownIn(all, reflect.TypeFor[plainConfig]()); ok {
+		p.extra, _ = unknown.(map[string]any)
 	}
 	*c = MachineConfig(p)
 	return nil
@@ -168,14 +159,11 @@ func (c MachineConfig) MarshalJSON() ([]byte, error) {
 	if err != nil || len(c.extra) == 0 {
 		return b, err
 	}
-	all := map[string]json.RawMessage{}
-	for name, value := range c.extra {
-		all[name] = value
-	}
-	if err := json.Unmarshal(b, &all); err != nil {
+	all, err := decodeAny(b)
+	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(all)
+	return json.Marshal(withUnknown(all, c.extra))
 }
 
 // WithDefaults returns the config with every default filled in.

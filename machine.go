@@ -61,9 +61,15 @@ type Machine struct {
 	// Stop overrides the config's stop signal and timeout for the stop that Goal asks for, field by field.
 	Stop StopConfig `json:"stop"`
 	// Run counts the starts that users asked for: a larger one than the host has run means "start again".
-	Run       uint64    `json:"run"`
+	Run uint64 `json:"run"`
+	// Cordoned keeps the machine out of what gets traffic from outside; it runs on.
+	Cordoned  bool      `json:"cordoned,omitempty"`
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
+	// ConfiguredAt is when the machine got the config of Instance; zero is CreatedAt.
+	ConfiguredAt time.Time `json:"configured_at,omitzero"`
+	// Last is what was known of the machine when it was destroyed, so that its exit can be read afterwards.
+	Last *MachineStatus `json:"last,omitempty"`
 }
 
 // Placement says which host may run a machine. Its epoch is the revision of its record in the store
@@ -129,6 +135,9 @@ type Event struct {
 	// Request is more about it, such as {"exit_code": 1} or {"migrated": true}.
 	Request map[string]any `json:"request,omitempty"`
 	At      time.Time      `json:"at"`
+	// Run and Instance are the MachineStatus.Run and MachineStatus.Instance that it happened in.
+	Run      uint64     `json:"run,omitempty"`
+	Instance InstanceID `json:"instance_id,omitempty"`
 }
 
 // App is a named group of machines of one organisation.

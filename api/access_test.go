@@ -78,20 +78,6 @@ func TestOrganizationsSeeTheirOwnOnly(t *testing.T) {
 	}
 }
 
-func TestRateLimit(t *testing.T) {
-	s := newServer(t, api.Config{Backend: apitest.New(), RateLimit: 0.001, RateBurst: 2})
-	for range 2 {
-		s.want(200, "GET", "/v1/apps", "")
-	}
-	w := s.want(429, "GET", "/v1/apps", "")
-	if decode[apiv1.ErrorResponse](t, w).Status != "" || w.Header().Get("Retry-After") == "" {
-		t.Errorf("%v %s", w.Header(), w.Body)
-	}
-	if w := s.ask("GET", "/v1/apps", apitest.AcmeToken, ""); w.Code != 200 {
-		t.Errorf("the limit of one token struck another: %d", w.Code)
-	}
-}
-
 func TestInternalErrorsAreLoggedNotSent(t *testing.T) {
 	backend := apitest.New()
 	backend.Fail = func(method string) error {

@@ -1,10 +1,7 @@
 package api
 
 import (
-	"context"
 	"encoding/base64"
-	"errors"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +17,7 @@ import (
 // Bounds of what a client may ask to wait for.
 const (
 	maxWaitSeconds = 60
+	maxStopWait    = 10 * time.Minute
 	maxExecSeconds = 600
 	maxLogWait     = 30 * time.Second
 	maxLogTail     = 1000
@@ -75,122 +73,25 @@ func (h *handler) restartMachine(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"timeout", "signal"} {
-		if q.Get(name) != "" {
-			return nil, drover.Errorf(drover.Invalid, "a restart takes no %s of its own: the machine's config.stop_config applies", name).
-				WithField(name).WithHint("stop the machine with the %s, then start it", name)
+	timeout, err := queryDuration(q, "timeout", maxStopWait)
+	if err != nil {
+		return nil, err
+	}
+	stop := drover.StopConfig{Timeout: drover.Duration(timeout)}
+	if text := q.Get("signal"); text != "" {
+		if stop.Signal, err = signalName("signal", apiv1.Signal(text)); err != nil {
+			return nil, err
 		}
 	}
 	if force {
-		return nil, drover.Errorf(drover.Invalid, "a restart cannot force the stop").WithField("force_stop").
-			WithHint("stop the machine with the signal SIGKILL, then start it")
+		stop.Signal = "SIGKILL"
 	}
 	id, err := machineID(c)
 	if err != nil {
 		return nil, err
 	}
-	_, err = h.backend.RestartMachine(c.ctx(), c.app.Name, id)
+	_, err = h.backend.RestartMachine(c.ctx(), c.app.Name, id, stop)
 	return apiv1.OK{OK: true}, machineGone(c, err)
-}
-
-// settled are the states in which a machine stays until somebody or something changes it.
-func settled() []drover.MachineState {
-	return []drover.MachineState{drover.StateStarted, drover.StateStopped, drover.StateFailed, drover.StateDestroyed}
-}
-
-// waitStates reads the states to wait for. "suspended" is a word of the Machines API: a client may wait for it, in vain.
-func waitStates(asked []string) ([]drover.MachineState, error) {
-	known := []drover.MachineState{drover.StateCreated, drover.StateStarting, drover.StateStarted, drover.StateStopping, drover.StateStopped,
-		drover.StateFailed, drover.StateDestroying, drover.StateDestroyed, "suspended"}
-	if len(asked) == 0 || (len(asked) == 1 && asked[0] == "") {
-		return []drover.MachineState{drover.StateStarted}, nil
-	}
-	var states []drover.MachineState
-	for _, s := range asked {
-		switch state := drover.MachineState(s); {
-		case s == "settled":
-			states = append(states, settled()...)
-		case slices.Contains(known, state):
-			states = append(states, state)
-		default:
-			return nil, drover.Errorf(drover.Invalid, "state is %q; expected one of %q, or \"settled\"", s, known).WithField("state")
-		}
-	}
-	slices.Sort(states)
-	return slices.Compact(states), nil
-}
-
-func (h *handler) waitMachine(c *call) (any, error) {
-	q := c.r.URL.Query()
-	seconds, err := queryInt(q, "timeout", maxWaitSeconds, 1, maxWaitSeconds)
-	if err != nil {
-		return nil, err
-	}
-	states, err := waitStates(q["state"])
-	if err != nil {
-		return nil, err
-	}
-	instance, field := q.Get("instance_id"), "instance_id"
-	if instance == "" {
-		instance, field = q.Get("version"), "version"
-	}
-	if err := needInstance(field, instance); err != nil {
-		return nil, err
-	}
-	id, err := machineID(c)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(c.ctx(), time.Duration(seconds)*time.Second)
-	defer cancel()
-	err = h.waitAny(ctx, c.app.Name, id, states, drover.InstanceID(instance))
-	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) && c.ctx().Err() == nil {
-		return nil, h.waitTimeout(c, id, states, seconds)
-	}
-	return apiv1.OK{OK: true}, machineGone(c, err)
-}
-
-// waitAny returns when the machine is in one of the states. It leaves nothing running.
-func (h *handler) waitAny(ctx context.Context, app drover.AppName, id drover.MachineID, states []drover.MachineState, instance drover.InstanceID) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	results := make(chan error, len(states))
-	for _, state := range states {
-		go func() {
-			_, err := h.backend.WaitMachine(ctx, app, id, state, instance)
-			results <- err
-		}()
-	}
-	// The first success counts, and ends the others by their context; an error only when none of them succeeds.
-	var first error
-	reached := false
-	for range states {
-		switch err := <-results; {
-		case err == nil:
-			reached = true
-			cancel()
-		case first == nil:
-			first = err
-		}
-	}
-	if reached {
-		return nil
-	}
-	return first
-}
-
-// waitTimeout says what the machine is instead. Clients look for the word timeout.
-func (h *handler) waitTimeout(c *call, id drover.MachineID, states []drover.MachineState, seconds int64) error {
-	view, err := h.backend.Machine(c.ctx(), c.app.Name, id)
-	if err != nil {
-		return machineGone(c, err)
-	}
-	text := "timeout: machine %q is %q after %d s, not %q"
-	if view.HostStatus != drover.HostOK && view.HostStatus != "" {
-		text = "timeout: machine %q was %q when its host last answered, and after %d s not %q"
-	}
-	return withStatus(http.StatusRequestTimeout, drover.Errorf(drover.Unavailable, text, id, view.Status.State, seconds, states).
-		WithHint("ask again to go on waiting"))
 }
 
 func (h *handler) execMachine(c *call) (any, error) {

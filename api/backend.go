@@ -25,7 +25,8 @@ type Backend interface {
 	UpdateMachine(ctx context.Context, req fleet.UpdateMachine) (fleet.MachineView, error)
 	StartMachine(ctx context.Context, app drover.AppName, id drover.MachineID) (fleet.MachineView, error)
 	StopMachine(ctx context.Context, app drover.AppName, id drover.MachineID, stop drover.StopConfig) (fleet.MachineView, error)
-	RestartMachine(ctx context.Context, app drover.AppName, id drover.MachineID) (fleet.MachineView, error)
+	// RestartMachine stops it as the config says but for what stop says otherwise.
+	RestartMachine(ctx context.Context, app drover.AppName, id drover.MachineID, stop drover.StopConfig) (fleet.MachineView, error)
 	// DestroyMachine is refused with Precondition for a running machine unless forced.
 	DestroyMachine(ctx context.Context, app drover.AppName, id drover.MachineID, force bool) error
 	// WaitMachine returns when the machine is in the state, of the instance if one is given. When ctx ends first: Unavailable.
@@ -82,4 +83,5 @@ type Backend interface {
 	AbortMigration(ctx context.Context, id drover.MigrationID) (drover.Migration, error)
 
 	drainBackend
+	machineBackend
 }

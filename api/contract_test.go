@@ -48,6 +48,7 @@ func TestEveryOperationOfTheDocument(t *testing.T) {
 	s.want(200, "POST", path+"/start", "")
 	s.want(200, "POST", path+"/restart?force_stop=false", "")
 	s.want(200, "GET", path+"/wait?state=started&timeout=1", "")
+	everyOperationAround(s, path)
 	s.want(200, "POST", path+"/exec", `{"cmd":"ls -l '/a b'"}`)
 	s.want(200, "POST", path+"/signal", `{"signal":1}`)
 	s.want(200, "GET", path+"/logs?tail=5", "")
@@ -105,10 +106,10 @@ func TestEveryOperationOfTheDocument(t *testing.T) {
 			}
 		}
 	}
-	if operations < 42 {
+	if operations < 52 {
 		t.Errorf("the document has %d operations only", operations)
 	}
-	if s.published != nil && len(s.seenPublished) < 22 {
+	if s.published != nil && len(s.seenPublished) < 31 {
 		t.Errorf("only %d operations were held against the published document: %v", len(s.seenPublished), s.seenPublished)
 	}
 }
@@ -131,7 +132,6 @@ func everyOperationOfDrains(s *server, machine drover.MachineID) {
 	s.want(200, "POST", "/v1/operator/hosts/h1/uncordon", "")
 	s.want(200, "GET", "/v1/operator/regions/north/check", "")
 	s.want(200, "POST", "/v1/apps/ledger/metadata/drover.move", `{"value":"ask"}`)
-	s.want(200, "POST", "/v1/apps/ledger/machines/"+string(machine)+"/metadata/drover.role", `{"value":"replica"}`)
 	if r := s.refused(400, "POST", "/v1/apps/ledger/metadata/drover.move", `{"value":"perhaps"}`); r.Field != "value" {
 		s.tb.Errorf("%+v", r)
 	}
@@ -200,7 +200,7 @@ func TestMachineFormHasWhatClientsDereference(t *testing.T) {
 	m := decode[apiv1.Machine](t, s.want(200, "POST", "/v1/apps/ledger/machines",
 		`{"config":{"image":"debian","schedule":"daily","checks":{"up":{"type":"tcp","port":1}}}}`))
 	backend.ChangeMachine(m.ID, func(v *fleet.MachineView) {
-		v.HostStatus = drover.HostUnreachable
+		v.HostStatus, v.HostSeenAt = drover.HostUnreachable, v.Machine.CreatedAt
 		v.Status.Events = []drover.Event{
 			{ID: "1", Type: "launch", Status: drover.StateCreated, At: v.Machine.CreatedAt},
 			{ID: "2", Type: "exit", Status: drover.StateStopped, At: v.Machine.CreatedAt, Request: map[string]any{"exit_code": 3}}}
@@ -226,7 +226,18 @@ func TestMachineFormHasWhatClientsDereference(t *testing.T) {
 	if len(got.Checks) != 1 || got.Checks[0].Status != "critical" || got.Checks[0].UpdatedAt.IsZero() {
 		t.Errorf("a check that was never made is not critical: %+v", got.Checks)
 	}
-	if !strings.Contains(string(raw["config"]), `"schedule":"daily"`) {
+	if raw["config"] != nil || !strings.Contains(string(raw["incomplete_config"]), `"schedule":"daily"`) {
+		t.Errorf("of a host that does not answer the config is %s, the incomplete one %s", raw["config"], raw["incomplete_config"])
+	}
+	if got.Config.Image != "debian" || got.HostSeenAt.IsZero() {
+		t.Errorf("read as %+v", got)
+	}
+	backend.ChangeMachine(m.ID, func(v *fleet.MachineView) { v.HostStatus = drover.HostOK })
+	clear(raw)
+	if err := json.Unmarshal(s.want(200, "GET", "/v1/apps/ledger/machines/"+string(m.ID), "").Body.Bytes(), &raw); err != nil {
+		t.Fatal(err)
+	}
+	if raw["incomplete_config"] != nil || !strings.Contains(string(raw["config"]), `"schedule":"daily"`) {
 		t.Errorf("a field that is not known was lost: %s", raw["config"])
 	}
 }

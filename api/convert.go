@@ -26,10 +26,11 @@ func machineForm(v fleet.MachineView) apiv1.Machine {
 		PrivateIP:  m.Address,
 		CreatedAt:  m.CreatedAt,
 		UpdatedAt:  latest(m.UpdatedAt, s.UpdatedAt),
-		Config:     m.Config,
 		Events:     eventForms(s.Events),
 		Checks:     checkForms(v),
-		HostStatus: hostStatus(v.HostStatus),
+		HostStatus: machineHostStatus(v),
+		Cordoned:   m.Cordoned,
+		Nonce:      v.Nonce,
 		Host:       v.Placement.Host,
 		Epoch:      v.Placement.Epoch,
 		Goal:       m.Goal,
@@ -38,6 +39,11 @@ func machineForm(v fleet.MachineView) apiv1.Machine {
 		Reason:     s.Reason,
 		StartedAt:  s.StartedAt,
 		StoppedAt:  s.StoppedAt,
+	}
+	if form.HostStatus == drover.HostOK {
+		form.Config = m.Config
+	} else {
+		form.IncompleteConfig, form.HostSeenAt = &m.Config, v.HostSeenAt
 	}
 	if v.Migration != nil {
 		form.Migration = &apiv1.MachineMigration{ID: v.Migration.ID, Phase: v.Migration.Phase, Target: v.Migration.Target}
@@ -51,6 +57,14 @@ func hostStatus(s drover.HostStatus) drover.HostStatus {
 		return drover.HostUnknown
 	}
 	return s
+}
+
+// machineHostStatus is hostStatus of a machine: of one that is destroyed everything is known, though it has no host.
+func machineHostStatus(v fleet.MachineView) drover.HostStatus {
+	if v.HostStatus == "" && v.Status.State == drover.StateDestroyed {
+		return drover.HostOK
+	}
+	return hostStatus(v.HostStatus)
 }
 
 func latest(a, b time.Time) time.Time {

@@ -197,19 +197,3 @@ func (h *handler) setAppLabel(c *call) (any, error) {
 	}
 	return h.appForm(c, app)
 }
-
-func (h *handler) setMachineLabel(c *call) (any, error) {
-	id, err := machineID(c)
-	if err != nil {
-		return nil, err
-	}
-	var req apiv1.LabelRequest
-	if err := readBody(c.w, c.r, &req, false); err != nil {
-		return nil, err
-	}
-	v, err := h.backend.SetMachineLabel(c.ctx(), c.app.Name, id, c.r.PathValue("key"), req.Value)
-	if err != nil {
-		return nil, machineGone(c, err)
-	}
-	return machineForm(v), nil
-}

@@ -67,18 +67,27 @@ func errorAnswer(err error, requestID string) (int, apiv1.ErrorResponse) {
 	if status == http.StatusInternalServerError {
 		return status, apiv1.ErrorResponse{
 			Error:     "internal error (request " + requestID + ")",
+			Message:   "internal error (request " + requestID + ")",
 			Code:      drover.Internal,
 			Hint:      "tell the operator the request's ID: the server's log has the details under it",
 			RequestID: requestID,
 		}
 	}
-	return status, apiv1.ErrorResponse{Error: e.Text, Status: word, Code: e.Code, Hint: e.Hint, Field: e.Field, RequestID: requestID}
+	return status, apiv1.ErrorResponse{Error: e.Text, Message: e.Text, Status: word, Code: e.Code, Hint: e.Hint, Field: e.Field, RequestID: requestID}
 }
 
-// writeJSON writes the answer. An error here means that the client has gone, or that a value cannot be written as JSON; it is
+// writeJSON writes the answer; with 204 there is none. An error here means that the client has gone, or that a value cannot be written as JSON; it is
 // returned for the log.
 func writeJSON(w http.ResponseWriter, status int, body any) error {
-	data, err := json.Marshal(body)
+	if status == http.StatusNoContent {
+		w.WriteHeader(status)
+		return nil
+	}
+	data, written := body.(json.RawMessage)
+	var err error
+	if !written {
+		data, err = json.Marshal(body)
+	}
 	if err != nil {
 		w.WriteHeader(http.StatusInternalServerError)
 		return err

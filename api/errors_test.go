@@ -41,11 +41,12 @@ func TestErrorAnswer(t *testing.T) {
 		status int
 		want   apiv1.ErrorResponse
 	}{
-		{"whole", full, 422, apiv1.ErrorResponse{Error: "no host has 9 GB free", Status: "insufficient_capacity", Code: "exhausted", Field: "config.guest.memory_mb",
+		{"whole", full, 422, apiv1.ErrorResponse{Error: "no host has 9 GB free", Message: "no host has 9 GB free", Status: "insufficient_capacity", Code: "exhausted", Field: "config.guest.memory_mb",
 			Hint: "ask for less", RequestID: "R"}},
 		{"wrapped", fmt.Errorf("cannot place machine: %w", full), 422, apiv1.ErrorResponse{Error: "cannot place machine: no host has 9 GB free",
-			Status: "insufficient_capacity", Code: "exhausted", Field: "config.guest.memory_mb", Hint: "ask for less", RequestID: "R"}},
-		{"other status", withStatus(413, drover.Errorf(drover.Invalid, "too large")), 413, apiv1.ErrorResponse{Error: "too large", Code: "invalid", RequestID: "R"}},
+			Message: "cannot place machine: no host has 9 GB free",
+			Status:  "insufficient_capacity", Code: "exhausted", Field: "config.guest.memory_mb", Hint: "ask for less", RequestID: "R"}},
+		{"other status", withStatus(413, drover.Errorf(drover.Invalid, "too large")), 413, apiv1.ErrorResponse{Error: "too large", Message: "too large", Code: "invalid", RequestID: "R"}},
 	} {
 		if status, got := errorAnswer(c.err, "R"); status != c.status || got != c.want {
 			t.Errorf("%s: %d %+v", c.name, status, got)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"path"
@@ -25,10 +24,8 @@ type Config struct {
 	Log *slog.Logger
 	// Version is what /v1/healthz and the document say.
 	Version string
-	// RateLimit is how many requests per second each token's owner may make on average, RateBurst how many at once. A RateLimit of 0
-	// means no limit; a RateBurst of 0 means twice the rate, and 1 at least.
-	RateLimit float64
-	RateBurst int
+	// Limits is how often a token may ask. Its zero value is without limits.
+	Limits Limits
 	// OpenMetrics lets everybody read GET /metrics who can reach the API; without it an operator's token is needed.
 	OpenMetrics bool
 	// Now is the clock that as_of of a migration shows. Nil means time.Now.
@@ -54,7 +51,7 @@ func New(config Config) (http.Handler, error) {
 		log:     config.Log,
 		version: config.Version,
 		now:     config.Now,
-		limits:  newLimits(config.RateLimit, config.RateBurst),
+		limits:  newLimits(config.Limits),
 		guard:   NewGuard(config.Backend, config.Now),
 		mux:     http.NewServeMux(),
 	}
@@ -83,6 +80,7 @@ type handler struct {
 	now      func() time.Time
 	limits   *limits
 	guard    *Guard
+	forms    formCache
 	mux      *http.ServeMux
 	document []byte
 }
@@ -110,8 +108,25 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *handler) noRoute(w http.ResponseWriter, r *http.Request) {
-	h.respond(&call{w: w, r: r, id: rand.Text()}, time.Now(), nil, drover.Errorf(drover.NotFound, "no such path: %s", r.URL.Path).
+	h.respond(&call{w: w, r: r, id: requestID(r)}, time.Now(), nil, drover.Errorf(drover.NotFound, "no such path: %s", r.URL.Path).
 		WithHint("GET /v1/openapi.json lists every path"))
+}
+
+// maxRequestID bounds the ID that a request may bring along.
+const maxRequestID = 128
+
+// requestID is what the request is called: by the ID that it brought along, so that its way can be followed through several programs, or by
+// a new one. What an ID cannot look like is not taken, for it is written into the log.
+func requestID(r *http.Request) string {
+	id := r.Header.Get(apiv1.RequestIDHeader)
+	valid := id != "" && len(id) <= maxRequestID
+	for _, c := range id {
+		valid = valid && (c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '-' || c == '_' || c == '.')
+	}
+	if !valid {
+		return rand.Text()
+	}
+	return id
 }
 
 // dispatch picks the route of the request's method among those of one path.
@@ -123,7 +138,7 @@ func (h *handler) dispatch(routes []route) http.Handler {
 	slices.Sort(allowed)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begun := time.Now()
-		c := &call{w: w, r: r, id: rand.Text()}
+		c := &call{w: w, r: r, id: requestID(r)}
 		i := slices.IndexFunc(routes, func(route route) bool { return route.method == r.Method })
 		if i < 0 {
 			w.Header().Set("Allow", strings.Join(allowed, ", "))
@@ -144,6 +159,9 @@ func (h *handler) serve(c *call) (any, error) {
 	}
 	if err := h.admit(c); err != nil {
 		h.refuse(c, err)
+		return nil, err
+	}
+	if err := h.guardLease(c); err != nil {
 		return nil, err
 	}
 	if !c.changes() {
@@ -178,11 +196,8 @@ func (h *handler) admit(c *call) error {
 	if err != nil {
 		return err
 	}
-	if wait := h.limits.wait(c.principal.Name); wait > 0 {
-		seconds := int(wait/time.Second) + 1
-		c.w.Header().Set("Retry-After", fmt.Sprint(seconds))
-		return withStatus(http.StatusTooManyRequests,
-			drover.Errorf(drover.Exhausted, "too many requests with this token").WithHint("try again in %d s", seconds))
+	if err := h.limited(c); err != nil {
+		return err
 	}
 	var first error
 	for _, p := range who {

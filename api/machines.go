@@ -3,46 +3,11 @@ package api
 import (
 	"cmp"
 	"slices"
-	"strings"
 
 	"drover"
 	"drover/apiv1"
 	"drover/fleet"
 )
-
-func (h *handler) listMachines(c *call) (any, error) {
-	q := c.r.URL.Query()
-	deleted, err := queryBool(q, "include_deleted")
-	if err != nil {
-		return nil, err
-	}
-	region := q.Get("region")
-	if err := needName("region", region, true); err != nil {
-		return nil, err
-	}
-	views, err := h.backend.Machines(c.ctx(), c.app.Name)
-	if err != nil {
-		return nil, err
-	}
-	return machineForms(slices.DeleteFunc(views, func(v fleet.MachineView) bool {
-		if v.Status.State == drover.StateDestroyed && !deleted {
-			return true
-		}
-		if !c.principal.Limits.Sees(c.app.Name, v.Machine.ID) {
-			return true
-		}
-		if region != "" && string(v.Machine.Region) != region {
-			return true
-		}
-		for name, values := range q {
-			key, ok := strings.CutPrefix(name, "metadata.")
-			if ok && v.Machine.Config.Metadata[key] != values[0] {
-				return true
-			}
-		}
-		return false
-	})), nil
-}
 
 // machineForms converts the views, oldest machine first.
 func machineForms(views []fleet.MachineView) []apiv1.Machine {
@@ -66,6 +31,14 @@ func (h *handler) createMachine(c *call) (any, error) {
 			return nil, err
 		}
 	}
+	ttl, err := leaseTTL(req.LeaseTTL)
+	if err != nil {
+		return nil, err
+	}
+	once, err := onceOf(c, req)
+	if err != nil {
+		return nil, err
+	}
 	view, err := h.backend.CreateMachine(c.ctx(), fleet.CreateMachine{
 		App:        c.app.Name,
 		Name:       req.Name,
@@ -73,9 +46,12 @@ func (h *handler) createMachine(c *call) (any, error) {
 		Host:       drover.HostID(req.Host),
 		Config:     req.Config,
 		SkipLaunch: req.SkipLaunch,
+		LeaseTTL:   ttl,
+		Owner:      c.principal.Name,
+		Once:       once,
 	})
 	if err != nil {
-		return nil, err
+		return nil, onceRefused(err)
 	}
 	return machineForm(view), nil
 }
@@ -106,6 +82,10 @@ func (h *handler) updateMachine(c *call) (any, error) {
 	if err := needInstance("current_version", req.CurrentVersion); err != nil {
 		return nil, err
 	}
+	ttl, err := leaseTTL(req.LeaseTTL)
+	if err != nil {
+		return nil, err
+	}
 	now, err := h.machine(c)
 	if err != nil {
 		return nil, err
@@ -122,6 +102,9 @@ func (h *handler) updateMachine(c *call) (any, error) {
 		Config:         req.Config,
 		CurrentVersion: drover.InstanceID(req.CurrentVersion),
 		SkipLaunch:     req.SkipLaunch,
+		LeaseTTL:       ttl,
+		Nonce:          nonce(c),
+		Owner:          c.principal.Name,
 	})
 	if err != nil {
 		return nil, err

@@ -80,6 +80,9 @@ func describeParams(r route) []object {
 			params = append(params, object{"name": strings.TrimSuffix(name, "}"), "in": "path", "required": true, "schema": object{"type": "string"}})
 		}
 	}
+	for _, p := range r.headers {
+		params = append(params, object{"name": p.name, "in": "header", "description": p.summary, "schema": object{"type": p.kind}})
+	}
 	for _, q := range r.query {
 		params = append(params, object{"name": q.name, "in": "query", "description": q.summary, "schema": object{"type": q.kind}})
 	}
@@ -105,8 +108,11 @@ func refusals(r route) []int {
 func describeResponses(r route, schemas *schemas) (object, error) {
 	header := object{apiv1.RequestIDHeader: object{"description": "the request's ID", "schema": object{"type": "string"}}}
 	answer := func(status int, t reflect.Type) (object, error) {
-		schema, err := schemas.of(t)
 		text := http.StatusText(status)
+		if status == http.StatusNoContent {
+			return object{"description": text, "headers": header}, nil
+		}
+		schema, err := schemas.of(t)
 		if status == statusClientGone {
 			text = "Canceled by the client, or by an abort"
 		}

@@ -25,13 +25,14 @@ func needs() map[string]need {
 	}
 	for action, ids := range map[drover.Action]string{
 		drover.ActApps: "Apps_create Apps_delete",
-		drover.ActRead: `Machines_list_events Volumes_list Volumes_get_by_id Volumes_show_verification Snapshots_list Volumes_list_snapshots
+		drover.ActRead: `Machines_list_events Machines_show_lease Machines_show_metadata Machines_list_versions Machines_list_processes Volumes_list Volumes_get_by_id Volumes_show_verification Snapshots_list Volumes_list_snapshots
 			Volumes_show_snapshot Standbys_list Volumes_list_standbys Volumes_show_standby
 			Hosts_list Hosts_show Hosts_layers Hosts_machines Hosts_recovery_plan Hosts_kept Keys_list Migrations_list Migrations_show Migrations_check
 			Migrations_phases Drains_list Drains_show Drains_plan Regions_check Recoveries_list Recoveries_show`,
 		drover.ActLogs: "Machines_logs",
 		drover.ActExec: "Machines_exec",
-		drover.ActDeploy: `Machines_create Machines_update Machines_delete Machines_start Machines_stop Machines_restart Machines_signal Machines_set_metadata
+		drover.ActDeploy: `Machines_create Machines_update Machines_delete Machines_start Machines_stop Machines_restart Machines_signal Machines_cordon Machines_uncordon
+			Machines_create_lease Machines_release_lease Machines_update_metadata Machines_delete_metadata
 			Apps_set_metadata Apps_set_recovery Volumes_create Volumes_update Volume_delete Volumes_undelete Volumes_extend Volumes_verify
 			Volumes_set_hydration Volumes_create_snapshot Volumes_delete_snapshot Volumes_create_standby Volumes_delete_standby`,
 		drover.ActOperate: `Keys_rotate Hosts_set_storage Migrations_create Migrations_undo Migrations_abort Drains_create Drains_pause Drains_resume Drains_abort
@@ -63,8 +64,10 @@ func (h *handler) permission(c *call) Permission {
 		Need: h.guard.Need(c.r, c.route.need.action, drover.AppName(c.r.PathValue("app_name")), machine, c.route.need.wide)}
 }
 
-// changes reports whether the call is one for the audit trail.
-func (c *call) changes() bool { return c.r.Method != "GET" && c.r.Method != "HEAD" }
+// changes reports whether the call is one for the audit trail. Leases are not: they change nothing, and clients that wait for one ask twice a second.
+func (c *call) changes() bool {
+	return c.r.Method != "GET" && c.r.Method != "HEAD" && c.route.id != "Machines_create_lease" && c.route.id != "Machines_release_lease"
+}
 
 // attempt is the call's entry in the audit trail. The object is the last thing that the path names.
 func (h *handler) attempt(c *call) drover.AuditEntry {

@@ -33,10 +33,12 @@ type route struct {
 	// need is what a token must allow; without it that of the table in permissions.go.
 	need  need
 	query []param
+	// headers are those of a request that the route reads.
+	headers []param
 	// request is a zero value of what the body is read into; nil for no body. optional says that the body may be left out.
 	request  any
 	optional bool
-	// status and response are what a success answers.
+	// status and response are what a success answers; with http.StatusNoContent there is no response.
 	status   int
 	response any
 	// errors are the statuses that this route may answer beside those that every route may (see refusals).
@@ -50,6 +52,7 @@ func routes() []route {
 	all = append(all, appRoutes()...)
 	all = append(all, machineRoutes()...)
 	all = append(all, actionRoutes()...)
+	all = append(all, aroundRoutes()...)
 	all = append(all, volumeRoutes()...)
 	all = append(all, snapshotRoutes()...)
 	all = append(all, operatorRoutes()...)
@@ -83,11 +86,15 @@ func machineRoutes() []route {
 	const machine = "/apps/{app_name}/machines/{machine_id}"
 	return []route{
 		{method: "GET", path: "/apps/{app_name}/machines", id: "Machines_list", summary: "List an app's machines", access: tenants,
-			query: []param{{"include_deleted", "boolean", "also those that were destroyed lately"}, {"region", "string", "only those of the region"}},
+			query: []param{{"include_deleted", "boolean", "also those that were destroyed lately"}, {"region", "string", "only those of the region"},
+				{"state", "string", "only those in the state; repeated or with commas: in any of them"}, {"summary", "boolean", "without config, events and checks"},
+				{"order", "string", "asc or desc, by the time of creation; default asc"}, {"limit", "integer", "how many on a page; default all"},
+				{"cursor", "string", "where the page begins: the header " + apiv1.NextCursorHeader + " of the page before"}},
 			// metadata.KEY=VALUE selects too; OpenAPI cannot describe a parameter with an open name.
 			status: http.StatusOK, response: []apiv1.Machine{}, handle: (*handler).listMachines},
 		{method: "POST", path: "/apps/{app_name}/machines", id: "Machines_create", summary: "Create a machine, and start it unless skip_launch is set",
-			access: tenants, request: apiv1.CreateMachineRequest{}, status: http.StatusOK, response: apiv1.Machine{}, handle: (*handler).createMachine},
+			access: tenants, headers: []param{{apiv1.IdempotencyHeader, "string", "the request is carried out once under the key, for a day"}},
+			request: apiv1.CreateMachineRequest{}, status: http.StatusOK, response: apiv1.Machine{}, handle: (*handler).createMachine},
 		{method: "GET", path: machine, id: "Machines_show", summary: "Show a machine", access: tenants,
 			status: http.StatusOK, response: apiv1.Machine{}, handle: (*handler).showMachine},
 		{method: "POST", path: machine, id: "Machines_update", summary: "Replace a machine's config, which restarts it unless skip_launch is set",
@@ -106,13 +113,13 @@ func actionRoutes() []route {
 		{method: "POST", path: machine + "/stop", id: "Machines_stop", summary: "Stop a machine by its stop signal", access: tenants,
 			request: apiv1.StopRequest{}, optional: true, status: http.StatusOK, response: apiv1.OK{}, handle: (*handler).stopMachine},
 		{method: "POST", path: machine + "/restart", id: "Machines_restart", summary: "Stop a machine and start it again", access: tenants,
-			query: []param{{"force_stop", "boolean", "must be false: stop with SIGKILL, then start"}, {"timeout", "string", "not accepted: set config.stop_config"},
-				{"signal", "string", "not accepted: set config.stop_config"}},
+			query: []param{{"force_stop", "boolean", "kill it, without a stop signal"}, {"timeout", "string", "time before it is killed, in place of the config's"},
+				{"signal", "string", "signal in place of the config's"}},
 			status: http.StatusOK, response: apiv1.OK{}, handle: (*handler).restartMachine},
 		{method: "GET", path: machine + "/wait", id: "Machines_wait", summary: "Wait until a machine is in a state", access: tenants,
 			query: []param{{"state", "string", "the state, or settled; repeated: any of them; default started"},
 				{"instance_id", "string", "only with this version of its config"}, {"version", "string", "the same as instance_id"},
-				{"timeout", "integer", "seconds, 1 to 60; default 60"}},
+				{"from_event_id", "string", "only what happens after the event"}, {"timeout", "integer", "seconds, 1 to 60; default 60"}},
 			status: http.StatusOK, response: apiv1.OK{}, errors: []int{http.StatusRequestTimeout}, handle: (*handler).waitMachine},
 		{method: "POST", path: machine + "/exec", id: "Machines_exec", summary: "Run a command in a started machine", access: tenants,
 			request: apiv1.ExecRequest{}, status: http.StatusOK, response: apiv1.ExecResult{}, handle: (*handler).execMachine},

@@ -38,8 +38,5 @@ func drainRoutes() []route {
 			access: operators, status: http.StatusOK, response: drover.RegionCheck{}, handle: (*handler).checkRegion},
 		{method: "POST", path: "/apps/{app_name}/metadata/{key}", id: "Apps_set_metadata", summary: "Set a label of an app; an empty value removes it",
 			access: tenants, request: apiv1.LabelRequest{}, status: http.StatusOK, response: apiv1.App{}, handle: (*handler).setAppLabel},
-		{method: "POST", path: "/apps/{app_name}/machines/{machine_id}/metadata/{key}", id: "Machines_set_metadata",
-			summary: "Set a label of a machine, without a restart; an empty value removes it", access: tenants, request: apiv1.LabelRequest{},
-			status: http.StatusOK, response: apiv1.Machine{}, handle: (*handler).setMachineLabel},
 	}
 }

@@ -67,6 +67,12 @@ func checkObject(path string, raw json.RawMessage, t reflect.Type) error {
 		if !f.IsExported() || name == "-" {
 			continue
 		}
+		if f.Anonymous && name == "" { // its fields are written as if they were the outer one's
+			if err := checkObject(path, raw, f.Type); err != nil {
+				return err
+			}
+			continue
+		}
 		if name == "" {
 			name = f.Name
 		}

@@ -6,6 +6,8 @@ import "drover"
 type ErrorResponse struct {
 	// Error is the text for people.
 	Error string `json:"error"`
+	// Message is the same text under the name that some clients look for first.
+	Message string `json:"message"`
 	// Status is one of the words that the Machines API defines for programs (StatusCapacity, StatusNameTaken); empty where it
 	// has none for the case.
 	Status string `json:"status,omitempty"`
@@ -25,8 +27,15 @@ const (
 	StatusNameTaken = "name_taken"
 )
 
-// RequestIDHeader is the response header that names the request.
+// RequestIDHeader names the request: in every answer, and in a request that has an ID already.
 const RequestIDHeader = "fly-request-id"
+
+// IdempotencyHeader is the request header with a key under which a create is carried out once. NextCursorHeader is the response header
+// with the cursor of a list's next page.
+const (
+	IdempotencyHeader = "Idempotency-Key"
+	NextCursorHeader  = "Next-Cursor"
+)
 
 // OK is the answer of an action that has nothing else to tell.
 type OK struct {

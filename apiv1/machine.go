@@ -22,14 +22,23 @@ type Machine struct {
 	ImageRef   drover.ImageRef   `json:"image_ref"`
 	InstanceID drover.InstanceID `json:"instance_id"`
 	// Version is the instance ID under the name that newer clients read.
-	Version    drover.InstanceID    `json:"version"`
-	PrivateIP  string               `json:"private_ip"`
-	CreatedAt  time.Time            `json:"created_at"`
-	UpdatedAt  time.Time            `json:"updated_at"`
-	Config     drover.MachineConfig `json:"config"`
-	Events     []Event              `json:"events"`
-	Checks     []drover.CheckStatus `json:"checks"`
-	HostStatus drover.HostStatus    `json:"host_status"`
+	Version   drover.InstanceID `json:"version"`
+	PrivateIP string            `json:"private_ip"`
+	CreatedAt time.Time         `json:"created_at"`
+	UpdatedAt time.Time         `json:"updated_at"`
+	// Config is there while host_status is ok, IncompleteConfig in its place otherwise: what is known of it. Whoever reads a Machine finds
+	// it in Config in any case.
+	Config           drover.MachineConfig  `json:"config,omitzero"`
+	IncompleteConfig *drover.MachineConfig `json:"incomplete_config,omitempty"`
+	Events           []Event               `json:"events"`
+	Checks           []drover.CheckStatus  `json:"checks"`
+	HostStatus       drover.HostStatus     `json:"host_status"`
+	// HostSeenAt is when the host was last heard of, while host_status is not ok: all that is told of the machine is as old.
+	HostSeenAt time.Time `json:"host_seen_at,omitzero"`
+	// Cordoned: it is left out of what gets traffic.
+	Cordoned bool `json:"cordoned"`
+	// Nonce is that of the lease which was asked for with lease_ttl.
+	Nonce string `json:"nonce,omitempty"`
 
 	// Host runs the machine, by the placement with Epoch.
 	Host  drover.HostID `json:"host,omitempty"`
@@ -44,6 +53,18 @@ type Machine struct {
 	StartedAt time.Time         `json:"started_at,omitzero"`
 	StoppedAt time.Time         `json:"stopped_at,omitzero"`
 	Migration *MachineMigration `json:"migration,omitempty"`
+}
+
+// UnmarshalJSON reads a machine; an incomplete config is in Config, too.
+func (m *Machine) UnmarshalJSON(b []byte) error {
+	type plain Machine
+	if err := json.Unmarshal(b, (*plain)(m)); err != nil {
+		return err
+	}
+	if m.IncompleteConfig != nil {
+		m.Config = *m.IncompleteConfig
+	}
+	return nil
 }
 
 // MachineMigration is the migration that a machine is in.
@@ -76,6 +97,8 @@ type CreateMachineRequest struct {
 	Host       string               `json:"host,omitempty"`
 	Config     drover.MachineConfig `json:"config"`
 	SkipLaunch bool                 `json:"skip_launch,omitempty"`
+	// LeaseTTL leases the machine for so many seconds before anybody else can; the answer has the nonce.
+	LeaseTTL int `json:"lease_ttl,omitempty"`
 }
 
 // UpdateMachineRequest replaces a machine's config. Name and region may be given, but not changed.
@@ -86,6 +109,8 @@ type UpdateMachineRequest struct {
 	// CurrentVersion is the instance ID that the config was read at.
 	CurrentVersion string `json:"current_version,omitempty"`
 	SkipLaunch     bool   `json:"skip_launch,omitempty"`
+	// LeaseTTL leases the machine afterwards, or prolongs the lease with the nonce of the request, for so many seconds.
+	LeaseTTL int `json:"lease_ttl,omitempty"`
 }
 
 // StartResult is the answer of a start.

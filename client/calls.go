@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"net/http"
 	"net/url"
 	"strconv"
 	"time"
@@ -77,10 +78,9 @@ func (c *Client) StopMachine(ctx context.Context, app drover.AppName, id drover.
 	return err
 }
 
-// RestartMachine asks for a stop and a start; it does not wait for them.
-func (c *Client) RestartMachine(ctx context.Context, app drover.AppName, id drover.MachineID) error {
-	_, err := post[apiv1.OK](ctx, c, nil, machinePath+"/restart", app, id)
-	return err
+// RestartMachine asks for a stop and a start; it does not wait for them. Zero values of how leave what the config says.
+func (c *Client) RestartMachine(ctx context.Context, app drover.AppName, id drover.MachineID, how RestartOptions) error {
+	return c.do(ctx, http.MethodPost, pathOf(machinePath+"/restart", []any{app, id}), how.query(), nil, nil)
 }
 
 // DestroyMachine destroys a machine. Precondition for a running one unless forced.

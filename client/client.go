@@ -25,6 +25,8 @@ type Config struct {
 	HTTPClient *http.Client
 	// Patience is how long the following helpers go on asking a server that does not answer. 0 means 60 s.
 	Patience time.Duration
+	// Nonce is that of the lease with which machines are changed, unless a context has another one (WithNonce). Empty for none.
+	Nonce string
 	// Interval is the pause between two looks of FollowMigration, and between two tries at a server that does not answer. 0
 	// means 500 ms.
 	Interval time.Duration
@@ -37,6 +39,7 @@ const maxAnswer = 64 << 20
 type Client struct {
 	base     string
 	token    string
+	nonce    string
 	http     *http.Client
 	patience time.Duration
 	interval time.Duration
@@ -51,6 +54,7 @@ func New(config Config) (*Client, error) {
 	c := &Client{
 		base:     strings.TrimSuffix(strings.TrimSuffix(config.BaseURL, "/"), "/v1") + "/v1",
 		token:    config.Token,
+		nonce:    config.Nonce,
 		http:     config.HTTPClient,
 		patience: config.Patience,
 		interval: config.Interval,
@@ -115,6 +119,12 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 	}
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	if c.nonce != "" {
+		req.Header.Set(apiv1.LeaseNonceHeader, c.nonce)
+	}
+	for name, value := range headersOf(ctx) {
+		req.Header.Set(name, value)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

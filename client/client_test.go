@@ -89,7 +89,7 @@ func TestEveryCall(t *testing.T) {
 	check("StopMachine", true, c.StopMachine(ctx, "ledger", id, apiv1.StopRequest{Signal: "term", Timeout: drover.Duration(time.Second)}))
 	started, err := c.StartMachine(ctx, "ledger", id)
 	check("StartMachine", started.PreviousState == drover.StateStopped, err)
-	check("RestartMachine", true, c.RestartMachine(ctx, "ledger", id))
+	check("RestartMachine", true, c.RestartMachine(ctx, "ledger", id, client.RestartOptions{}))
 	m, err = c.WaitMachine(ctx, "ledger", id, drover.StateStarted, m.InstanceID)
 	check("WaitMachine", m.State == drover.StateStarted, err)
 	result, err := c.Exec(ctx, "ledger", id, apiv1.ExecRequest{Command: []string{"echo", "a b"}})

@@ -84,7 +84,10 @@ func (c *Client) SetAppLabel(ctx context.Context, app drover.AppName, key, value
 	return post[apiv1.App](ctx, c, apiv1.LabelRequest{Value: value}, "/apps/%s/metadata/%s", app, key)
 }
 
-// SetMachineLabel sets a label of a machine, without a restart; an empty value removes it.
+// SetMachineLabel sets a label of a machine, without a restart; an empty value removes it. It returns the machine as it is then.
 func (c *Client) SetMachineLabel(ctx context.Context, app drover.AppName, id drover.MachineID, key, value string) (apiv1.Machine, error) {
-	return post[apiv1.Machine](ctx, c, apiv1.LabelRequest{Value: value}, machinePath+"/metadata/%s", app, id, key)
+	if err := c.SetMetadata(ctx, app, id, key, value); err != nil {
+		return apiv1.Machine{}, err
+	}
+	return c.Machine(ctx, app, id)
 }

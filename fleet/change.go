@@ -95,6 +95,9 @@ func (f *Fleet) UpdateMachine(ctx context.Context, req UpdateMachine) (MachineVi
 	if err != nil {
 		return MachineView{}, err
 	}
+	if err := checkTTL("lease_ttl", req.LeaseTTL); err != nil {
+		return MachineView{}, err
+	}
 	req.Config = req.Config.WithDefaults()
 	data, err := json.Marshal(req.Config)
 	if err != nil {
@@ -122,14 +125,24 @@ func (f *Fleet) UpdateMachine(ctx context.Context, req UpdateMachine) (MachineVi
 			return drover.Errorf(drover.Invalid, "config.mounts: the volumes of a machine are chosen when it is created; only their paths can change").
 				WithField("config.mounts").WithHint("destroy the machine and create one with the volumes it should have")
 		}
-		m.Config, m.Image, m.Instance = req.Config, ref, drover.NewInstanceID()
+		now := f.now().UTC()
+		if err := f.keepVersion(ctx, *m, now); err != nil {
+			return err
+		}
+		m.Config, m.Image, m.Instance, m.ConfiguredAt = req.Config, ref, drover.NewInstanceID(), now
 		if !req.SkipLaunch {
 			m.Goal, m.Stop = drover.GoalStarted, drover.StopConfig{}
 			m.Run++
 		}
 		return nil
 	})
-	return f.told(ctx, req.App, req.Machine, err)
+	v, err = f.told(ctx, req.App, req.Machine, err)
+	if err != nil || req.LeaseTTL == 0 {
+		return v, err
+	}
+	l, err := f.LeaseMachine(ctx, LeaseMachine{App: req.App, Machine: req.Machine, Nonce: req.Nonce, TTL: req.LeaseTTL, Owner: req.Owner})
+	v.Nonce = l.Nonce
+	return v, err
 }
 
 func sameVolumes(a, b []drover.Mount) bool {
@@ -167,8 +180,12 @@ func (f *Fleet) told(ctx context.Context, app drover.AppName, id drover.MachineI
 	if err != nil {
 		return MachineView{}, err
 	}
-	_, err = f.apply(ctx, id)
 	v, verr := f.view(app, id)
+	if v.HostStatus == drover.HostUnreachable {
+		return v, verr // it learns of it when it is back: there is nothing to wait for
+	}
+	_, err = f.apply(ctx, id)
+	v, verr = f.view(app, id)
 	switch {
 	case drover.Is(err, drover.Unavailable):
 		v.HostStatus = drover.HostUnreachable
@@ -202,10 +219,15 @@ func (f *Fleet) StopMachine(ctx context.Context, app drover.AppName, id drover.M
 	return f.setGoal(ctx, app, id, func(m *drover.Machine) { m.Goal, m.Stop = drover.GoalStopped, stop })
 }
 
-// RestartMachine stops a machine that runs, and starts it.
-func (f *Fleet) RestartMachine(ctx context.Context, app drover.AppName, id drover.MachineID) (MachineView, error) {
+// RestartMachine stops a machine that runs, and starts it. stop overrides the config's way of stopping, field by field.
+func (f *Fleet) RestartMachine(ctx context.Context, app drover.AppName, id drover.MachineID, stop drover.StopConfig) (MachineView, error) {
+	var p problems
+	checkStop(&p, "stop", stop)
+	if err := p.err(); err != nil {
+		return MachineView{}, err
+	}
 	return f.setGoal(ctx, app, id, func(m *drover.Machine) {
-		m.Goal, m.Stop = drover.GoalStarted, drover.StopConfig{}
+		m.Goal, m.Stop = drover.GoalStarted, stop
 		m.Run++
 	})
 }
@@ -254,6 +276,9 @@ func (f *Fleet) DestroyMachine(ctx context.Context, app drover.AppName, id drove
 	// What follows is the repair's work, done at once so that the answer finds it done where possible.
 	if err := f.freeName(ctx, v.Machine); err != nil {
 		f.log.Warn("name is freed later", "machine", id, "err", err)
+	}
+	if v.HostStatus == drover.HostUnreachable {
+		return nil // the repair sees it when the host is back
 	}
 	if err := f.repairMachine(ctx, id); err != nil && !drover.Is(err, drover.Unavailable) {
 		f.log.Warn("machine is cleared away later", "machine", id, "err", err)

@@ -142,7 +142,7 @@ func (f *Fleet) HostMachines(ctx context.Context, id drover.HostID) ([]MachineVi
 	if _, err := f.Host(ctx, id); err != nil {
 		return nil, err
 	}
-	return f.machineViews(func(s *state) map[string]struct{} { return s.placedOn[id] }), nil
+	return f.machineViews(func(s *state) map[string]struct{} { return s.placedOn[id] }, false), nil
 }
 
 // regionsLocked lists the regions that have worker hosts.

@@ -19,6 +19,17 @@ func (f *Fleet) CreateMachine(ctx context.Context, req CreateMachine) (MachineVi
 	if err := f.await(ctx); err != nil {
 		return MachineView{}, err
 	}
+	if err := checkTTL("lease_ttl", req.LeaseTTL); err != nil {
+		return MachineView{}, err
+	}
+	if req.Once != nil {
+		return f.createOnce(ctx, req)
+	}
+	req.id = drover.NewMachineID()
+	return f.createMachine(ctx, req)
+}
+
+func (f *Fleet) createMachine(ctx context.Context, req CreateMachine) (MachineView, error) {
 	ctx, cancel := context.WithTimeout(ctx, f.timing.Make)
 	defer cancel()
 	app, err := f.readApp(ctx, req.App)
@@ -50,6 +61,12 @@ func (f *Fleet) CreateMachine(ctx context.Context, req CreateMachine) (MachineVi
 		// Another machine may have taken the room between the offer and the order.
 		if !drover.Is(err, drover.Exhausted) || pinned != "" || try == makeTries {
 			return view, err
+		}
+		req.id = drover.NewMachineID() // the record of the first one says destroyed
+		if req.keep != nil {
+			if err := req.keep(ctx, req.id); err != nil {
+				return MachineView{}, err
+			}
 		}
 		exclude[host] = err.Error()
 	}
@@ -207,6 +224,11 @@ func (f *Fleet) makeOn(ctx context.Context, req CreateMachine, app drover.App, h
 		f.unmake(ctx, m)
 		return MachineView{}, err
 	}
+	lease, err := f.leaseNew(ctx, req)
+	if err != nil {
+		f.unmake(ctx, m)
+		return MachineView{}, err
+	}
 	f.hit("fleet.make.record.before")
 	if _, err := f.state.machines.create(ctx, string(m.ID), m); err != nil {
 		f.unmake(ctx, m)
@@ -219,8 +241,16 @@ func (f *Fleet) makeOn(ctx context.Context, req CreateMachine, app drover.App, h
 	}
 	f.log.Info("machine created", "machine", m.ID, "app", m.App, "host", host)
 	v, err := f.view(m.App, m.ID)
-	v.Status.State = drover.StateCreated
+	v.Status.State, v.Nonce = drover.StateCreated, lease.Nonce
 	return v, err
+}
+
+// leaseNew leases a machine that is being made, where that was asked for.
+func (f *Fleet) leaseNew(ctx context.Context, req CreateMachine) (drover.MachineLease, error) {
+	if req.LeaseTTL == 0 {
+		return drover.MachineLease{}, nil
+	}
+	return f.takeLease(ctx, LeaseMachine{Machine: req.id, TTL: req.LeaseTTL, Owner: req.Owner})
 }
 
 // newMachine makes up the record.
@@ -234,7 +264,7 @@ func (f *Fleet) newMachine(ctx context.Context, req CreateMachine, app drover.Ap
 	f.state.mu.RUnlock()
 	now := f.now().UTC()
 	m := drover.Machine{
-		ID: drover.NewMachineID(), App: req.App, Name: req.Name, Region: info.Region, Config: req.Config,
+		ID: req.id, App: req.App, Name: req.Name, Region: info.Region, Config: req.Config,
 		Instance: drover.NewInstanceID(), Address: address, Goal: drover.GoalStarted, Run: 1, CreatedAt: now, UpdatedAt: now,
 	}
 	if req.SkipLaunch {

@@ -17,15 +17,21 @@ func (f *Fleet) viewLocked(id string) (MachineView, bool) {
 		return MachineView{}, false
 	}
 	v := MachineView{Machine: m.value, Status: drover.MachineStatus{Machine: m.value.ID, State: drover.StateCreated}}
+	v.Revisions.Machine = m.rev
 	p, placed := s.placements.items[id]
 	if placed {
+		v.Revisions.Placement = p.rev
 		v.Placement = p.value
 		v.Placement.Epoch = drover.Epoch(p.rev)
 		v.HostStatus = f.hostStatusLocked(p.value.Host)
 	}
-	if st, ok := s.status.bestLocked(id); ok {
-		v.Status = st.value
+	if m.value.Last != nil {
+		v.Status = *m.value.Last
 	}
+	if st, ok := s.status.bestLocked(id); ok {
+		v.Status, v.Revisions.Status = st.value, st.rev
+	}
+	v.HostSeenAt = f.seenAtLocked(v)
 	if m.value.Goal == drover.GoalDestroyed {
 		switch {
 		case !placed:
@@ -59,12 +65,12 @@ func noMachine(app drover.AppName, id drover.MachineID) *drover.Error {
 }
 
 // machineViews returns the machines of an index, oldest first.
-func (f *Fleet) machineViews(of func(*state) map[string]struct{}) []MachineView {
+func (f *Fleet) machineViews(of func(*state) map[string]struct{}, destroyed bool) []MachineView {
 	f.state.mu.RLock()
 	ids := of(f.state)
 	views := make([]MachineView, 0, len(ids))
 	for id := range ids {
-		if v, ok := f.viewLocked(id); ok && v.Status.State != drover.StateDestroyed {
+		if v, ok := f.viewLocked(id); ok && (destroyed || v.Status.State != drover.StateDestroyed) {
 			views = append(views, v)
 		}
 	}
@@ -80,7 +86,15 @@ func (f *Fleet) Machines(ctx context.Context, app drover.AppName) ([]MachineView
 	if _, err := f.App(ctx, app); err != nil {
 		return nil, err
 	}
-	return f.machineViews(func(s *state) map[string]struct{} { return s.machinesOf[app] }), nil
+	return f.machineViews(func(s *state) map[string]struct{} { return s.machinesOf[app] }, false), nil
+}
+
+// AllMachines is Machines with those that were destroyed lately.
+func (f *Fleet) AllMachines(ctx context.Context, app drover.AppName) ([]MachineView, error) {
+	if _, err := f.App(ctx, app); err != nil {
+		return nil, err
+	}
+	return f.machineViews(func(s *state) map[string]struct{} { return s.machinesOf[app] }, true), nil
 }
 
 // Machine returns one machine. A destroyed one is found for a day, in the state destroyed.
@@ -93,34 +107,15 @@ func (f *Fleet) Machine(ctx context.Context, app drover.AppName, id drover.Machi
 
 // WaitMachine returns when the machine is in the state, of the instance if one is given. When ctx ends first: Unavailable.
 func (f *Fleet) WaitMachine(ctx context.Context, app drover.AppName, id drover.MachineID, state drover.MachineState, instance drover.InstanceID) (MachineView, error) {
-	if err := f.await(ctx); err != nil {
-		return MachineView{}, err
+	return f.WaitFor(ctx, Wait{App: app, Machine: id, States: []drover.MachineState{state}, Instance: instance})
+}
+
+// seenAtLocked tells when a machine's host was last heard of.
+func (f *Fleet) seenAtLocked(v MachineView) time.Time {
+	if s, ok := f.state.heard[v.Placement.Host]; ok {
+		return s.at
 	}
-	key := string(id)
-	for {
-		machine, placement, status := f.state.machines.next(key), f.state.placements.next(key), f.state.status.next(key)
-		v, err := f.view(app, id)
-		if err != nil {
-			return MachineView{}, err
-		}
-		if v.reached(state, instance) {
-			return v, nil
-		}
-		select {
-		case <-machine:
-		case <-placement:
-		case <-status:
-		case <-ctx.Done():
-			e := drover.Errorf(drover.Unavailable, "machine %q is %s, not %s yet", id, v.Status.State, state)
-			if v.Status.Reason != "" {
-				e = drover.Errorf(drover.Unavailable, "machine %q is %s, not %s yet: %s", id, v.Status.State, state, v.Status.Reason)
-			}
-			if v.HostStatus == drover.HostUnreachable {
-				e = e.WithHint("its host %q is unreachable", v.Placement.Host)
-			}
-			return v, e
-		}
-	}
+	return v.Status.UpdatedAt
 }
 
 // reached reports whether the machine is in the state, of the instance if one is given. Started means by the run that was asked for

@@ -226,7 +226,22 @@ func (f *Fleet) repairMachine(ctx context.Context, id drover.MachineID) error {
 			return err
 		}
 	}
+	if m, err = f.keepLast(ctx, m, status); err != nil {
+		return err
+	}
 	return f.clear(ctx, m, p)
+}
+
+// keepLast keeps what a destroyed machine's host said last of it in the machine's record, before its status is removed.
+func (f *Fleet) keepLast(ctx context.Context, m drover.Machine, status drover.MachineStatus) (drover.Machine, error) {
+	if known, _, ok := f.state.status.seen(string(m.ID)); ok && len(known.Events) > len(status.Events) {
+		known.State = drover.StateDestroyed
+		status = known
+	}
+	if m.Last != nil || len(status.Events) == 0 {
+		return m, nil
+	}
+	return f.changeRecord(ctx, m.ID, func(m *drover.Machine) error { m.Last = &status; return nil })
 }
 
 // clear frees what a machine had, after its host said that nothing is left of it, or when there never was a host. The placement goes last: while
@@ -251,6 +266,11 @@ func (f *Fleet) clear(ctx context.Context, m drover.Machine, p drover.Placement)
 	}
 	if err := f.state.status.remove(ctx, string(m.ID)); err != nil {
 		return err
+	}
+	if _, _, leased := f.state.machineLeases.seen(string(m.ID)); leased {
+		if err := f.state.machineLeases.remove(ctx, string(m.ID), 0); err != nil {
+			return err
+		}
 	}
 	if p.Host == "" {
 		return nil

@@ -66,7 +66,7 @@ func TestAHostThatVanishesBeforeTheSwitchLeavesTheMachineOnTheSource(t *testing.
 					t.Fatalf("%s: %v", m.Outcome, m.Problem)
 				}
 				w.checkOwner(n, id, "h1", true)
-				if _, err := n.RestartMachine(t.Context(), "shop", id); err != nil {
+				if _, err := n.RestartMachine(t.Context(), "shop", id, drover.StopConfig{}); err != nil {
 					t.Fatalf("the machine is not free: %v", err)
 				}
 				w.revive("h2")
@@ -75,7 +75,7 @@ func TestAHostThatVanishesBeforeTheSwitchLeavesTheMachineOnTheSource(t *testing.
 					m, err = n.Migration(t.Context(), m.ID)
 					return err == nil && m.Outcome == drover.Aborting && m.Steps[len(m.Steps)-1].Waited != ""
 				})
-				_, err := n.RestartMachine(t.Context(), "shop", id)
+				_, err := n.RestartMachine(t.Context(), "shop", id, drover.StopConfig{})
 				wantError(t, err, drover.Conflict, "", "")
 				w.revive("h1")
 				if m = w.ended(n, m.ID); m.Outcome != drover.Aborted {

@@ -54,6 +54,11 @@ type state struct {
 	fences     *table[drover.HostFence]
 	recoveries *table[drover.Recovery]
 	standbys   *table[drover.Standby]
+	// machineLeases is by machine. requests has those that carry a key against being carried out twice.
+	machineLeases *table[drover.MachineLease]
+	requests      *table[request]
+	// versions is not followed: it is read where somebody asks.
+	versions *natsbus.Bucket[drover.MachineVersion]
 
 	// Indexes, guarded by mu.
 	machinesOf index[drover.AppName]   // machine IDs by app
@@ -143,6 +148,8 @@ func newState(now func() time.Time) *state {
 	s.fences = newTable[drover.HostFence](&s.mu, natsbus.BucketFences)
 	s.recoveries = newTable[drover.Recovery](&s.mu, natsbus.BucketRecoveries)
 	s.standbys = newTable[drover.Standby](&s.mu, natsbus.BucketStandbys)
+	s.machineLeases = newTable[drover.MachineLease](&s.mu, natsbus.BucketMachineLeases)
+	s.requests = newTable[request](&s.mu, natsbus.BucketRequests)
 	return s
 }
 
@@ -157,7 +164,8 @@ func (t *table[T]) done() <-chan struct{} { return t.synced }
 
 func (s *state) followers() []follower {
 	return []follower{s.apps, s.machines, s.placements, s.status, s.volumes, s.snapshots, s.migrations, s.hosts, s.tokens, s.leases, s.counters, s.claims,
-		s.marks, s.drains, s.halts, s.tallies, s.fences, s.recoveries, s.standbys}
+		s.marks, s.drains, s.halts, s.tallies, s.fences, s.recoveries, s.standbys,
+		s.machineLeases, s.requests}
 }
 
 // open makes and opens the buckets; it tries until ctx ends.
@@ -166,6 +174,10 @@ func (s *state) open(ctx context.Context, conn *natsbus.Conn, replicas int) erro
 	for _, t := range s.followers() {
 		g.Go(func() error { return t.open(ctx, conn, replicas) })
 	}
+	g.Go(func() (err error) {
+		s.versions, err = natsbus.OpenBucket[drover.MachineVersion](ctx, conn, natsbus.BucketVersions, natsbus.BucketOptions{History: maxVersions, Replicas: replicas})
+		return err
+	})
 	return g.Wait()
 }
 

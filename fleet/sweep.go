@@ -17,6 +17,8 @@ func (r *repairer) sweep(ctx context.Context) {
 	r.sweepRecords(ctx)
 	r.sweepMoves(ctx)
 	r.sweepStatuses(ctx)
+	r.sweepLeases(ctx)
+	r.sweepRequests(ctx)
 }
 
 // trouble logs what the next sweep tries again.
@@ -150,7 +152,11 @@ func (f *Fleet) sweepRecords(ctx context.Context) {
 	now := f.now()
 	for _, i := range f.state.machines.all() {
 		if m := i.value; f.gone(m) && now.Sub(m.UpdatedAt) > f.timing.KeepDestroyed {
-			f.trouble(ctx, "machine", string(m.ID), f.state.machines.remove(ctx, string(m.ID), i.rev))
+			_, err := f.state.versions.Delete(ctx, string(m.ID), 0)
+			if err == nil {
+				err = f.state.machines.remove(ctx, string(m.ID), i.rev)
+			}
+			f.trouble(ctx, "machine", string(m.ID), err)
 		}
 	}
 	f.sweepMigrations(ctx)

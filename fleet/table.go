@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"maps"
 	"sync"
 
 	"drover/natsbus"
@@ -167,6 +168,13 @@ func (t *table[T]) all() []item[T] {
 		out = append(out, i)
 	}
 	return out
+}
+
+// snapshot returns every record in memory by its key.
+func (t *table[T]) snapshot() map[string]item[T] {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return maps.Clone(t.items)
 }
 
 // get reads the newest record from the store.

@@ -1,6 +1,11 @@
 package fleet
 
-import "drover"
+import (
+	"context"
+	"time"
+
+	"drover"
+)
 
 // MachineView is everything that is known of a machine.
 type MachineView struct {
@@ -10,9 +15,18 @@ type MachineView struct {
 	Status drover.MachineStatus
 	// HostStatus tells whether the status is as fresh as it should be.
 	HostStatus drover.HostStatus
+	// HostSeenAt is when the host was last heard of: how old what is known may be.
+	HostSeenAt time.Time
 	// Migration is the one under way, nil if none is.
 	Migration *drover.Migration
+	// Nonce is that of the lease which was asked for with the machine.
+	Nonce string
+	// Revisions are those of the records that the view is made of.
+	Revisions Revisions
 }
+
+// Revisions are the revisions of a machine's record, placement and status; 0 for what there is not.
+type Revisions struct{ Machine, Placement, Status uint64 }
 
 // VolumeView is everything that is known of a volume. Its Host is where it lives now.
 type VolumeView struct {
@@ -35,6 +49,14 @@ type CreateMachine struct {
 	Host       drover.HostID
 	Config     drover.MachineConfig
 	SkipLaunch bool
+	// LeaseTTL, when it is not 0, leases the machine to Owner before anybody else can; MachineView.Nonce has the nonce.
+	LeaseTTL time.Duration
+	Owner    string
+	// Once keeps the machine from being made twice; nil for a request that may be carried out as often as it comes.
+	Once *Once
+	// id is the one that the machine gets; keep stores it, where somebody must find it again.
+	id   drover.MachineID
+	keep func(context.Context, drover.MachineID) error
 }
 
 // UpdateMachine replaces a machine's config. CurrentVersion, when not empty, must be the instance ID it has now (Conflict).
@@ -44,6 +66,9 @@ type UpdateMachine struct {
 	Config         drover.MachineConfig
 	CurrentVersion drover.InstanceID
 	SkipLaunch     bool
+	// LeaseTTL, when it is not 0, prolongs the lease with the Nonce, or takes one for Owner.
+	LeaseTTL     time.Duration
+	Nonce, Owner string
 }
 
 // CreateVolume asks for a new volume.

@@ -368,7 +368,10 @@ func stopOf(r *records) (signal string, timeout time.Duration) {
 		return "SIGINT", 0
 	}
 	m := r.Desired.Machine
-	signal, timeout = m.Stop.Signal, time.Duration(m.Stop.Timeout)
+	// The override is for the stop, or the restart, that was asked for; not for one that a move makes later.
+	if m.Goal != drover.GoalStarted || r.Obs.VM.Run < m.Run {
+		signal, timeout = m.Stop.Signal, time.Duration(m.Stop.Timeout)
+	}
 	config := m.Config.WithDefaults().StopConfig
 	if signal == "" {
 		signal = config.Signal

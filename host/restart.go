@@ -212,6 +212,7 @@ func (r *records) event(now time.Time, e event) {
 		ID:     fmt.Sprintf("%s-%d-%d", o.Status.Machine, o.Status.Epoch, o.Seq),
 		Type:   e.kind,
 		Status: o.Status.State, Source: e.source, Text: e.text, Request: e.request, At: now,
+		Run: o.Status.Run, Instance: o.Status.Instance,
 	})
 	if n := len(o.Status.Events); n > drover.MaxEvents {
 		o.Status.Events = o.Status.Events[n-drover.MaxEvents:]

@@ -32,11 +32,14 @@ const confirmTries = 20
 // Headers of the key-value convention (NATS ADR-8).
 const (
 	headerOperation = "KV-Operation"
+	headerRollup    = "Nats-Rollup"
 	headerReason    = "Nats-Marker-Reason"
 )
 
 // BucketOptions describes a bucket that does not exist yet.
 type BucketOptions struct {
+	// History is how many revisions are kept per key; 0 means 1. One with more takes messages that remove others: hosts must not write to it.
+	History int
 	// Memory keeps the bucket in memory only; it is empty after a restart of the server.
 	Memory bool
 	// Replicas is how many servers hold the bucket; 0 means 1.
@@ -50,6 +53,8 @@ type Bucket[T any] struct {
 	stream   jetstream.Stream
 	kv       jetstream.KeyValue
 	replicas int
+	// history: more than one revision is kept of a key.
+	history bool
 }
 
 // OpenBucket makes the bucket if it is not there, and opens it. It tries until ctx ends (Unavailable). Invalid when the bucket
@@ -62,12 +67,12 @@ func OpenBucket[T any](ctx context.Context, conn *Conn, name string, opts Bucket
 	cfg := jetstream.StreamConfig{
 		Name:              "KV_" + name,
 		Subjects:          []string{"$KV." + name + ".>"},
-		MaxMsgsPerSubject: 1,
+		MaxMsgsPerSubject: int64(max(opts.History, 1)),
 		Storage:           storage,
 		Replicas:          max(opts.Replicas, 1),
 		Discard:           jetstream.DiscardNew,
 		// A message with such a header removes others; hosts that may write one record must not remove all.
-		AllowRollup: false,
+		AllowRollup: opts.History > 1,
 		DenyDelete:  true,
 		AllowMsgTTL: true,
 		// Direct reads may be answered by any replica, with a value that is older than what was acknowledged.
@@ -148,7 +153,8 @@ func openExisting[T any](ctx context.Context, conn *Conn, name string) (*Bucket[
 	if err != nil {
 		return nil, err
 	}
-	return &Bucket[T]{conn: conn, name: name, stream: stream, kv: kv, replicas: stream.CachedInfo().Config.Replicas}, nil
+	return &Bucket[T]{conn: conn, name: name, stream: stream, kv: kv, replicas: stream.CachedInfo().Config.Replicas,
+		history: stream.CachedInfo().Config.MaxMsgsPerSubject > 1}, nil
 }
 
 func (b *Bucket[T]) subject(key string) string { return "$KV." + b.name + "." + key }
@@ -294,7 +300,11 @@ func (b *Bucket[T]) publish(ctx context.Context, verb, key string, msg *nats.Msg
 // revision by now. Deleting what is not there is not an error with rev 0.
 func (b *Bucket[T]) Delete(ctx context.Context, key string, rev uint64) (uint64, error) {
 	msg := nats.NewMsg(b.subject(key))
-	msg.Header.Set(headerOperation, "DEL") // of a key one revision is kept: with more, "PURGE" and a rollup would be needed
+	msg.Header.Set(headerOperation, "DEL")
+	if b.history {
+		msg.Header.Set(headerOperation, "PURGE")
+		msg.Header.Set(headerRollup, "sub")
+	}
 	opts := []jetstream.PublishOpt{jetstream.WithMsgTTL(markerTTL)}
 	if rev != 0 {
 		opts = append(opts, jetstream.WithExpectLastSequencePerSubject(rev))

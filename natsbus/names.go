@@ -35,6 +35,11 @@ const (
 	BucketFences     = "fences"
 	BucketRecoveries = "recoveries"
 	BucketStandbys   = "standbys"
+	// BucketMachineLeases has who may change a machine now, BucketVersions the configs that machines had, BucketRequests the requests
+	// that carry a key against being carried out twice.
+	BucketMachineLeases = "machine-leases"
+	BucketVersions      = "versions"
+	BucketRequests      = "requests"
 )
 
 // seenSubject is where a host says that it lives, without anything being stored.

@@ -56,6 +56,9 @@ type Backend struct {
 	standbys   map[drover.StandbyID]drover.Standby
 	tokens     map[drover.TokenID]madeToken
 	trail      []drover.AuditEntry
+	leases     map[drover.MachineID]drover.MachineLease
+	versions   map[drover.MachineID][]drover.MachineVersion
+	once       map[fleet.Once]drover.MachineID
 }
 
 var _ api.Backend = (*Backend)(nil)
@@ -82,6 +85,9 @@ func New() *Backend {
 		recoveries: map[drover.RecoveryID]drover.Recovery{},
 		standbys:   map[drover.StandbyID]drover.Standby{},
 		tokens:     map[drover.TokenID]madeToken{},
+		leases:     map[drover.MachineID]drover.MachineLease{},
+		versions:   map[drover.MachineID][]drover.MachineVersion{},
+		once:       map[fleet.Once]drover.MachineID{},
 	}
 }
 

@@ -16,6 +16,9 @@ func (b *Backend) CreateMachine(_ context.Context, req fleet.CreateMachine) (fle
 		return fleet.MachineView{}, err
 	}
 	defer b.mu.Unlock()
+	if made, err := b.madeLocked(req.Once); err != nil || made.Machine.ID != "" {
+		return made, err
+	}
 	if strings.TrimSpace(req.Config.Image) == "" {
 		return fleet.MachineView{}, drover.Errorf(drover.Invalid, "config.image is empty").WithField("config.image")
 	}
@@ -48,6 +51,9 @@ func (b *Backend) CreateMachine(_ context.Context, req fleet.CreateMachine) (fle
 		HostStatus: drover.HostOK,
 		Status:     drover.MachineStatus{Machine: id, Host: host, Epoch: drover.Epoch(n), Run: 1, UpdatedAt: now},
 	}
+	if req.LeaseTTL > 0 {
+		v.Nonce = b.leaseLocked(fleet.LeaseMachine{Machine: id, TTL: req.LeaseTTL, Owner: req.Owner}).Nonce
+	}
 	if req.SkipLaunch {
 		v.Machine.Goal = drover.GoalStopped
 		b.setLocked(&v, drover.StateStopped, "launch")
@@ -63,6 +69,9 @@ func (b *Backend) CreateMachine(_ context.Context, req fleet.CreateMachine) (fle
 		b.volumes[m.Volume] = vol
 	}
 	b.machines[id] = v
+	if req.Once != nil {
+		b.once[*req.Once] = id
+	}
 	b.notifyLocked()
 	return v, nil
 }
@@ -70,11 +79,12 @@ func (b *Backend) CreateMachine(_ context.Context, req fleet.CreateMachine) (fle
 // setLocked gives the machine a state, with an event.
 func (b *Backend) setLocked(v *fleet.MachineView, state drover.MachineState, event string) {
 	now := b.Now()
-	v.Status.State, v.Status.Instance, v.Status.UpdatedAt = state, v.Machine.Instance, now
+	v.Status.State, v.Status.Instance, v.Status.Run, v.Status.UpdatedAt = state, v.Machine.Instance, v.Machine.Run, now
 	if state == drover.StateStarted {
 		v.Status.StartedAt = now
 	}
-	v.Status.Events = append(v.Status.Events, drover.Event{ID: fmt.Sprintf("ev%d", len(v.Status.Events)+1), Type: event, Status: state, Source: "user", At: now})
+	v.Status.Events = append(v.Status.Events, drover.Event{ID: fmt.Sprintf("ev%d", len(v.Status.Events)+1), Type: event, Status: state, Source: "user", At: now,
+		Run: v.Machine.Run, Instance: v.Machine.Instance})
 }
 
 // changeLocked finds a machine, changes it and keeps it.
@@ -99,7 +109,7 @@ func (b *Backend) Machines(_ context.Context, app drover.AppName) ([]fleet.Machi
 	defer b.mu.Unlock()
 	var views []fleet.MachineView
 	for _, v := range b.machines {
-		if v.Machine.App == app {
+		if v.Machine.App == app && v.Status.State != drover.StateDestroyed {
 			views = append(views, v)
 		}
 	}
@@ -129,9 +139,14 @@ func (b *Backend) UpdateMachine(_ context.Context, req fleet.UpdateMachine) (fle
 		if req.CurrentVersion != "" && req.CurrentVersion != v.Machine.Instance {
 			return drover.Errorf(drover.Conflict, "machine %q is at version %q, not %q", req.Machine, v.Machine.Instance, req.CurrentVersion)
 		}
+		b.versions[req.Machine] = append(b.versions[req.Machine], drover.MachineVersion{Machine: req.Machine, Instance: v.Machine.Instance, Config: v.Machine.Config,
+			Image: v.Machine.Image, CreatedAt: v.Machine.CreatedAt, ReplacedAt: b.Now()})
 		v.Machine.Config = req.Config.WithDefaults()
 		v.Machine.Instance = drover.InstanceID(fmt.Sprintf("%026d", b.nextLocked()))
-		b.setLocked(v, drover.StateStarted, "update")
+		if !req.SkipLaunch {
+			v.Machine.Goal, v.Machine.Run = drover.GoalStarted, v.Machine.Run+1
+			b.setLocked(v, drover.StateStarted, "update")
+		}
 		return nil
 	})
 }
@@ -163,13 +178,14 @@ func (b *Backend) StopMachine(_ context.Context, app drover.AppName, id drover.M
 }
 
 // RestartMachine restarts at once.
-func (b *Backend) RestartMachine(_ context.Context, app drover.AppName, id drover.MachineID) (fleet.MachineView, error) {
+func (b *Backend) RestartMachine(_ context.Context, app drover.AppName, id drover.MachineID, stop drover.StopConfig) (fleet.MachineView, error) {
 	if err := b.begin("RestartMachine"); err != nil {
 		return fleet.MachineView{}, err
 	}
 	defer b.mu.Unlock()
 	return b.changeLocked(app, id, func(v *fleet.MachineView) error {
 		v.Machine.Run++
+		v.Machine.Goal, v.Machine.Stop = drover.GoalStarted, stop
 		b.setLocked(v, drover.StateStarted, "restart")
 		return nil
 	})
@@ -192,27 +208,9 @@ func (b *Backend) DestroyMachine(_ context.Context, app drover.AppName, id drove
 	return err
 }
 
-// WaitMachine waits for a change by the test or by another call.
+// WaitMachine is WaitFor with one state.
 func (b *Backend) WaitMachine(ctx context.Context, app drover.AppName, id drover.MachineID, state drover.MachineState, instance drover.InstanceID) (fleet.MachineView, error) {
-	for {
-		if err := b.begin("WaitMachine"); err != nil {
-			return fleet.MachineView{}, err
-		}
-		v, ok := b.machines[id]
-		changed := b.changed
-		b.mu.Unlock()
-		if !ok || v.Machine.App != app {
-			return fleet.MachineView{}, drover.Errorf(drover.NotFound, "no machine %q in app %q", id, app)
-		}
-		if v.Status.State == state && (instance == "" || v.Status.Instance == instance) {
-			return v, nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return v, drover.Errorf(drover.Unavailable, "machine %q is %s", id, v.Status.State)
-		}
-	}
+	return b.WaitFor(ctx, fleet.Wait{App: app, Machine: id, States: []drover.MachineState{state}, Instance: instance})
 }
 
 // ExecMachine asks Exec.

@@ -202,6 +202,9 @@ func (b *Backend) Standbys(_ context.Context, app drover.AppName, volume drover.
 		return nil, err
 	}
 	defer b.mu.Unlock()
+	if _, ok := b.volumes[volume]; volume != "" && !ok {
+		return nil, drover.Errorf(drover.NotFound, "no volume %q in app %q", volume, app)
+	}
 	all := []drover.Standby{}
 	for _, s := range b.standbys {
 		if s.App == app && (volume == "" || s.Volume == volume) {

@@ -16,6 +16,7 @@ const (
 	envAPI    = "DROVER_API_URL"
 	envToken  = "DROVER_API_TOKEN"
 	envDevDir = "DROVER_DEV_DIR"
+	envNonce  = "DROVER_LEASE_NONCE"
 )
 
 // apiFile is the dev fleet's file that says where its API is.
@@ -61,7 +62,7 @@ func (c *cli) connect() (*client.Client, error) {
 				WithHint("'drover dev up' starts a fleet on this machine")
 		}
 	}
-	return client.New(client.Config{BaseURL: url, Token: token, Interval: c.interval})
+	return client.New(client.Config{BaseURL: url, Token: token, Nonce: c.leaseNonce(), Interval: c.interval})
 }
 
 func readAPIFile(path string) (apiFile, error) {

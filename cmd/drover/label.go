@@ -52,6 +52,7 @@ func newMachineLabelCommand(c *cli) *cobra.Command {
 	var app string
 	cmd := &cobra.Command{
 		Use:     "label ID [KEY=VALUE]...",
+		Aliases: []string{"metadata"},
 		Short:   "Show or set the labels of a machine, without a restart",
 		Long:    labelHelp,
 		Example: "  drover machine label 3d8d9c2b7e0a15 drover.role=replica\n  drover machine label 3d8d9c2b7e0a15",

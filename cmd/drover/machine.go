@@ -14,7 +14,7 @@ import (
 )
 
 func newMachineCommand(c *cli) *cobra.Command {
-	return group(&cobra.Command{
+	cmd := group(&cobra.Command{
 		Use:   "machine",
 		Short: "Machines: VMs that run images",
 		Long: `A machine is a small virtual machine that runs an OCI image, with volumes if it
@@ -24,7 +24,10 @@ runs. Machines are named by their ID, or by their name where only one has it.`,
 		newMachineCreateCommand(c), newMachineListCommand(c), newMachineShowCommand(c), newMachineUpdateCommand(c),
 		newMachineStartCommand(c), newMachineStopCommand(c), newMachineRestartCommand(c), newMachineDestroyCommand(c),
 		newMachineWaitCommand(c), newMachineExecCommand(c), newMachineSignalCommand(c), newMachineLogsCommand(c),
-		newMachineEventsCommand(c), newMachineMoveCommand(c), newMachineCheckMoveCommand(c), newMachineLabelCommand(c))
+		newMachineEventsCommand(c), newMachineMoveCommand(c), newMachineCheckMoveCommand(c), newMachineLabelCommand(c),
+		newMachineLeaseCommand(c), newMachineCordonCommand(c, true), newMachineCordonCommand(c, false), newMachineVersionsCommand(c), newMachinePsCommand(c))
+	cmd.PersistentFlags().StringVar(&c.nonce, "nonce", "", "nonce of the lease with which machines are changed")
+	return cmd
 }
 
 // addApp adds the flag --app, which narrows where a machine or a volume is looked for.
@@ -60,11 +63,12 @@ func (c *cli) printID(id any, thing any) error {
 
 func newMachineListCommand(c *cli) *cobra.Command {
 	var app string
+	var filter listFlags
 	cmd := &cobra.Command{
 		Use:     "list",
 		Aliases: []string{"ls"},
 		Short:   "List machines",
-		Example: "  drover machine list\n  drover machine list --app ledger --json",
+		Example: "  drover machine list\n  drover machine list --app ledger --state started --metadata role=web --json",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := c.connect()
@@ -75,9 +79,13 @@ func newMachineListCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			narrow, err := filter.read(cmd)
+			if err != nil {
+				return err
+			}
 			machines := []apiv1.Machine{}
 			for _, app := range apps {
-				more, err := client.Machines(cmd.Context(), app)
+				more, err := client.ListMachines(cmd.Context(), app, narrow)
 				if err != nil {
 					return err
 				}
@@ -90,6 +98,7 @@ func newMachineListCommand(c *cli) *cobra.Command {
 		},
 	}
 	addApp(cmd, &app)
+	filter.add(cmd)
 	return cmd
 }
 
@@ -118,6 +127,9 @@ func (c *cli) machineTable(machines []apiv1.Machine) table {
 func stateText(m apiv1.Machine) string {
 	if m.HostStatus != drover.HostOK {
 		return fmt.Sprintf("%s? (host %s)", m.State, m.HostStatus)
+	}
+	if m.Cordoned {
+		return string(m.State) + ", cordoned"
 	}
 	return string(m.State)
 }
@@ -160,6 +172,7 @@ func (c *cli) machineFields(m apiv1.Machine) [][2]string {
 		{"App", string(m.App)},
 		{"State", stateText(m)},
 		{"Reason", m.Reason},
+		{"Known as of", c.moment(m.HostSeenAt)},
 		{"Host", hostText(m)},
 		{"Region", string(m.Region)},
 		{"Image", config.Image},

@@ -9,6 +9,7 @@ import (
 
 	"drover"
 	"drover/apiv1"
+	"drover/client"
 )
 
 func newMachineStartCommand(c *cli) *cobra.Command {
@@ -86,18 +87,19 @@ place in the app.`,
 
 func newMachineRestartCommand(c *cli) *cobra.Command {
 	var app string
+	var how client.RestartOptions
 	var follow followFlags
 	cmd := &cobra.Command{
 		Use:     "restart ID",
 		Short:   "Stop a machine and start it again, and wait until it runs",
-		Example: "  drover machine restart 3d8d9c2b7e0a15",
+		Example: "  drover machine restart 3d8d9c2b7e0a15\n  drover machine restart 3d8d9c2b7e0a15 --signal SIGTERM --grace 30s",
 		Args:    exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, before, err := c.machineOf(cmd.Context(), app, args[0])
 			if err != nil {
 				return err
 			}
-			if err := client.RestartMachine(cmd.Context(), before.App, before.ID); err != nil {
+			if err := client.RestartMachine(cmd.Context(), before.App, before.ID, how); err != nil {
 				return err
 			}
 			if follow.detach {
@@ -112,6 +114,9 @@ func newMachineRestartCommand(c *cli) *cobra.Command {
 	}
 	addApp(cmd, &app)
 	follow.add(cmd)
+	cmd.Flags().StringVar(&how.Signal, "signal", "", "signal in place of the config's")
+	cmd.Flags().DurationVar(&how.Timeout, "grace", 0, "time before it is killed, in place of the config's")
+	cmd.Flags().BoolVarP(&how.Force, "force", "f", false, "kill it, without a stop signal")
 	return cmd
 }
 

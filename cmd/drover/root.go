@@ -33,6 +33,8 @@ type cli struct {
 	environment
 	api, token, dir string
 	json            bool
+	// nonce is that of the lease with which machines are changed.
+	nonce string
 }
 
 // execute runs the command line and reports its error. The exit code is that of the error's code, or of the command that was

@@ -34,11 +34,22 @@ const (
 	maxHeader        = 64 << 10
 )
 
-// How often a client may ask: many times what people do, and less than what a loop gone wild would.
-const (
-	apiRate  = 200
-	apiBurst = 400
-)
+// apiLimits says how often a client may ask: many times what people do, and less than what a loop gone wild would.
+func apiLimits(conf hostconf.API) api.Limits {
+	limits := api.Limits{All: api.Rate{PerSecond: 200}, Action: api.Rate{PerSecond: 5, Burst: 20}, Read: api.Rate{PerSecond: 50}}
+	set := func(rate *api.Rate, perSecond float64) {
+		switch {
+		case perSecond < 0:
+			*rate = api.Rate{}
+		case perSecond > 0:
+			*rate = api.Rate{PerSecond: perSecond}
+		}
+	}
+	set(&limits.All, conf.Rate)
+	set(&limits.Action, conf.ActionRate)
+	set(&limits.Read, conf.ReadRate)
+	return limits
+}
 
 // firstInheritedFD is the first of the listeners that a process is started with (sd_listen_fds(3)).
 const firstInheritedFD = 3
@@ -83,7 +94,7 @@ func serveControl(ctx context.Context, p process) error {
 	if err != nil {
 		return err
 	}
-	handler, err := api.New(api.Config{Backend: loop, Log: p.log, Version: version(), RateLimit: apiRate, RateBurst: apiBurst,
+	handler, err := api.New(api.Config{Backend: loop, Log: p.log, Version: version(), Limits: apiLimits(p.conf.API),
 		OpenMetrics: openMetrics(p.conf, listener.Addr())})
 	if err != nil {
 		return err

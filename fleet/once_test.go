@@ -1,0 +1,125 @@
+package fleet
+
+import (
+	"errors"
+	"testing"
+
+	"drover"
+	"drover/migrate"
+)
+
+func TestAKeyMakesOneMachineHoweverOftenItIsAsked(t *testing.T) {
+	w, n := newWorld(t)
+	other := w.control("c2", nil)
+	w.eventually("the second control host is ready", func() bool { _, err := other.Machines(t.Context(), "shop"); return err == nil })
+	req := CreateMachine{App: "shop", Name: "web", Config: drover.MachineConfig{Image: "busybox"}, Once: &Once{Scope: "ann", Key: "k", Body: "b"}}
+	type made struct {
+		id  drover.MachineID
+		err error
+	}
+	results := make(chan made, 4)
+	for i := range 4 {
+		at := n
+		if i%2 == 1 {
+			at = other
+		}
+		go func() {
+			v, err := at.CreateMachine(t.Context(), req)
+			results <- made{v.Machine.ID, err}
+		}()
+	}
+	first := <-results
+	for range 3 {
+		if r := <-results; r.err != nil || r != first {
+			t.Errorf("made %+v and %+v", first, r)
+		}
+	}
+	if all, err := n.Machines(t.Context(), "shop"); err != nil || len(all) != 1 {
+		t.Errorf("%d machines, %v", len(all), err)
+	}
+	different := req
+	different.Once = &Once{Scope: "ann", Key: "k", Body: "c"}
+	_, err := n.CreateMachine(t.Context(), different)
+	wantError(t, err, drover.Invalid, "Idempotency-Key", "")
+}
+
+func TestARefusedRequestCanBeAskedAgainWithItsKey(t *testing.T) {
+	w, n := newWorld(t)
+	req := CreateMachine{App: "shop", Host: "h1", Config: drover.MachineConfig{Image: "busybox"}, Once: &Once{Scope: "ann", Key: "k", Body: "b"}}
+	w.hosts["h1"].failing(drover.Exhausted, false, drover.OrderApply)
+	_, err := n.CreateMachine(t.Context(), req)
+	wantError(t, err, drover.Exhausted, "", "")
+	w.hosts["h1"].failing("", false)
+	if _, err := n.CreateMachine(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	// Another host is tried when the first has no room after all: the key finds the machine that was made there.
+	free := CreateMachine{App: "shop", Region: "ams", Config: drover.MachineConfig{Image: "busybox"}, Once: &Once{Scope: "ann", Key: "l", Body: "b"}}
+	refused := false
+	for _, id := range []drover.HostID{"h1", "h2"} {
+		h := w.hosts[id]
+		h.set(func() {
+			h.fail = func(o drover.Order) (error, bool) {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				if o == drover.OrderApply && !refused {
+					refused = true
+					return drover.Errorf(drover.Exhausted, "the room is gone"), false
+				}
+				return nil, false
+			}
+		})
+	}
+	one, err := n.CreateMachine(t.Context(), free)
+	if err != nil || !refused {
+		t.Fatal(err, refused)
+	}
+	two, err := n.CreateMachine(t.Context(), free)
+	if err != nil || two.Machine.ID != one.Machine.ID {
+		t.Fatalf("%s and %s, %v", one.Machine.ID, two.Machine.ID, err)
+	}
+}
+
+// TestAKeyOutlivesADeathAtEveryStep kills the control host at each fault point of a create, and asks the next one again with the same key
+// until there is a machine: there is never a second one.
+func TestAKeyOutlivesADeathAtEveryStep(t *testing.T) {
+	for step := 1; ; step++ {
+		w, n := newWorld(t)
+		w.tune = func(timing *Timing, _ *migrate.Rules) { timing.Make = timing.Stale }
+		n.kill()
+		points := 0
+		n = w.control("c1", func(point string) bool {
+			if len(point) > 11 && (point[:11] == "fleet.make." || point[:11] == "fleet.once.") {
+				points++
+			}
+			return points == step
+		})
+		req := CreateMachine{App: "shop", Name: "web", Config: drover.MachineConfig{Image: "busybox"}, Once: &Once{Scope: "ann", Key: "k", Body: "b"}}
+		done := make(chan error, 1)
+		go func() {
+			err := errors.New("it died")
+			defer func() { done <- err }()
+			_, err = n.CreateMachine(t.Context(), req)
+		}()
+		if err := <-done; err == nil {
+			if step < 4 {
+				t.Fatalf("only %d fault points", step)
+			}
+			return
+		}
+		n.kill()
+		n = w.control("c1", nil)
+		var view MachineView
+		w.eventually("the machine is made", func() bool {
+			var err error
+			view, err = n.CreateMachine(t.Context(), req)
+			return err == nil
+		})
+		if again, err := n.CreateMachine(t.Context(), req); err != nil || again.Machine.ID != view.Machine.ID {
+			t.Fatalf("step %d: %s and %s, %v", step, view.Machine.ID, again.Machine.ID, err)
+		}
+		if all, err := n.Machines(t.Context(), "shop"); err != nil || len(all) != 1 {
+			t.Fatalf("step %d: %d machines, %v", step, len(all), err)
+		}
+	}
+}
