@@ -19,7 +19,7 @@ type MachineConfig struct {
 	Restart  Restart           `json:"restart"`
 	Metadata map[string]string `json:"metadata,omitempty"`
 	// Processes run side by side in place of the one that Init describes. The machine ends when the first of them does.
-	Processes  []Process        `json:"processes,omitempty"`
+	Processes  []MachineProcess `json:"processes,omitempty"`
 	StopConfig StopConfig       `json:"stop_config"`
 	Services   []Service        `json:"services,omitempty"`
 	Checks     map[string]Check `json:"checks,omitempty"`
@@ -70,8 +70,8 @@ type File struct {
 	Mode uint32 `json:"mode,omitempty"`
 }
 
-// Process is one of several that run in a machine. What it does not say is as for the machine.
-type Process struct {
+// MachineProcess is one of several that run in a machine. What it does not say is as for the machine.
+type MachineProcess struct {
 	Entrypoint []string          `json:"entrypoint,omitempty"`
 	Cmd        []string          `json:"cmd,omitempty"`
 	Exec       []string          `json:"exec,omitempty"`

@@ -46,16 +46,16 @@ type Service struct {
 	Protocol     string `json:"protocol,omitempty"`
 	InternalPort int    `json:"internal_port,omitempty"`
 	// Autostop is off, stop or suspend, or false or true as older clients write off and stop.
-	Autostop           Autostop     `json:"autostop,omitempty"`
-	Autostart          *bool        `json:"autostart,omitempty"`
-	MinMachinesRunning *int         `json:"min_machines_running,omitempty"`
-	Ports              []Port       `json:"ports,omitempty"`
-	Checks             []Check      `json:"checks,omitempty"`
-	Concurrency        *Concurrency `json:"concurrency,omitempty"`
+	Autostop           Autostop      `json:"autostop,omitempty"`
+	Autostart          *bool         `json:"autostart,omitempty"`
+	MinMachinesRunning *int          `json:"min_machines_running,omitempty"`
+	Ports              []ServicePort `json:"ports,omitempty"`
+	Checks             []Check       `json:"checks,omitempty"`
+	Concurrency        *Concurrency  `json:"concurrency,omitempty"`
 }
 
-// Port is a port, or a range of ports, of the edge.
-type Port struct {
+// ServicePort is a port, or a range of ports, of the edge.
+type ServicePort struct {
 	Port       int      `json:"port,omitempty"`
 	StartPort  int      `json:"start_port,omitempty"`
 	EndPort    int      `json:"end_port,omitempty"`

@@ -77,12 +77,14 @@ func TestABadConfigIsRefusedByField(t *testing.T) {
 		{"file with two contents", files(drover.File{GuestPath: "/x", RawValue: "YQ==", SecretName: "A"}), "config.files[0].secret_name", ""},
 		{"file not in base64", files(drover.File{GuestPath: "/x", RawValue: "%"}), "config.files[0].raw_value", ""},
 		{"file mode", files(drover.File{GuestPath: "/x", RawValue: "YQ==", Mode: 0o10000}), "config.files[0].mode", ""},
-		{"process", func(c *drover.MachineConfig) { c.Processes = []drover.Process{{}, {Exec: []string{""}}} }, "config.processes[1].exec", ""},
-		{"process variable", func(c *drover.MachineConfig) { c.Processes = []drover.Process{{Env: map[string]string{"=": ""}}} }, "config.processes[0].env", ""},
+		{"process", func(c *drover.MachineConfig) { c.Processes = []drover.MachineProcess{{}, {Exec: []string{""}}} }, "config.processes[1].exec", ""},
+		{"process variable", func(c *drover.MachineConfig) {
+			c.Processes = []drover.MachineProcess{{Env: map[string]string{"=": ""}}}
+		}, "config.processes[0].env", ""},
 		{"process field", func(c *drover.MachineConfig) {
-			c.Processes = []drover.Process{{EnvFrom: []drover.EnvFrom{{EnvVar: "A", FieldRef: "mood"}}}}
+			c.Processes = []drover.MachineProcess{{EnvFrom: []drover.EnvFrom{{EnvVar: "A", FieldRef: "mood"}}}}
 		}, "config.processes[0].env_from[0].field_ref", ""},
-		{"terminal for several", func(c *drover.MachineConfig) { c.Processes, c.Init.TTY = []drover.Process{{}}, true }, "config.init.tty", ""},
+		{"terminal for several", func(c *drover.MachineConfig) { c.Processes, c.Init.TTY = []drover.MachineProcess{{}}, true }, "config.init.tty", ""},
 		{"containers", func(c *drover.MachineConfig) { *c = parsed(t, `{"image":"a","containers":[{"name":"x"}]}`) }, "config.containers", ""},
 		{"service protocol", service(`{"protocol":"sctp"}`), "config.services[0].protocol", ""},
 		{"service port", service(`{"internal_port":70000}`), "config.services[0].internal_port", ""},

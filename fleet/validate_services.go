@@ -48,7 +48,7 @@ func checkServices(p *problems, c drover.MachineConfig) {
 
 const maxPort = 65535
 
-func checkPorts(p *problems, field string, ports []drover.Port) {
+func checkPorts(p *problems, field string, ports []drover.ServicePort) {
 	if len(ports) > maxPorts {
 		p.add(field, "%d are too many: at most %d", len(ports), maxPorts)
 	}

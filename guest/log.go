@@ -27,6 +27,8 @@ type logRecord struct {
 	T int64  `json:"t"`
 	S string `json:"s"`
 	M string `json:"m"`
+	// P is the process that wrote it, where there are several.
+	P string `json:"p,omitempty"`
 }
 
 // ReadLog reads the log file at path from an offset: at most maxLines lines and about maxBytes. next is the offset to go on
@@ -105,7 +107,7 @@ func parseLog(text []byte) drover.LogLine {
 	if err := json.Unmarshal(text, &r); err != nil {
 		return drover.LogLine{Stream: "damaged", Text: string(text)}
 	}
-	return drover.LogLine{At: time.Unix(0, r.T).UTC(), Stream: r.S, Text: r.M}
+	return drover.LogLine{At: time.Unix(0, r.T).UTC(), Stream: r.S, Process: r.P, Text: r.M}
 }
 
 // BeginLog makes the log file at path go on at the offset next, where the log of the same machine on another host ended: what was before
