@@ -107,7 +107,8 @@ type MachineStatus struct {
 // MaxEvents bounds MachineStatus.Events.
 const MaxEvents = 50
 
-// CheckStatus is the newest result of one health check: "passing", "warning" (not asked yet) or "critical".
+// CheckStatus is the newest result of one health check: "passing", or "critical", also while it was not asked yet; "warning" is of
+// older guests, for one that was not asked yet.
 type CheckStatus struct {
 	Name      string    `json:"name"`
 	Status    string    `json:"status"`
@@ -119,14 +120,15 @@ type CheckStatus struct {
 type Event struct {
 	// ID is unique; an event that is told twice has the same ID.
 	ID string `json:"id"`
-	// Type is what happened: launch, start, stop, exit, restart, update, migrate, destroy, oom, boot-timeout.
+	// Type is what happened: launch (created, or given another config and to be started), start (the main process runs), start-failed, stop,
+	// exit, restart, update, migrate, recover, destroy, oom, boot-timeout.
 	Type string `json:"type"`
 	// Status is the machine's state after it.
 	Status MachineState `json:"status"`
 	// Source says who did it: user, drover (the restart policy, a migration) or guest.
 	Source string `json:"source"`
 	Text   string `json:"text,omitempty"`
-	// Request is more about it, such as {"exit_code": 1} or {"migrated": true}.
+	// Request is more about it. That of an exit has exit_event and restart_count, as clients of the Machines API read them.
 	Request map[string]any `json:"request,omitempty"`
 	At      time.Time      `json:"at"`
 }

@@ -85,12 +85,30 @@ func TrimLog(path string, keep drover.Bytes) error {
 	if err != nil {
 		return drover.Errorf(drover.Internal, "cannot trim %s: %w", path, err)
 	}
+	return punch(f, st.Size()-int64(keep))
+}
+
+// TrimBefore gives the space of all that lies before the offset back, as TrimLog does.
+func TrimBefore(path string, offset int64) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return drover.Errorf(drover.Internal, "cannot trim %s: %w", path, err)
+	}
+	defer f.Close() // nothing is written
+	return punch(f, offset)
+}
+
+// punch frees the blocks of a file before an offset.
+func punch(f *os.File, before int64) error {
 	const block = 64 << 10 // a multiple of every file system's block
-	end := (st.Size() - int64(keep)) &^ (block - 1)
+	end, path := before&^(block-1), f.Name()
 	if end <= 0 {
 		return nil
 	}
-	err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, end)
+	err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, end)
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return drover.Errorf(drover.Precondition, "cannot trim %s: its file system cannot punch holes: %w", path, err).
 			WithHint("keep the data directory on ext4, XFS or Btrfs")
