@@ -61,8 +61,12 @@ type Machine struct {
 	// Stop overrides the config's stop signal and timeout for the stop that Goal asks for, field by field.
 	Stop StopConfig `json:"stop"`
 	// Run counts the starts that users asked for: a larger one than the host has run means "start again".
-	Run       uint64    `json:"run"`
-	CreatedAt time.Time `json:"created_at"`
+	Run uint64 `json:"run"`
+	// ScheduledAt is the newest time of the config's schedule that was dealt with. StandsIn says for which machine, and which fence of its
+	// host, this one was started in its place.
+	ScheduledAt time.Time `json:"scheduled_at,omitzero"`
+	StandsIn    string    `json:"stands_in,omitempty"`
+	CreatedAt   time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
 }
 

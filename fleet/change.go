@@ -122,8 +122,11 @@ func (f *Fleet) UpdateMachine(ctx context.Context, req UpdateMachine) (MachineVi
 			return drover.Errorf(drover.Invalid, "config.mounts: the volumes of a machine are chosen when it is created; only their paths can change").
 				WithField("config.mounts").WithHint("destroy the machine and create one with the volumes it should have")
 		}
+		if m.Config.Schedule != req.Config.Schedule {
+			m.ScheduledAt = f.now().UTC() // what a new schedule would have asked for before is over
+		}
 		m.Config, m.Image, m.Instance = req.Config, ref, drover.NewInstanceID()
-		if !req.SkipLaunch {
+		if waits := len(m.Config.Standbys) > 0 && m.Goal == drover.GoalStopped; !req.SkipLaunch && !waits {
 			m.Goal, m.Stop = drover.GoalStarted, drover.StopConfig{}
 			m.Run++
 		}
