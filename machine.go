@@ -67,7 +67,7 @@ type Machine struct {
 	ScheduledAt time.Time `json:"scheduled_at,omitzero"`
 	StandsIn    string    `json:"stands_in,omitempty"`
 	CreatedAt   time.Time `json:"created_at"`
-	UpdatedAt time.Time `json:"updated_at"`
+	UpdatedAt   time.Time `json:"updated_at"`
 }
 
 // Placement says which host may run a machine. Its epoch is the revision of its record in the store
