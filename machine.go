@@ -66,8 +66,10 @@ type Machine struct {
 	// host, this one was started in its place.
 	ScheduledAt time.Time `json:"scheduled_at,omitzero"`
 	StandsIn    string    `json:"stands_in,omitempty"`
-	CreatedAt   time.Time `json:"created_at"`
-	UpdatedAt   time.Time `json:"updated_at"`
+	// Last is what its host last said of a machine that is destroyed, for as long as the record is kept: how it ended is in its events.
+	Last      *MachineStatus `json:"last,omitempty"`
+	CreatedAt time.Time      `json:"created_at"`
+	UpdatedAt time.Time      `json:"updated_at"`
 }
 
 // Placement says which host may run a machine. Its epoch is the revision of its record in the store

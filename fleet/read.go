@@ -23,8 +23,10 @@ func (f *Fleet) viewLocked(id string) (MachineView, bool) {
 		v.Placement.Epoch = drover.Epoch(p.rev)
 		v.HostStatus = f.hostStatusLocked(p.value.Host)
 	}
-	if st, ok := s.status.items[id]; ok {
+	if st, ok := s.status.items[id]; ok && (placed || m.value.Last == nil) {
 		v.Status = st.value
+	} else if m.value.Last != nil {
+		v.Status = *m.value.Last
 	}
 	if m.value.Goal == drover.GoalDestroyed {
 		switch {

@@ -221,8 +221,11 @@ func (f *Fleet) repairMachine(ctx context.Context, id drover.MachineID) error {
 	if status.State != drover.StateDestroyed {
 		return nil
 	}
-	if m.Goal != drover.GoalDestroyed { // auto_destroy
-		if m, err = f.changeRecord(ctx, id, func(m *drover.Machine) error { m.Goal = drover.GoalDestroyed; return nil }); err != nil {
+	if m.Goal != drover.GoalDestroyed || m.Last == nil { // auto_destroy, or nobody has noted the end yet
+		if m, err = f.changeRecord(ctx, id, func(m *drover.Machine) error {
+			m.Goal, m.Last = drover.GoalDestroyed, &status
+			return nil
+		}); err != nil {
 			return err
 		}
 	}
