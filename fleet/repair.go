@@ -221,15 +221,24 @@ func (f *Fleet) repairMachine(ctx context.Context, id drover.MachineID) error {
 	if status.State != drover.StateDestroyed {
 		return nil
 	}
-	if m.Goal != drover.GoalDestroyed || m.Last == nil { // auto_destroy, or nobody has noted the end yet
+	if m.Goal != drover.GoalDestroyed || saysMore(status, m.Last) { // auto_destroy, or nobody has noted the end yet
 		if m, err = f.changeRecord(ctx, id, func(m *drover.Machine) error {
-			m.Goal, m.Last = drover.GoalDestroyed, &status
+			m.Goal = drover.GoalDestroyed
+			if saysMore(status, m.Last) {
+				m.Last = &status
+			}
 			return nil
 		}); err != nil {
 			return err
 		}
 	}
 	return f.clear(ctx, m, p)
+}
+
+// saysMore reports whether a host's word of a destroyed machine is worth more than what was noted: a host that was asked once more may know nothing
+// of the machine any more.
+func saysMore(now drover.MachineStatus, noted *drover.MachineStatus) bool {
+	return noted == nil || now.Run > noted.Run || len(now.Events) > len(noted.Events)
 }
 
 // clear frees what a machine had, after its host said that nothing is left of it, or when there never was a host. The placement goes last: while
