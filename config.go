@@ -4,26 +4,33 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"reflect"
 	"time"
 )
 
-// MachineConfig is what a user asks a machine to be, with the field names of the Machines API. Fields
-// that this version does not know are kept and given back as they came.
+// MachineConfig is what a user asks a machine to be, with the field names of the Machines API. Fields that this version does not know are kept
+// and given back as they came, at every depth.
 type MachineConfig struct {
-	Image       string            `json:"image"`
-	Guest       Guest             `json:"guest"`
-	Env         map[string]string `json:"env,omitempty"`
-	Init        Init              `json:"init"`
-	Mounts      []Mount           `json:"mounts,omitempty"`
-	Restart     Restart           `json:"restart"`
-	StopConfig  StopConfig        `json:"stop_config"`
-	Metadata    map[string]string `json:"metadata,omitempty"`
-	Checks      map[string]Check  `json:"checks,omitempty"`
-	AutoDestroy bool              `json:"auto_destroy,omitempty"`
+	Image    string            `json:"image"`
+	Guest    Guest             `json:"guest"`
+	Env      map[string]string `json:"env,omitempty"`
+	Init     Init              `json:"init"`
+	Files    []File            `json:"files,omitempty"`
+	Mounts   []Mount           `json:"mounts,omitempty"`
+	Restart  Restart           `json:"restart"`
+	Metadata map[string]string `json:"metadata,omitempty"`
+	// Processes run side by side in place of the one that Init describes. The machine ends when the first of them does.
+	Processes  []MachineProcess `json:"processes,omitempty"`
+	StopConfig StopConfig       `json:"stop_config"`
+	Services   []Service        `json:"services,omitempty"`
+	Checks     map[string]Check `json:"checks,omitempty"`
+	// AutoDestroy: the machine is destroyed when its main process has ended for good, or it was stopped.
+	AutoDestroy bool `json:"auto_destroy,omitempty"`
+	// Schedule is how often the control side starts the machine by itself.
+	Schedule Schedule `json:"schedule,omitempty"`
+	// Standbys are the machines that this one stands in for: it is started when the host of one of them is fenced.
+	Standbys []MachineID `json:"standbys,omitempty"`
 
-	// extra is what was given that there is no field for, at any depth.
-	extra map[string]any
+	extra *kept
 }
 
 // Guest is the size of a machine. Defaults: 1 CPU, 256 MB.
@@ -31,18 +38,62 @@ type Guest struct {
 	CPUKind  string `json:"cpu_kind,omitempty"`
 	CPUs     int    `json:"cpus,omitempty"`
 	MemoryMB int    `json:"memory_mb,omitempty"`
+	GPUs     int    `json:"gpus,omitempty"`
+	// KernelArgs are words for the kernel's command line, after those of Init.
+	KernelArgs []string `json:"kernel_args,omitempty"`
 	// DiskTransport is how the machine's disks are attached: "nbd", "vhost-user-blk", or "auto" for what the host is set to. It
 	// holds from the next start on. Default: auto.
 	DiskTransport Transport `json:"disk_transport,omitempty"`
 }
 
-// Init overrides what the image says is to be run.
+// Init overrides what the image says is to be run, and how.
 type Init struct {
 	Entrypoint []string `json:"entrypoint,omitempty"`
 	Cmd        []string `json:"cmd,omitempty"`
 	// Exec replaces entrypoint and cmd together.
 	Exec []string `json:"exec,omitempty"`
 	User string   `json:"user,omitempty"`
+	// TTY gives the main process a terminal.
+	TTY bool `json:"tty,omitempty"`
+	// SwapSizeMB is the size of a swap file on the root disk; 0 for none.
+	SwapSizeMB int `json:"swap_size_mb,omitempty"`
+	// KernelArgs are words for the kernel's command line.
+	KernelArgs []string `json:"kernel_args,omitempty"`
+}
+
+// File is written into the machine at each start, before anything runs: either RawValue or the value of a secret, both in base64.
+type File struct {
+	GuestPath  string `json:"guest_path"`
+	RawValue   string `json:"raw_value,omitempty"`
+	SecretName string `json:"secret_name,omitempty"`
+	// Mode is as chmod(2) takes it. Default: 0644.
+	Mode uint32 `json:"mode,omitempty"`
+}
+
+// MachineProcess is one of several that run in a machine. What it does not say is as for the machine.
+type MachineProcess struct {
+	Entrypoint []string          `json:"entrypoint,omitempty"`
+	Cmd        []string          `json:"cmd,omitempty"`
+	Exec       []string          `json:"exec,omitempty"`
+	User       string            `json:"user,omitempty"`
+	Env        map[string]string `json:"env,omitempty"`
+	// EnvFrom gives variables the value of a field of the machine.
+	EnvFrom []EnvFrom `json:"env_from,omitempty"`
+	// Secrets are the only ones that the process sees, when there are any; IgnoreAppSecrets: it sees no others even when there are none.
+	Secrets          []ProcessSecret `json:"secrets,omitempty"`
+	IgnoreAppSecrets bool            `json:"ignore_app_secrets,omitempty"`
+}
+
+// EnvFrom gives a variable the value of a field: id, version, app_name, private_ip, region or image.
+type EnvFrom struct {
+	EnvVar   string `json:"env_var"`
+	FieldRef string `json:"field_ref"`
+}
+
+// ProcessSecret gives a variable the value of a secret, which is that of the variable's own name when Name is empty.
+type ProcessSecret struct {
+	EnvVar string `json:"env_var"`
+	Name   string `json:"name,omitempty"`
 }
 
 // Mount puts a volume on a path of the machine.
@@ -68,30 +119,21 @@ type Restart struct {
 	MaxRetries int           `json:"max_retries,omitempty"`
 }
 
+// Schedule is how often a machine is started by itself.
+type Schedule string
+
+// The schedules.
+const (
+	Hourly  Schedule = "hourly"
+	Daily   Schedule = "daily"
+	Weekly  Schedule = "weekly"
+	Monthly Schedule = "monthly"
+)
+
 // StopConfig says how the main process is asked to stop. Defaults: SIGINT, 5 s.
 type StopConfig struct {
 	Signal  string   `json:"signal,omitempty"`
 	Timeout Duration `json:"timeout,omitempty"`
-}
-
-// CheckType is how a health check asks.
-type CheckType string
-
-// The check types.
-const (
-	CheckTCP  CheckType = "tcp"
-	CheckHTTP CheckType = "http"
-)
-
-// Check is one health check, made inside the guest against a port of the machine.
-type Check struct {
-	Type        CheckType `json:"type"`
-	Port        int       `json:"port"`
-	Path        string    `json:"path,omitempty"`
-	Method      string    `json:"method,omitempty"`
-	Interval    Duration  `json:"interval,omitempty"`
-	Timeout     Duration  `json:"timeout,omitempty"`
-	GracePeriod Duration  `json:"grace_period,omitempty"`
 }
 
 // Duration is a time.Duration that reads and writes as text such as "5s"; a bare number is nanoseconds.
@@ -131,39 +173,6 @@ func (d *Duration) UnmarshalJSON(b []byte) error {
 	}
 	*d = Duration(n)
 	return nil
-}
-
-// plainConfig has the fields of MachineConfig without its methods.
-type plainConfig MachineConfig
-
-// UnmarshalJSON reads a config and keeps the fields it does not know, at any depth.
-func (c *MachineConfig) UnmarshalJSON(b []byte) error {
-	var p plainConfig
-	if err := json.Unmarshal(b, &p); err != nil {
-		return err
-	}
-	all, err := decodeAny(b)
-	if err != nil {
-		return err
-	}
-	if unknown, ok := unknownIn(all, reflect.TypeFor[plainConfig]()); ok {
-		p.extra, _ = unknown.(map[string]any)
-	}
-	*c = MachineConfig(p)
-	return nil
-}
-
-// MarshalJSON writes the config with the fields that were kept.
-func (c MachineConfig) MarshalJSON() ([]byte, error) {
-	b, err := json.Marshal(plainConfig(c))
-	if err != nil || len(c.extra) == 0 {
-		return b, err
-	}
-	all, err := decodeAny(b)
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(withUnknown(all, c.extra))
 }
 
 // WithDefaults returns the config with every default filled in.

@@ -63,13 +63,17 @@ type Machine struct {
 	// Run counts the starts that users asked for: a larger one than the host has run means "start again".
 	Run uint64 `json:"run"`
 	// Cordoned keeps the machine out of what gets traffic from outside; it runs on.
-	Cordoned  bool      `json:"cordoned,omitempty"`
-	CreatedAt time.Time `json:"created_at"`
-	UpdatedAt time.Time `json:"updated_at"`
+	Cordoned bool `json:"cordoned,omitempty"`
+	// ScheduledAt is the newest time of the config's schedule that was dealt with. StandsIn says for which machine, and which fence of its
+	// host, this one was started in its place.
+	ScheduledAt time.Time `json:"scheduled_at,omitzero"`
+	StandsIn    string    `json:"stands_in,omitempty"`
+	// Last is what its host last said of a machine that is destroyed, for as long as the record is kept: how it ended is in its events.
+	Last      *MachineStatus `json:"last,omitempty"`
+	CreatedAt time.Time      `json:"created_at"`
+	UpdatedAt time.Time      `json:"updated_at"`
 	// ConfiguredAt is when the machine got the config of Instance; zero is CreatedAt.
 	ConfiguredAt time.Time `json:"configured_at,omitzero"`
-	// Last is what was known of the machine when it was destroyed, so that its exit can be read afterwards.
-	Last *MachineStatus `json:"last,omitempty"`
 }
 
 // Placement says which host may run a machine. Its epoch is the revision of its record in the store
@@ -113,7 +117,8 @@ type MachineStatus struct {
 // MaxEvents bounds MachineStatus.Events.
 const MaxEvents = 50
 
-// CheckStatus is the newest result of one health check: "passing", "warning" (not asked yet) or "critical".
+// CheckStatus is the newest result of one health check: "passing", or "critical", also while it was not asked yet; "warning" is of
+// older guests, for one that was not asked yet.
 type CheckStatus struct {
 	Name      string    `json:"name"`
 	Status    string    `json:"status"`
@@ -125,14 +130,15 @@ type CheckStatus struct {
 type Event struct {
 	// ID is unique; an event that is told twice has the same ID.
 	ID string `json:"id"`
-	// Type is what happened: launch, start, stop, exit, restart, update, migrate, destroy, oom, boot-timeout.
+	// Type is what happened: launch (created, or given another config and to be started), start (the main process runs), start-failed, stop,
+	// exit, restart, update, migrate, recover, destroy, oom, boot-timeout.
 	Type string `json:"type"`
 	// Status is the machine's state after it.
 	Status MachineState `json:"status"`
 	// Source says who did it: user, drover (the restart policy, a migration) or guest.
 	Source string `json:"source"`
 	Text   string `json:"text,omitempty"`
-	// Request is more about it, such as {"exit_code": 1} or {"migrated": true}.
+	// Request is more about it. That of an exit has exit_event and restart_count, as clients of the Machines API read them.
 	Request map[string]any `json:"request,omitempty"`
 	At      time.Time      `json:"at"`
 	// Run and Instance are the MachineStatus.Run and MachineStatus.Instance that it happened in.

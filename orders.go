@@ -136,7 +136,9 @@ type LogsAnswer struct {
 type LogLine struct {
 	At     time.Time `json:"at"`
 	Stream string    `json:"stream"`
-	Text   string    `json:"text"`
+	// Process is which of several processes wrote it; empty where there is one.
+	Process string `json:"process,omitempty"`
+	Text    string `json:"text"`
 }
 
 // VolumeRequest names a volume by its record. What a new one is filled from is in the record (Volume.From), or is Parent.

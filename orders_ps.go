@@ -1,29 +1,29 @@
 package drover
 
-// OrderPs lists the processes of a started machine. PsRequest, []Process. Precondition while the machine does not run.
-const OrderPs Order = "ps"
+// OrderPs lists the processes of a machine that runs. PsRequest, []Process.
+const OrderPs Order = "machine.ps"
 
-// PsRequest names a machine.
+// PsRequest names the machine.
 type PsRequest struct {
 	Machine MachineID `json:"machine"`
 }
 
-// Process is one process in a guest.
+// Process is one process of a machine.
 type Process struct {
 	PID int `json:"pid"`
-	// STime and RTime are the time that it ran in the kernel and in all since it began, in milliseconds.
-	STime int64 `json:"stime"`
-	RTime int64 `json:"rtime"`
-	// Command is the command line, or the name in the kernel of one that has none.
+	// STime is when it started, in seconds since 1970 by the guest's clock; RTime is for how many seconds it has run.
+	STime uint64 `json:"stime"`
+	RTime uint64 `json:"rtime"`
+	// Command is its command line, Directory where it works.
 	Command   string `json:"command"`
 	Directory string `json:"directory"`
-	// CPU is the time that it had of CPUs, in milliseconds; RSS what it has in memory, in bytes.
-	CPU           int64          `json:"cpu"`
+	// CPU is the time that it has computed, in milliseconds; RSS its memory, in bytes.
+	CPU           uint64         `json:"cpu"`
 	RSS           Bytes          `json:"rss"`
 	ListenSockets []ListenSocket `json:"listen_sockets"`
 }
 
-// ListenSocket is where a process listens: "tcp" or "udp", and address and port.
+// ListenSocket is an address at which a process takes connections (tcp) or packets (udp).
 type ListenSocket struct {
 	Proto   string `json:"proto"`
 	Address string `json:"address"`

@@ -86,6 +86,10 @@ type VMSpec struct {
 	Machine  MachineID `json:"machine"`
 	CPUs     int       `json:"cpus"`
 	MemoryMB int       `json:"memory_mb"`
+	// CPUKind is shared or performance: how much weight its CPUs have against those of others.
+	CPUKind string `json:"cpu_kind,omitempty"`
+	// KernelArgs are added to the kernel's command line.
+	KernelArgs []string `json:"kernel_args,omitempty"`
 	// Root is the first disk (/dev/vda in the guest).
 	Root Attachment `json:"root"`
 	// ConfigPath is a raw read-only disk with the guest's config (/dev/vdb): see package guest.

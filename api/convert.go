@@ -78,10 +78,18 @@ func latest(a, b time.Time) time.Time {
 func eventForms(events []drover.Event) []apiv1.Event {
 	forms := []apiv1.Event{}
 	for _, e := range slices.Backward(events) {
-		forms = append(forms, apiv1.Event{ID: e.ID, Type: e.Type, Status: e.Status, Source: e.Source, Timestamp: e.At.UnixMilli(),
+		forms = append(forms, apiv1.Event{ID: e.ID, Type: e.Type, Status: e.Status, Source: eventSource(e.Source), Timestamp: e.At.UnixMilli(),
 			Request: eventRequest(e), Text: e.Text})
 	}
 	return forms
+}
+
+// eventSource names who did it as clients of the Machines API know it: the user, or flyd for all that the platform does.
+func eventSource(source string) string {
+	if source == "user" {
+		return source
+	}
+	return "flyd"
 }
 
 // eventRequest adds to an exit the exit_event in which clients of the Machines API look for the exit code.
@@ -99,7 +107,7 @@ func eventRequest(e drover.Event) map[string]any {
 func checkForms(v fleet.MachineView) []drover.CheckStatus {
 	forms := []drover.CheckStatus{}
 	forms = append(forms, v.Status.Checks...)
-	for _, name := range slices.Sorted(maps.Keys(v.Machine.Config.Checks)) {
+	for _, name := range slices.Sorted(maps.Keys(v.Machine.Config.AllChecks())) {
 		if !slices.ContainsFunc(forms, func(c drover.CheckStatus) bool { return c.Name == name }) {
 			forms = append(forms, drover.CheckStatus{Name: name, Status: "critical", Output: "not checked yet", UpdatedAt: v.Machine.UpdatedAt})
 		}

@@ -32,6 +32,8 @@ func special(t reflect.Type) object {
 		return object{"type": "string", "description": "a limit of a token", "example": "app = ledger"}
 	case reflect.TypeFor[apiv1.Signal]():
 		return object{"description": "a signal's name, or its number", "oneOf": []object{{"type": "string"}, {"type": "integer"}}}
+	case reflect.TypeFor[drover.Autostop]():
+		return object{"oneOf": []object{{"type": "string", "enum": []any{"off", "stop", "suspend"}}, {"type": "boolean"}}}
 	case reflect.TypeFor[json.RawMessage]():
 		return object{}
 	}
@@ -85,6 +87,8 @@ func words(t reflect.Type) []any {
 		return list(drover.AccelKVM, drover.AccelTCG)
 	case reflect.TypeFor[drover.RestartPolicy]():
 		return list(drover.RestartNo, drover.RestartOnFailure, drover.RestartAlways)
+	case reflect.TypeFor[drover.Schedule]():
+		return list(drover.Hourly, drover.Daily, drover.Weekly, drover.Monthly)
 	case reflect.TypeFor[drover.CheckType]():
 		return list(drover.CheckTCP, drover.CheckHTTP)
 	}

@@ -129,8 +129,11 @@ func (f *Fleet) UpdateMachine(ctx context.Context, req UpdateMachine) (MachineVi
 		if err := f.keepVersion(ctx, *m, now); err != nil {
 			return err
 		}
+		if m.Config.Schedule != req.Config.Schedule {
+			m.ScheduledAt = now // what a new schedule would have asked for before is over
+		}
 		m.Config, m.Image, m.Instance, m.ConfiguredAt = req.Config, ref, drover.NewInstanceID(), now
-		if !req.SkipLaunch {
+		if waits := len(m.Config.Standbys) > 0 && m.Goal == drover.GoalStopped; !req.SkipLaunch && !waits {
 			m.Goal, m.Stop = drover.GoalStarted, drover.StopConfig{}
 			m.Run++
 		}

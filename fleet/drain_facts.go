@@ -80,7 +80,10 @@ func ill(v MachineView) string {
 		}
 		return fmt.Sprintf("it is %s", st.State)
 	}
-	for name := range v.Machine.Config.Checks {
+	for name, check := range v.Machine.Config.AllChecks() {
+		if check.Kind == "informational" {
+			continue
+		}
 		i := slices.IndexFunc(st.Checks, func(c drover.CheckStatus) bool { return c.Name == name })
 		if i < 0 {
 			return fmt.Sprintf("its check %q was not made yet", name)

@@ -50,6 +50,10 @@ func TestAMachineFromCreationToItsEnd(t *testing.T) {
 	if list, err := n.Machines(ctx, "shop"); err != nil || len(list) != 0 {
 		t.Fatalf("%+v, %v", list, err)
 	}
+	w.eventually("what is left of it is cleared away, and how it ended can be read", func() bool {
+		v, err := n.Machine(ctx, "shop", id)
+		return err == nil && v.Placement.Host == "" && v.Status.State == drover.StateDestroyed && v.Status.Host == "h2" && v.Status.Run == 2
+	})
 	if err := n.DestroyMachine(ctx, "shop", id, true); err != nil {
 		t.Fatalf("destroying once more: %v", err)
 	}

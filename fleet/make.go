@@ -265,9 +265,9 @@ func (f *Fleet) newMachine(ctx context.Context, req CreateMachine, app drover.Ap
 	now := f.now().UTC()
 	m := drover.Machine{
 		ID: req.id, App: req.App, Name: req.Name, Region: info.Region, Config: req.Config,
-		Instance: drover.NewInstanceID(), Address: address, Goal: drover.GoalStarted, Run: 1, CreatedAt: now, UpdatedAt: now,
+		Instance: drover.NewInstanceID(), Address: address, Goal: drover.GoalStarted, Run: 1, CreatedAt: now, UpdatedAt: now, ScheduledAt: now,
 	}
-	if req.SkipLaunch {
+	if req.SkipLaunch || len(req.Config.Standbys) > 0 { // one that stands in for others waits for its turn
 		m.Goal, m.Run = drover.GoalStopped, 0
 	}
 	return m, nil

@@ -25,11 +25,10 @@ func (f *Fleet) viewLocked(id string) (MachineView, bool) {
 		v.Placement.Epoch = drover.Epoch(p.rev)
 		v.HostStatus = f.hostStatusLocked(p.value.Host)
 	}
-	if m.value.Last != nil {
-		v.Status = *m.value.Last
-	}
-	if st, ok := s.status.bestLocked(id); ok {
+	if st, ok := s.status.bestLocked(id); ok && (placed || m.value.Last == nil) {
 		v.Status, v.Revisions.Status = st.value, st.rev
+	} else if m.value.Last != nil {
+		v.Status = *m.value.Last
 	}
 	v.HostSeenAt = f.seenAtLocked(v)
 	if m.value.Goal == drover.GoalDestroyed {

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"encoding/json"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -22,6 +23,12 @@ func TestABadConfigIsRefusedByField(t *testing.T) {
 	}
 	mounts := func(m ...drover.Mount) func(*drover.MachineConfig) {
 		return func(c *drover.MachineConfig) { c.Mounts = m }
+	}
+	files := func(f ...drover.File) func(*drover.MachineConfig) {
+		return func(c *drover.MachineConfig) { c.Files = f }
+	}
+	service := func(text string) func(*drover.MachineConfig) {
+		return func(c *drover.MachineConfig) { *c = parsed(t, `{"image":"a","services":[`+text+`]}`) }
 	}
 	tests := []struct {
 		name   string
@@ -52,6 +59,43 @@ func TestABadConfigIsRefusedByField(t *testing.T) {
 		{"same volume", mounts(drover.Mount{Volume: "vol_1", Path: "/a"}, drover.Mount{Volume: "vol_1", Path: "/b"}), "config.mounts[1].volume", ""},
 		{"check type", check(drover.Check{Type: "icmp", Port: 1}), "config.checks.web.type", ""},
 		{"check port", check(drover.Check{Type: drover.CheckTCP, Port: 65536}), "config.checks.web.port", "config.checks.web.port: 65536 is not a port: 1 to 65535"},
+		{"spot price", func(c *drover.MachineConfig) { c.Restart.Policy = "spot-price" }, "config.restart.policy",
+			"config.restart.policy: nothing is bid for here, so there are no spot prices: use no, on-failure or always"},
+		{"gpus", func(c *drover.MachineConfig) { c.Guest.GPUs = 1 }, "config.guest.gpus", ""},
+		{"swap", func(c *drover.MachineConfig) { c.Init.SwapSizeMB = -1 }, "config.init.swap_size_mb", ""},
+		{"kernel word", func(c *drover.MachineConfig) { c.Init.KernelArgs = []string{"a b"} }, "config.init.kernel_args[0]", ""},
+		{"kernel's own word", func(c *drover.MachineConfig) { c.Guest.KernelArgs = []string{"x=1", "rdinit=/bin/sh"} }, "config.guest.kernel_args[1]", ""},
+		{"schedule", func(c *drover.MachineConfig) { c.Schedule = "often" }, "config.schedule", `config.schedule: "often" is unknown: use hourly, daily, weekly or monthly`},
+		{"standbys", func(c *drover.MachineConfig) { c.Standbys = []drover.MachineID{"No!"} }, "config.standbys[0]", ""},
+		{"standby with schedule", func(c *drover.MachineConfig) {
+			c.Standbys, c.Schedule = []drover.MachineID{"0123456789abcd"}, drover.Daily
+		}, "config.standbys", ""},
+		{"file path", files(drover.File{GuestPath: "x", RawValue: "YQ=="}), "config.files[0].guest_path", ""},
+		{"file in /proc", files(drover.File{GuestPath: "/proc/x", RawValue: "YQ=="}), "config.files[0].guest_path", ""},
+		{"same file", files(drover.File{GuestPath: "/x", RawValue: "YQ=="}, drover.File{GuestPath: "/./x", RawValue: "YQ=="}), "config.files[1].guest_path", ""},
+		{"file without content", files(drover.File{GuestPath: "/x"}), "config.files[0].raw_value", ""},
+		{"file with two contents", files(drover.File{GuestPath: "/x", RawValue: "YQ==", SecretName: "A"}), "config.files[0].secret_name", ""},
+		{"file not in base64", files(drover.File{GuestPath: "/x", RawValue: "%"}), "config.files[0].raw_value", ""},
+		{"file mode", files(drover.File{GuestPath: "/x", RawValue: "YQ==", Mode: 0o10000}), "config.files[0].mode", ""},
+		{"process", func(c *drover.MachineConfig) { c.Processes = []drover.MachineProcess{{}, {Exec: []string{""}}} }, "config.processes[1].exec", ""},
+		{"process variable", func(c *drover.MachineConfig) {
+			c.Processes = []drover.MachineProcess{{Env: map[string]string{"=": ""}}}
+		}, "config.processes[0].env", ""},
+		{"process field", func(c *drover.MachineConfig) {
+			c.Processes = []drover.MachineProcess{{EnvFrom: []drover.EnvFrom{{EnvVar: "A", FieldRef: "mood"}}}}
+		}, "config.processes[0].env_from[0].field_ref", ""},
+		{"terminal for several", func(c *drover.MachineConfig) { c.Processes, c.Init.TTY = []drover.MachineProcess{{}}, true }, "config.init.tty", ""},
+		{"containers", func(c *drover.MachineConfig) { *c = parsed(t, `{"image":"a","containers":[{"name":"x"}]}`) }, "config.containers", ""},
+		{"service protocol", service(`{"protocol":"sctp"}`), "config.services[0].protocol", ""},
+		{"service port", service(`{"internal_port":70000}`), "config.services[0].internal_port", ""},
+		{"service range", service(`{"ports":[{"port":1},{"start_port":9,"end_port":3}]}`), "config.services[0].ports[1].end_port", ""},
+		{"service limits", service(`{"concurrency":{"type":"requests","soft_limit":9,"hard_limit":3}}`), "config.services[0].concurrency.soft_limit", ""},
+		{"service check", service(`{"checks":[{"type":"tcp"}]}`), "config.services[0].checks[0].port", ""},
+		{"check protocol", check(drover.Check{Type: drover.CheckHTTP, Port: 1, Protocol: "gopher"}), "config.checks.web.protocol", ""},
+		{"check kind", check(drover.Check{Type: drover.CheckHTTP, Port: 1, Kind: "x"}), "config.checks.web.kind", ""},
+		{"check header", check(drover.Check{Type: drover.CheckHTTP, Port: 1, Headers: []drover.HTTPHeader{{Name: "a b"}}}), "config.checks.web.headers[0].name", ""},
+		{"check header's value", check(drover.Check{Type: drover.CheckHTTP, Port: 1, Headers: []drover.HTTPHeader{{Name: "a", Values: []string{"x\r\nY: z"}}}}),
+			"config.checks.web.headers[0].values", ""},
 		{"check path", check(drover.Check{Type: drover.CheckHTTP, Port: 1, Path: "x"}), "config.checks.web.path", ""},
 	}
 	for _, tt := range tests {
@@ -66,6 +110,15 @@ func TestABadConfigIsRefusedByField(t *testing.T) {
 	if !strings.HasPrefix(err.Error(), "2 things are wrong: config.image: ") || !strings.Contains(err.Error(), "; config.guest.memory_mb: 1 is") {
 		t.Fatalf("not all mistakes are told: %v", err)
 	}
+}
+
+// parsed reads a config as it is written.
+func parsed(t *testing.T, text string) (c drover.MachineConfig) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(text), &c); err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 func TestWhatCannotBeMadeIsRefusedAndLeavesNothing(t *testing.T) {

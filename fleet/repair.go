@@ -212,7 +212,8 @@ func (f *Fleet) repairMachine(ctx context.Context, id drover.MachineID) error {
 	if err != nil {
 		return err
 	}
-	status, _, known := f.state.status.seen(string(id))
+	seen, _, known := f.state.status.seen(string(id))
+	status := seen
 	if !known || status.State != drover.StateDestroyed || status.Epoch < p.Epoch {
 		if status, err = f.apply(ctx, id); err != nil {
 			return err
@@ -221,27 +222,28 @@ func (f *Fleet) repairMachine(ctx context.Context, id drover.MachineID) error {
 	if status.State != drover.StateDestroyed {
 		return nil
 	}
-	if m.Goal != drover.GoalDestroyed { // auto_destroy
-		if m, err = f.changeRecord(ctx, id, func(m *drover.Machine) error { m.Goal = drover.GoalDestroyed; return nil }); err != nil {
+	if len(seen.Events) > len(status.Events) {
+		status = seen
+		status.State = drover.StateDestroyed
+	}
+	if m.Goal != drover.GoalDestroyed || saysMore(status, m.Last) { // auto_destroy, or nobody has noted the end yet
+		if m, err = f.changeRecord(ctx, id, func(m *drover.Machine) error {
+			m.Goal = drover.GoalDestroyed
+			if saysMore(status, m.Last) {
+				m.Last = &status
+			}
+			return nil
+		}); err != nil {
 			return err
 		}
-	}
-	if m, err = f.keepLast(ctx, m, status); err != nil {
-		return err
 	}
 	return f.clear(ctx, m, p)
 }
 
-// keepLast keeps what a destroyed machine's host said last of it in the machine's record, before its status is removed.
-func (f *Fleet) keepLast(ctx context.Context, m drover.Machine, status drover.MachineStatus) (drover.Machine, error) {
-	if known, _, ok := f.state.status.seen(string(m.ID)); ok && len(known.Events) > len(status.Events) {
-		known.State = drover.StateDestroyed
-		status = known
-	}
-	if m.Last != nil || len(status.Events) == 0 {
-		return m, nil
-	}
-	return f.changeRecord(ctx, m.ID, func(m *drover.Machine) error { m.Last = &status; return nil })
+// saysMore reports whether a host's word of a destroyed machine is worth more than what was noted: a host that was asked once more may know nothing
+// of the machine any more.
+func saysMore(now drover.MachineStatus, noted *drover.MachineStatus) bool {
+	return noted == nil || now.Run > noted.Run || len(now.Events) > len(noted.Events)
 }
 
 // clear frees what a machine had, after its host said that nothing is left of it, or when there never was a host. The placement goes last: while

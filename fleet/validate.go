@@ -72,18 +72,13 @@ func checkConfig(c drover.MachineConfig, size int) error {
 		p.add("config.image", "is empty: name an image such as docker.io/library/busybox:1.36")
 	}
 	checkGuest(&p, c.Guest)
-	for _, name := range slices.Sorted(maps.Keys(c.Env)) {
-		if !envName.MatchString(name) {
-			p.add("config.env", "%q cannot be the name of a variable: letters, digits and underscores, not beginning with a digit", name)
-		}
-		if strings.ContainsRune(c.Env[name], 0) {
-			p.add("config.env", "the value of %q contains a NUL character", name)
-		}
-	}
+	checkEnv(&p, "config.env", c.Env)
 	checkInit(&p, c.Init)
 	checkMounts(&p, c.Mounts)
 	switch c.Restart.Policy {
 	case drover.RestartNo, drover.RestartOnFailure, drover.RestartAlways:
+	case "spot-price":
+		p.add("config.restart.policy", "nothing is bid for here, so there are no spot prices: use no, on-failure or always")
 	default:
 		p.add("config.restart.policy", "%q is unknown: use no, on-failure or always", c.Restart.Policy)
 	}
@@ -99,6 +94,8 @@ func checkConfig(c drover.MachineConfig, size int) error {
 	for _, name := range slices.Sorted(maps.Keys(c.Checks)) {
 		checkCheck(&p, "config.checks."+name, c.Checks[name])
 	}
+	checkServices(&p, c)
+	checkRun(&p, c)
 	return p.err()
 }
 
@@ -118,22 +115,21 @@ func checkGuest(p *problems, g drover.Guest) {
 	if g.CPUKind != "shared" && g.CPUKind != "performance" {
 		p.add("config.guest.cpu_kind", "%q is unknown: use shared or performance", g.CPUKind)
 	}
+	if g.GPUs != 0 {
+		p.add("config.guest.gpus", "%d: the hosts give no GPUs to machines: leave it out", g.GPUs)
+	}
+	checkKernelArgs(p, "config.guest.kernel_args", g.KernelArgs)
 	if !drover.ValidTransport(g.DiskTransport) {
 		p.add("config.guest.disk_transport", "%q is unknown: use auto, nbd or vhost-user-blk", g.DiskTransport)
 	}
 }
 
 func checkInit(p *problems, i drover.Init) {
-	for field, words := range map[string][]string{"exec": i.Exec, "entrypoint": i.Entrypoint, "cmd": i.Cmd} {
-		for _, w := range words {
-			if strings.ContainsRune(w, 0) {
-				p.add("config.init."+field, "contains a NUL character")
-			}
-		}
+	checkWords(p, "config.init", i.Exec, i.Entrypoint, i.Cmd)
+	if i.SwapSizeMB < 0 || i.SwapSizeMB > maxSwapMB {
+		p.add("config.init.swap_size_mb", "%d is out of range: 0 to %d", i.SwapSizeMB, maxSwapMB)
 	}
-	if len(i.Exec) > 0 && i.Exec[0] == "" {
-		p.add("config.init.exec", "its first word, the program, is empty")
-	}
+	checkKernelArgs(p, "config.init.kernel_args", i.KernelArgs)
 }
 
 func checkMounts(p *problems, mounts []drover.Mount) {
@@ -186,6 +182,7 @@ func checkCheck(p *problems, at string, c drover.Check) {
 	if c.Path != "" && !strings.HasPrefix(c.Path, "/") {
 		p.add(at+".path", "%q does not begin with /", c.Path)
 	}
+	checkHTTP(p, at, c)
 	if c.Interval < 0 || c.Timeout < 0 || c.GracePeriod < 0 {
 		p.add(at, "its times cannot be negative")
 	}

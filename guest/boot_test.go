@@ -110,7 +110,7 @@ func TestChecksReportChanges(t *testing.T) {
 		},
 	}, vmOptions{})
 	first := v.wait(guest.EventChecks)
-	if len(first.Checks) != 4 || first.Checks[0].Status != "warning" {
+	if len(first.Checks) != 4 || first.Checks[0].Status != "critical" {
 		t.Errorf("first report: %+v", first.Checks)
 	}
 	waitChecks(t, v, map[string]string{"web": "passing", "gone": "critical", "port": "passing", "other": "critical"})

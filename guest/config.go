@@ -15,7 +15,7 @@ import (
 const ConfigVersion = 1
 
 // maxConfig bounds the config file.
-const maxConfig = 1 << 20
+const maxConfig = 2 << 20
 
 // sector is the unit in which a disk has a size.
 const sector = 512
@@ -50,7 +50,15 @@ type Config struct {
 	WorkDir string `json:"work_dir,omitempty"`
 	// User is "user", "user:group", "uid" or "uid:gid" as in an image's config; names are those of the image's /etc/passwd and
 	// /etc/group. Empty means root.
-	User    string   `json:"user,omitempty"`
+	User string `json:"user,omitempty"`
+	// Processes run beside each other in place of Argv; the machine ends when the first of them does.
+	Processes []Process `json:"processes,omitempty"`
+	// TTY gives the main process a terminal.
+	TTY bool `json:"tty,omitempty"`
+	// Swap is the size of the swap file on the root disk; 0 for none.
+	Swap  drover.Bytes `json:"swap,omitempty"`
+	Files []File       `json:"files,omitempty"`
+
 	Volumes []Volume `json:"volumes,omitempty"`
 	Network Network  `json:"network"`
 	// DNS lists name servers for /etc/resolv.conf. Empty leaves the image's file alone.
@@ -63,6 +71,23 @@ type Config struct {
 	// BootDeadline bounds the way to the main process: a boot that takes longer reports "failed" with the stage that it hangs
 	// in, and powers off. 0 means 60 s.
 	BootDeadline drover.Duration `json:"boot_deadline,omitempty"`
+}
+
+// Process is one of several.
+type Process struct {
+	// Name marks its lines in the log.
+	Name string   `json:"name"`
+	Argv []string `json:"argv"`
+	// Env is all of its variables, as in Config.
+	Env  []string `json:"env,omitempty"`
+	User string   `json:"user,omitempty"`
+}
+
+// File is written into the guest before anything runs, for the machine's user.
+type File struct {
+	Path string `json:"path"`
+	Data []byte `json:"data"`
+	Mode uint32 `json:"mode"`
 }
 
 // Volume is one disk after the config disk, in order.
@@ -95,10 +120,10 @@ type HostName struct {
 }
 
 // WriteConfig writes the config as a disk for the VM to path, durably. The file may hold secrets: only its owner can read it.
-// Invalid when the config is larger than 1 MiB or has no command.
+// Invalid when the config is larger than 2 MiB or has no command.
 func WriteConfig(path string, cfg Config) error {
 	cfg.Version = ConfigVersion
-	if len(cfg.Argv) == 0 {
+	if !cfg.runnable() {
 		return drover.Errorf(drover.Invalid, "the machine has no command to run").
 			WithHint("the image has no entrypoint or cmd: give one in config.init").WithField("config.init")
 	}
@@ -131,6 +156,16 @@ func ReadConfig(path string) (Config, error) {
 	return parseConfig(data)
 }
 
+// runnable reports whether there is something to run.
+func (c Config) runnable() bool {
+	for _, p := range c.Processes {
+		if len(p.Argv) == 0 {
+			return false
+		}
+	}
+	return len(c.Argv) > 0 || len(c.Processes) > 0
+}
+
 func parseConfig(data []byte) (Config, error) {
 	data = bytes.TrimRight(data, "\x00")
 	var cfg Config
@@ -141,7 +176,7 @@ func parseConfig(data []byte) (Config, error) {
 		return cfg, drover.Errorf(drover.Invalid, "the config has version %d; this guest knows versions 1 to %d", cfg.Version,
 			ConfigVersion).WithHint("build the guest again: script/build-guest")
 	}
-	if len(cfg.Argv) == 0 {
+	if !cfg.runnable() {
 		return cfg, drover.Errorf(drover.Invalid, "the config has no command to run")
 	}
 	return cfg, nil

@@ -61,6 +61,7 @@
 // result changes, then "exited", then "poweroff" as the last thing before the VM ends. A boot that cannot get to its main process
 // reports "failed" with the stage instead of "started" and "exited"; one that ran into its deadline ends without "poweroff". A
 // main process that cannot be executed is "exited" with code 127 (not found) or 126 (not executable) and an error, without
-// "started". After SIGKILL of the VM any of these is missing at the end. Every report carries Config.Run, so that reports of an
+// "started". With several processes "started" means that all were executed, and "exited" comes when the first of them ended, before the others
+// were asked to. After SIGKILL of the VM any of these is missing at the end. Every report carries Config.Run, so that reports of an
 // earlier boot in the same file are told apart.
 package guest

@@ -27,6 +27,8 @@ type logRecord struct {
 	T int64  `json:"t"`
 	S string `json:"s"`
 	M string `json:"m"`
+	// P is the process that wrote it, where there are several.
+	P string `json:"p,omitempty"`
 }
 
 // ReadLog reads the log file at path from an offset: at most maxLines lines and about maxBytes. next is the offset to go on
@@ -83,12 +85,30 @@ func TrimLog(path string, keep drover.Bytes) error {
 	if err != nil {
 		return drover.Errorf(drover.Internal, "cannot trim %s: %w", path, err)
 	}
+	return punch(f, st.Size()-int64(keep))
+}
+
+// TrimBefore gives the space of all that lies before the offset back, as TrimLog does.
+func TrimBefore(path string, offset int64) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return drover.Errorf(drover.Internal, "cannot trim %s: %w", path, err)
+	}
+	defer f.Close() // nothing is written
+	return punch(f, offset)
+}
+
+// punch frees the blocks of a file before an offset.
+func punch(f *os.File, before int64) error {
 	const block = 64 << 10 // a multiple of every file system's block
-	end := (st.Size() - int64(keep)) &^ (block - 1)
+	end, path := before&^(block-1), f.Name()
 	if end <= 0 {
 		return nil
 	}
-	err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, end)
+	err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, end)
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return drover.Errorf(drover.Precondition, "cannot trim %s: its file system cannot punch holes: %w", path, err).
 			WithHint("keep the data directory on ext4, XFS or Btrfs")
@@ -105,7 +125,7 @@ func parseLog(text []byte) drover.LogLine {
 	if err := json.Unmarshal(text, &r); err != nil {
 		return drover.LogLine{Stream: "damaged", Text: string(text)}
 	}
-	return drover.LogLine{At: time.Unix(0, r.T).UTC(), Stream: r.S, Text: r.M}
+	return drover.LogLine{At: time.Unix(0, r.T).UTC(), Stream: r.S, Process: r.P, Text: r.M}
 }
 
 // BeginLog makes the log file at path go on at the offset next, where the log of the same machine on another host ended: what was before

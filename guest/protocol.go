@@ -29,6 +29,8 @@ const (
 	OpThaw = "thaw"
 	// OpGrow makes the file system of Volume as large as its disk, once the disk has Size bytes.
 	OpGrow = "grow"
+	// OpPs lists the processes.
+	OpPs = "ps"
 )
 
 // The time that a file system is frozen for when a request does not say, and at most.
@@ -74,6 +76,8 @@ type Answer struct {
 	Error  *drover.Error      `json:"error,omitempty"`
 	Exec   *drover.ExecResult `json:"exec,omitempty"`
 	Status *Status            `json:"status,omitempty"`
+	// Processes is the answer to ps.
+	Processes []drover.Process `json:"processes,omitempty"`
 }
 
 // Status is how the guest is now.

@@ -14,14 +14,18 @@ type wish struct {
 	name   string
 	change func(m *drover.Machine)
 	state  drover.MachineState
+	// fresh: the machine is created with it.
+	fresh bool
 }
 
 var wishes = []wish{
-	{"start", func(*drover.Machine) {}, drover.StateStarted},
-	{"stop", func(m *drover.Machine) { m.Goal = drover.GoalStopped }, drover.StateStopped},
-	{"restart", func(m *drover.Machine) { m.Run++ }, drover.StateStarted},
-	{"update", func(m *drover.Machine) { m.Run++; m.Instance = "i2"; m.Image.Digest = "sha256:bb" }, drover.StateStarted},
-	{"destroy", func(m *drover.Machine) { m.Goal = drover.GoalDestroyed }, drover.StateDestroyed},
+	{"start", func(*drover.Machine) {}, drover.StateStarted, true},
+	{"create without launch", func(m *drover.Machine) { m.Goal, m.Run = drover.GoalStopped, 0 }, drover.StateStopped, true},
+	{"stop", func(m *drover.Machine) { m.Goal = drover.GoalStopped }, drover.StateStopped, false},
+	{"restart", func(m *drover.Machine) { m.Run++ }, drover.StateStarted, false},
+	{"update", func(m *drover.Machine) { m.Run++; m.Instance = "i2"; m.Image.Digest = "sha256:bb" }, drover.StateStarted, false},
+	{"destroy", func(m *drover.Machine) { m.Goal = drover.GoalDestroyed }, drover.StateDestroyed, false},
+	{"stop for good", func(m *drover.Machine) { m.Goal, m.Config.AutoDestroy = drover.GoalStopped, true }, drover.StateDestroyed, false},
 }
 
 func TestACrashAtEveryStepOfALife(t *testing.T) {
@@ -45,7 +49,7 @@ func cutLife(t *testing.T, w *world, wish wish, power bool, k int) bool {
 	h.up(0)
 	h.power = power
 	first := machineSpec("m1")
-	if wish.name != "start" {
+	if !wish.fresh {
 		req := h.create(first)
 		w.awaitState("m1", drover.StateStarted)
 		pass(5 * time.Second)
@@ -56,6 +60,7 @@ func cutLife(t *testing.T, w *world, wish wish, power bool, k int) bool {
 	}
 	h.cut(k)
 	s := h.sess
+	wish.change(&first)
 	h.create(first)
 	return livedThrough(t, w, wish, s, first, k)
 }
@@ -77,6 +82,7 @@ func livedThrough(t *testing.T, w *world, wish wish, s *session, m drover.Machin
 	pass(2 * sweepEvery)
 	w.await("m1", wish.name, func(s drover.MachineStatus) bool { return s.State == wish.state && s.Reason == "" })
 	w.check()
+	toldOnce(t, w.status["m1"].Events, wish, h.power)
 	if runs := len(w.running("m1")) == 1; runs != (wish.state == drover.StateStarted) {
 		t.Errorf("state %s, a VM runs: %v", wish.state, runs)
 	}

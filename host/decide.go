@@ -23,6 +23,8 @@ const (
 	actStop actionKind = "stop"
 	// actStart starts a VM.
 	actStart actionKind = "start"
+	// actPrepare makes the root disk of a machine that was created to be started later.
+	actPrepare actionKind = "prepare"
 	// actClose closes the layers and removes the tap of a machine that does not run.
 	actClose actionKind = "close"
 	// actRest stores the state of a machine that is where it should be and does not run.
@@ -252,10 +254,20 @@ func nextIdle(v view) action {
 			return action{kind: actWait}
 		}
 		return action{kind: actDestroy}
+	case r.unprepared():
+		return action{kind: actPrepare}
 	case !atRest(r):
 		return action{kind: actRest}
 	}
 	return action{kind: actWait}
+}
+
+// unprepared reports whether a machine was created, is not to be started yet, and may not have a root disk. While it moves, its clone is that.
+func (r *records) unprepared() bool {
+	if r.goal() != drover.GoalStopped || r.Obs.Status.State != drover.StateCreated {
+		return false
+	}
+	return r.Move == nil || r.Move.adopted() && r.Move.Cloned
 }
 
 // atRest reports whether the stored state of a machine that does not run is the one that it should have.

@@ -225,6 +225,10 @@ func (g fakeGuest) Grow(context.Context, drover.VolumeID, drover.Bytes) error {
 	return g.s.effect("guest-grow", func() error { g.vm.h.guestGrown++; return nil })
 }
 
+func (g fakeGuest) Ps(context.Context) ([]drover.Process, error) {
+	return []drover.Process{{PID: 2, Command: "main"}}, nil
+}
+
 func (g fakeGuest) Signal(context.Context, string) error { return nil }
 func (g fakeGuest) Close() error                         { return nil }
 
@@ -272,6 +276,8 @@ func (f fakeFiles) ReadLog(_ string, req drover.LogsRequest) (drover.LogsAnswer,
 	return drover.LogsAnswer{Next: req.Offset}, nil
 }
 func (f fakeFiles) TrimLog(string) error { return nil }
+
+func (f fakeFiles) TrimRead(string, int64) error { return nil }
 
 func (f fakeImages) Resolve(_ context.Context, image string) (drover.ImageRef, error) {
 	return drover.ImageRef{Digest: "sha256:" + image}, nil

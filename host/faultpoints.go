@@ -77,6 +77,8 @@ func FaultPoints() []string {
 		"host.live.take-ended",
 		"host.lost-fence.after",
 		"host.lost-fence.before",
+		"host.prepare.after",
+		"host.prepare.before",
 		"host.quiesce-volume.after",
 		"host.quiesce-volume.before",
 		"host.quiesce.after-mark",

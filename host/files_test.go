@@ -70,7 +70,10 @@ func TestGuestConfig(t *testing.T) {
 	} {
 		m := machineSpec("m1")
 		m.Config.Init, m.Config.Env = c.init, map[string]string{"A": "2"}
-		cfg := guestConfig(drover.ApplyRequest{Machine: m}, root, []diskRecord{{Used: true}}, true, time.Minute)
+		cfg, err := guestConfig(guestInput{apply: drover.ApplyRequest{Machine: m}, root: root, volumes: []diskRecord{{Used: true}}, userNet: true, boot: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
 		if !slices.Equal(cfg.Argv, c.argv) || cfg.User != c.user {
 			t.Errorf("%s: argv %q, user %q", c.name, cfg.Argv, cfg.User)
 		}
@@ -160,6 +163,14 @@ func TestFaultPointsAreAllNamed(t *testing.T) {
 		everyPartOfALiveMove(t, w)
 		collect(w)
 	}, "a", "b")
+	bubble(t, func(t *testing.T, w *world) {
+		m := machineSpec("m1")
+		m.Goal, m.Run = drover.GoalStopped, 0
+		w.host["h1"].up(0)
+		w.host["h1"].create(m)
+		w.awaitState("m1", drover.StateStopped)
+		collect(w)
+	})
 	for _, p := range listed {
 		if hit[p] == 0 {
 			t.Errorf("%s is listed and never hit", p)

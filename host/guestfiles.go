@@ -53,7 +53,7 @@ func (realFiles) Reports(ctx context.Context, path string, offset int64) ([]repo
 
 // reportOf translates a guest's report.
 func reportOf(ev guest.StatusEvent) report {
-	r := report{Run: ev.Run, At: ev.At.UTC(), Code: ev.Code, OOM: ev.OOM, Text: ev.Error, Checks: ev.Checks}
+	r := report{Run: ev.Run, At: ev.At.UTC(), Code: ev.Code, Signal: ev.Signal, OOM: ev.OOM, Text: ev.Error, Checks: ev.Checks}
 	switch ev.Event {
 	case guest.EventStarted:
 		r.Kind = reportStarted
@@ -83,3 +83,6 @@ func (realFiles) ReadLog(path string, req drover.LogsRequest) (drover.LogsAnswer
 
 // TrimLog keeps a log within its bound.
 func (realFiles) TrimLog(path string) error { return guest.TrimLog(path, guest.LogKeep) }
+
+// TrimRead gives back what was read of a status file.
+func (realFiles) TrimRead(path string, offset int64) error { return guest.TrimBefore(path, offset) }

@@ -56,7 +56,11 @@ func (m *machine) startTaking(ctx context.Context, mv *moveRecord) error {
 		return err
 	}
 	inc := mv.Take.Incarnation
-	cfg := guestConfig(drover.ApplyRequest{Machine: inc.Spec}, disks[0], disks[1:], spec.Tap == "", m.agent.cfg.BootTimeout)
+	cfg, err := guestConfig(guestInput{apply: drover.ApplyRequest{Machine: inc.Spec}, root: disks[0], volumes: disks[1:], userNet: spec.Tap == "",
+		boot: m.agent.cfg.BootTimeout})
+	if err != nil {
+		return err
+	}
 	cfg.Run = inc.Boot
 	if err := m.agent.cfg.files.WriteConfig(spec.ConfigPath, cfg); err != nil {
 		return err

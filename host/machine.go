@@ -117,6 +117,8 @@ func pointless(kind actionKind, r *records) bool {
 	switch kind {
 	case actStart:
 		return !wantsVM(r)
+	case actPrepare:
+		return !r.unprepared()
 	case actImage, actClone, actSend, actTake:
 		return r.Move == nil || r.Move.Ending != ""
 	case actHydrate:
@@ -297,6 +299,8 @@ func (m *machine) act(ctx context.Context, act action) error {
 		return m.stop(ctx, act.why)
 	case actStart:
 		return m.start(ctx)
+	case actPrepare:
+		return m.prepareRoot(ctx)
 	case actClose:
 		return m.closeAll(ctx)
 	case actRest:

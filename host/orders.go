@@ -20,6 +20,7 @@ func (a *Agent) handlers() map[drover.Order]orderHandler {
 		drover.OrderApply:             typed(a.apply),
 		drover.OrderExec:              typed(a.exec),
 		drover.OrderSignal:            typed(a.signal),
+		drover.OrderPs:                typed(a.ps),
 		drover.OrderLogs:              typed(a.logs),
 		drover.OrderInfo:              typed(a.infoOrder),
 		drover.OrderLayers:            typed(a.layers),

@@ -60,7 +60,7 @@ func (a *Agent) accept(r *records, tx *boltstore.Tx, req drover.ApplyRequest) er
 		}
 		r.Desired = &req
 		r.Obs = observed{Status: drover.MachineStatus{Machine: id, Host: a.cfg.ID, Epoch: req.Epoch, State: drover.StateCreated,
-			Instance: req.Machine.Instance}}
+			Instance: req.Machine.Instance, Checks: firstChecks(req.Machine.Config, now, "the machine was not started yet")}}
 		if req.Recovery != nil {
 			r.recovered(*req.Recovery, req, now)
 			return nil
@@ -90,6 +90,12 @@ func (a *Agent) accept(r *records, tx *boltstore.Tx, req drover.ApplyRequest) er
 	}
 	if req.Machine.Instance != old.Machine.Instance {
 		r.event(now, event{kind: "update", source: "user"})
+		if req.Machine.Goal == drover.GoalStarted {
+			r.event(now, event{kind: "launch", source: "user"}) // clients look for the start that follows it
+		}
+		if !r.Obs.VM.Live {
+			r.Obs.Status.Checks = firstChecks(req.Machine.Config, now, "the machine is not running")
+		}
 	}
 	r.Obs.Status.Epoch = req.Epoch
 	r.Obs.Lost = nil // the control side says that it is ours

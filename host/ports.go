@@ -116,6 +116,8 @@ type Guest interface {
 	Thaw(ctx context.Context, volume drover.VolumeID) error
 	// Grow makes a volume's file system as large as its disk, once the disk has that size in the guest.
 	Grow(ctx context.Context, volume drover.VolumeID, size drover.Bytes) error
+	// Ps lists the processes. Precondition when the guest is too old to know how.
+	Ps(ctx context.Context) ([]drover.Process, error)
 	Close() error
 }
 

@@ -89,10 +89,11 @@ type vmRecord struct {
 
 // exitReport is the end of a main process in the guest's own words.
 type exitReport struct {
-	Code int       `json:"code"`
-	OOM  bool      `json:"oom,omitempty"`
-	Text string    `json:"text,omitempty"`
-	At   time.Time `json:"at"`
+	Code   int       `json:"code"`
+	Signal int       `json:"signal,omitempty"`
+	OOM    bool      `json:"oom,omitempty"`
+	Text   string    `json:"text,omitempty"`
+	At     time.Time `json:"at"`
 }
 
 // lost tells where the machine went. Host is empty when the placement is gone: the machine was destroyed.

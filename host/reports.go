@@ -20,6 +20,8 @@ type guestFiles interface {
 	ReadLog(path string, req drover.LogsRequest) (drover.LogsAnswer, error)
 	// TrimLog keeps a log within its bound.
 	TrimLog(path string) error
+	// TrimRead gives back what lies before the offset, up to which a status file was read.
+	TrimRead(path string, offset int64) error
 	// BeginLog makes a log that goes on where that of another host ended.
 	BeginLog(path string, next int64) error
 }
@@ -30,8 +32,9 @@ type report struct {
 	Run  string
 	Kind reportKind
 	At   time.Time
-	// Code, OOM and Text belong to an exit; Text also to a failed boot.
+	// Code, Signal, OOM and Text belong to an exit; Text also to a failed boot.
 	Code   int
+	Signal int
 	OOM    bool
 	Text   string
 	Checks []drover.CheckStatus
@@ -89,7 +92,7 @@ func (r *records) learn(rep report, now time.Time) {
 		}
 		r.event(now, event{kind: "start", source: "guest"})
 	case reportExited:
-		o.VM.Exit = &exitReport{Code: rep.Code, OOM: rep.OOM, Text: rep.Text, At: rep.At}
+		o.VM.Exit = &exitReport{Code: rep.Code, Signal: rep.Signal, OOM: rep.OOM, Text: rep.Text, At: rep.At}
 	case reportFailed:
 		o.VM.BootError = rep.Text
 	case reportChecks:

@@ -49,6 +49,7 @@ func (m *machine) rest() error {
 		if !restingState(o.Status.State) {
 			o.Status.State, o.Status.Reason = drover.StateStopped, ""
 			o.Status.Run = r.Desired.Machine.Run
+			o.Destroy = r.goal() == drover.GoalStopped && r.Desired.Machine.Config.AutoDestroy
 		}
 		if o.Status.State == drover.StateCreated {
 			o.Status.Reason = ""

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"drover"
 )
 
@@ -42,6 +44,9 @@ func settle(r *records, e end, now time.Time) {
 		return // there never was a VM: the start is made again, and not counted
 	}
 	o.Status.StoppedAt = e.at
+	if r.Desired != nil {
+		o.Status.Checks = firstChecks(r.Desired.Machine.Config, e.at, "the machine is not running")
+	}
 	if vm.Exit != nil {
 		code := vm.Exit.Code
 		o.Status.ExitCode = &code
@@ -57,7 +62,7 @@ func settle(r *records, e end, now time.Time) {
 	case requested:
 		r.settleRequested(e, now)
 	case vm.Killed == whyBoot:
-		r.bootFailed("boot-timeout", fmt.Sprintf("the main process did not start within %s", e.at.Sub(vm.At).Round(time.Second)), now)
+		r.bootFailed(e, "boot-timeout", fmt.Sprintf("the main process did not start within %s", e.at.Sub(vm.At).Round(time.Second)), now)
 	case vm.Exit != nil:
 		r.settleExit(now)
 	case !e.watched && vm.BootError == "":
@@ -66,9 +71,9 @@ func settle(r *records, e end, now time.Time) {
 		o.RetryAt = time.Time{}
 		r.event(now, event{kind: "restart", source: "drover", text: "the VM was gone when the host came back"})
 	case !vm.MainStarted && vm.BootError != "":
-		r.bootFailed("exit", vm.BootError, now)
+		r.bootFailed(e, "exit", vm.BootError, now)
 	case !vm.MainStarted:
-		r.bootFailed("exit", "the VM ended during the boot: "+e.reason, now)
+		r.bootFailed(e, "exit", "the VM ended during the boot: "+e.reason, now)
 	default:
 		r.settleLostVM(e, now)
 	}
@@ -86,7 +91,12 @@ func (r *records) settleRequested(e end, now time.Time) {
 	if o.VM.Killed == whyStop {
 		text = "it did not end in time and was killed"
 	}
-	r.event(now, event{kind: "exit", source: "guest", text: text, request: exitRequest(o.VM, true)})
+	if o.VM.Exit != nil && o.VM.Exit.OOM {
+		r.event(now, event{kind: "oom", source: "guest", text: "the guest ran out of memory"})
+	}
+	r.event(now, event{kind: "exit", source: "guest", text: text, request: r.exitRequest(exitInfo{requested: true, restarting: o.VM.StopWhy == whyRestart, at: e.at})})
+	// One that was to be there only as long as it runs is not kept for a start that nobody wants.
+	o.Destroy = o.Status.State == drover.StateStopped && o.VM.StopWhy == whyUser && r.Desired.Machine.Config.AutoDestroy
 }
 
 // settleExit is the end of a main process by itself: the restart policy says what comes next.
@@ -103,7 +113,7 @@ func (r *records) settleExit(now time.Time) {
 	if exit.Text != "" {
 		why += ": " + exit.Text
 	}
-	r.applyPolicy(exit.Code != 0, why, now)
+	r.applyPolicy(exit.Code != 0, why, exit.At, now)
 }
 
 // settleLostVM is the end of a VM that nobody asked for and that told nothing.
@@ -113,11 +123,11 @@ func (r *records) settleLostVM(e end, now time.Time) {
 		o.Retries = 0
 	}
 	o.Status.ExitCode = nil
-	r.applyPolicy(true, "the VM ended without a word of the main process's end: "+e.reason, now)
+	r.applyPolicy(true, "the VM ended without a word of the main process's end: "+e.reason, e.at, now)
 }
 
-// applyPolicy decides between another start and the end of the run. failed says whether it counts as a failure.
-func (r *records) applyPolicy(failed bool, why string, now time.Time) {
+// applyPolicy decides between another start and the end of the run. failed says whether it counts as a failure, at is when it ended.
+func (r *records) applyPolicy(failed bool, why string, at, now time.Time) {
 	o := &r.Obs
 	policy := r.Desired.Machine.Config.WithDefaults().Restart
 	again := policy.Policy == drover.RestartAlways || policy.Policy == drover.RestartOnFailure && failed
@@ -134,7 +144,7 @@ func (r *records) applyPolicy(failed bool, why string, now time.Time) {
 			o.Status.State, o.Status.Reason = drover.StateFailed, why
 		}
 		o.Destroy = r.Desired.Machine.Config.AutoDestroy
-		r.event(now, event{kind: "exit", source: "guest", text: why, request: exitRequest(o.VM, false)})
+		r.event(now, event{kind: "exit", source: "guest", text: why, request: r.exitRequest(exitInfo{at: at})})
 		return
 	}
 	o.Retries++
@@ -143,12 +153,12 @@ func (r *records) applyPolicy(failed bool, why string, now time.Time) {
 	o.RetryAt = now.Add(wait)
 	o.Status.State = drover.StateStarting
 	o.Status.Reason = fmt.Sprintf("%s; restart %d in %s", why, o.Retries, wait)
-	r.event(now, event{kind: "exit", source: "guest", text: why, request: exitRequest(o.VM, false)})
+	r.event(now, event{kind: "exit", source: "guest", text: why, request: r.exitRequest(exitInfo{restarting: true, at: at})})
 	r.event(now, event{kind: "restart", source: "drover", text: fmt.Sprintf("restart %d by the policy %q in %s", o.Retries, policy.Policy, wait)})
 }
 
 // bootFailed counts a boot that did not get to its main process.
-func (r *records) bootFailed(kind, why string, now time.Time) {
+func (r *records) bootFailed(e end, kind, why string, now time.Time) {
 	o := &r.Obs
 	o.BootTries++
 	o.Status.State = drover.StateStarting
@@ -157,7 +167,7 @@ func (r *records) bootFailed(kind, why string, now time.Time) {
 	if o.BootTries >= maxTries {
 		r.fail(fmt.Sprintf("%d boots in a row failed; the last: %s", o.BootTries, why))
 	}
-	r.event(now, event{kind: kind, source: "drover", text: why})
+	r.event(now, event{kind: kind, source: "drover", text: why, request: r.exitRequest(exitInfo{restarting: !o.Over, at: e.at})})
 }
 
 // startFailed counts a start that failed before there was a VM. A cause that stays is the end of the run; one that is somebody
@@ -169,7 +179,7 @@ func (r *records) startFailed(err error, now time.Time) {
 	waits := drover.Is(err, drover.Unavailable) || drover.Is(err, drover.Conflict) || drover.Is(err, drover.Canceled)
 	if permanent || !waits && o.StartTries >= maxTries {
 		r.fail("cannot start: " + err.Error())
-		r.event(now, event{kind: "start", source: "drover", text: "the start failed: " + err.Error()})
+		r.event(now, event{kind: "start-failed", source: "drover", text: "the start failed: " + err.Error()})
 		return
 	}
 	wait := backoff(o.StartTries)
@@ -188,12 +198,35 @@ func (r *records) fail(reason string) {
 	o.Status.State, o.Status.Reason = drover.StateFailed, reason
 }
 
-// exitRequest is what an exit event tells.
-func exitRequest(vm vmRecord, requested bool) map[string]any {
-	m := map[string]any{"requested_stop": requested}
+// exitInfo is what an exit event tells besides what the guest reported.
+type exitInfo struct {
+	requested, restarting bool
+	at                    time.Time
+}
+
+// unknownExit stands for an exit code that nobody saw, and for no signal.
+const unknownExit = -1
+
+// exitRequest is what an exit event tells, with the names that clients of the Machines API look for: exit_code is the main process's, 128+N
+// after signal N.
+func (r *records) exitRequest(i exitInfo) map[string]any {
+	vm := r.Obs.VM
+	code, guestSignal, signal, oom := unknownExit, unknownExit, unknownExit, false
 	if vm.Exit != nil {
-		m["exit_code"] = vm.Exit.Code
-		m["oom_killed"] = vm.Exit.OOM
+		code, oom = vm.Exit.Code, vm.Exit.OOM
+		if vm.Exit.Signal > 0 {
+			guestSignal = vm.Exit.Signal
+		}
+		i.at = vm.Exit.At
+	}
+	if vm.Killed != "" {
+		signal = int(unix.SIGKILL)
+	}
+	m := map[string]any{"requested_stop": i.requested, "oom_killed": oom, "restart_count": r.Obs.Status.Restarts,
+		"exit_event": map[string]any{"exit_code": code, "guest_exit_code": code, "guest_signal": guestSignal, "signal": signal, "oom_killed": oom,
+			"requested_stop": i.requested, "restarting": i.restarting, "exited_at": i.at.UTC().Format(time.RFC3339Nano)}}
+	if vm.Exit != nil {
+		m["exit_code"] = code
 	}
 	return m
 }

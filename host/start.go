@@ -4,14 +4,11 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path"
 	"slices"
-	"strings"
 	"time"
 
 	"drover"
 	"drover/boltstore"
-	"drover/guest"
 	"drover/internal/durable"
 )
 
@@ -117,7 +114,7 @@ func (m *machine) beginStart(d drover.Machine, disks []diskRecord) error {
 func (m *machine) prepare(ctx context.Context, d *drover.ApplyRequest, disks []diskRecord) (drover.VMSpec, error) {
 	cfg := m.agent.cfg
 	size := d.Machine.Config.WithDefaults().Guest
-	spec := drover.VMSpec{Machine: m.id, CPUs: size.CPUs, MemoryMB: size.MemoryMB, MAC: m.id.MAC(), ConfigPath: m.configPath(),
+	spec := drover.VMSpec{Machine: m.id, CPUs: size.CPUs, CPUKind: size.CPUKind, MemoryMB: size.MemoryMB, KernelArgs: kernelArgs(d.Machine.Config), MAC: m.id.MAC(), ConfigPath: m.configPath(),
 		ConsolePath: m.consolePath(), LogPath: m.logPath(), StatusPath: m.statusPath(), AgentSocket: m.agentSocket()}
 	for i, disk := range disks {
 		m.agent.hit("host.start.before-open")
@@ -155,7 +152,10 @@ func (m *machine) prepare(ctx context.Context, d *drover.ApplyRequest, disks []d
 func (m *machine) launch(ctx context.Context, d *drover.ApplyRequest, spec drover.VMSpec, disks []diskRecord) error {
 	old := m.rec.Load().Obs.VM
 	vm := vmRecord{Launch: old.Launch + 1, Live: true, At: m.agent.now(), Instance: d.Machine.Instance, Run: d.Machine.Run, Epoch: d.Epoch, Offset: old.Offset}
-	guestCfg := guestConfig(*d, disks[0], disks[1:], spec.Tap == "", m.agent.cfg.BootTimeout)
+	guestCfg, err := guestConfig(guestInput{apply: *d, root: disks[0], volumes: disks[1:], userNet: spec.Tap == "", boot: m.agent.cfg.BootTimeout})
+	if err != nil {
+		return err
+	}
 	guestCfg.Run = bootName(m.id, vm)
 	if err := m.agent.cfg.files.WriteConfig(spec.ConfigPath, guestCfg); err != nil {
 		return err
@@ -163,7 +163,7 @@ func (m *machine) launch(ctx context.Context, d *drover.ApplyRequest, spec drove
 	m.agent.hit("host.start.before-vm")
 	if err := m.change(func(r *records, _ *boltstore.Tx) error {
 		r.Obs.VM = vm
-		r.Obs.Status.Checks = firstChecks(d.Machine.Config.Checks, vm.At)
+		r.Obs.Status.Checks = firstChecks(d.Machine.Config, vm.At, "not asked yet")
 		return nil
 	}); err != nil {
 		return err
@@ -201,54 +201,4 @@ func call[T any](ctx context.Context, fn func(ctx context.Context) (T, error)) (
 		err = drover.Errorf(drover.Unavailable, "%w", err)
 	}
 	return out, err
-}
-
-// firstChecks is what is known of health checks before the guest has asked.
-func firstChecks(checks map[string]drover.Check, at time.Time) []drover.CheckStatus {
-	out := make([]drover.CheckStatus, 0, len(checks))
-	for name := range checks {
-		out = append(out, drover.CheckStatus{Name: name, Status: "warning", Output: "not asked yet", UpdatedAt: at})
-	}
-	slices.SortFunc(out, func(a, b drover.CheckStatus) int { return strings.Compare(a.Name, b.Name) })
-	return out
-}
-
-// guestConfig resolves what the guest is to be from the machine's config and the image's.
-func guestConfig(d drover.ApplyRequest, root diskRecord, volumes []diskRecord, userNet bool, boot time.Duration) guest.Config {
-	c, image := d.Machine.Config.WithDefaults(), drover.ImageConfig{}
-	if root.Image != nil {
-		image = root.Image.Run
-	}
-	argv := c.Init.Exec
-	if len(argv) == 0 {
-		entrypoint, cmd := image.Entrypoint, image.Cmd
-		if len(c.Init.Entrypoint) > 0 {
-			entrypoint, cmd = c.Init.Entrypoint, nil // an own entrypoint takes the image's cmd away with it
-		}
-		if len(c.Init.Cmd) > 0 {
-			cmd = c.Init.Cmd
-		}
-		argv = slices.Concat(entrypoint, cmd)
-	}
-	env := slices.Clone(image.Env)
-	for name, value := range c.Env {
-		env = append(env, name+"="+value)
-	}
-	slices.Sort(env[len(image.Env):])
-	env = append(env, "DROVER_APP_NAME="+string(d.Machine.App), "DROVER_MACHINE_ID="+string(d.Machine.ID),
-		"DROVER_REGION="+string(d.Machine.Region), "DROVER_PRIVATE_IP="+d.Machine.Address)
-	user := c.Init.User
-	if user == "" {
-		user = image.User
-	}
-	signal, timeout := stopOf(&records{Desired: &d})
-	cfg := guest.Config{Hostname: string(d.Machine.ID), Argv: argv, Env: env, WorkDir: image.WorkDir, User: user,
-		Network: guest.Network{Address: d.Machine.Address, User: userNet}, Checks: c.Checks,
-		Stop: drover.StopConfig{Signal: signal, Timeout: drover.Duration(timeout)}, BootDeadline: drover.Duration(boot)}
-	for i, mount := range c.Mounts {
-		if i < len(volumes) {
-			cfg.Volumes = append(cfg.Volumes, guest.Volume{Name: string(mount.Volume), Path: path.Clean(mount.Path), MkFS: !volumes[i].Used})
-		}
-	}
-	return cfg
 }

@@ -225,11 +225,12 @@ func (a *Agent) sweepEnded() error {
 	})
 }
 
-// trimLogs keeps the logs within their bound.
+// trimLogs keeps the logs within their bound, and of what guests reported only what was not read yet.
 func (a *Agent) trimLogs() error {
 	var err error
 	for _, m := range a.list() {
-		err = errors.Join(err, a.cfg.files.TrimLog(m.logPath()), a.cfg.files.TrimLog(m.consolePath()))
+		err = errors.Join(err, a.cfg.files.TrimLog(m.logPath()), a.cfg.files.TrimLog(m.consolePath()),
+			a.cfg.files.TrimRead(m.statusPath(), m.rec.Load().Obs.VM.Offset))
 	}
 	return err
 }

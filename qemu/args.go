@@ -79,7 +79,7 @@ func (d *Driver) arguments(spec drover.VMSpec) []string {
 	args := append(d.common(d.accel, spec.MemoryMB, spec.CPUs, sharesMemory(spec)),
 		"-name", "guest="+string(id)+",process=drover-vm",
 		"-pidfile", d.path(id, pidFile),
-		"-initrd", d.guestFile(initrd), "-append", commandLine(d.accel),
+		"-initrd", d.guestFile(initrd), "-append", strings.Join(append([]string{commandLine(d.accel)}, spec.KernelArgs...), " "),
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		"-chardev", "socket,id=qmp,server=on,wait=off,path="+escape(d.path(id, qmpFile)), "-mon", "chardev=qmp,mode=control",
 		"-chardev", "socket,id=op,server=on,wait=off,path="+escape(d.path(id, opFile)), "-mon", "chardev=op,mode=control",

@@ -40,6 +40,7 @@ type Driver struct {
 	machine string
 	accel   drover.Accel
 	reason  string
+	groups  cgroups
 	// startWait is how long a start may take, from the process to its first answer.
 	startWait time.Duration
 
@@ -80,6 +81,9 @@ func New(ctx context.Context, cfg Config) (*Driver, error) {
 	}
 	if err := d.sweep(); err != nil {
 		return nil, err
+	}
+	if d.groups = findCgroups("", cfg.RunDir); d.groups.dir == "" {
+		cfg.Log.Warn("CPU and memory of VMs are not bounded by control groups; shared CPUs have a lower priority", "why", d.groups.reason)
 	}
 	return d, d.chooseAccel(ctx)
 }

@@ -112,7 +112,7 @@ func (d *Driver) clear(id drover.MachineID) error {
 	if err != nil {
 		return drover.Errorf(drover.Internal, "machine %q: cannot clear its run directory: %w", id, err)
 	}
-	if err := errors.Join(durable.Remove(filepath.Dir(d.path(id, lockFile))), f.Close()); err != nil {
+	if err := errors.Join(d.groups.remove(id), durable.Remove(filepath.Dir(d.path(id, lockFile))), f.Close()); err != nil {
 		return drover.Errorf(drover.Internal, "machine %q: cannot clear its run directory: %w", id, err)
 	}
 	return nil

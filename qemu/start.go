@@ -100,8 +100,21 @@ func (d *Driver) spawn(spec drover.VMSpec, lock *os.File) (*process, error) {
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.ExtraFiles = []*os.File{lock} // becomes lockFD
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	group, err := d.groups.open(spec, d.Overhead())
+	if err != nil { // a machine without bounds is better than none
+		d.cfg.Log.Error("the VM starts without bounds for CPU and memory", "machine", id, "err", err)
+	}
+	if group != nil { // the process is in it from its first instruction on
+		defer group.Close() // only named
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.Fd())
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, err
+	}
+	if group == nil && spec.CPUKind == "shared" {
+		if err := unix.Setpriority(unix.PRIO_PGRP, cmd.Process.Pid, sharedNice); err != nil {
+			d.cfg.Log.Warn("the VM's priority cannot be lowered", "machine", id, "err", err)
+		}
 	}
 	proc, err := openProcess(cmd.Process.Pid) // our child, not reaped yet: the number is still its own
 	if err != nil {

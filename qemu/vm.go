@@ -139,6 +139,9 @@ func (vm *VM) watch() {
 	}
 	vm.mu.Lock()
 	vm.at, vm.reason = at, vm.why(exit, own, said)
+	if !vm.killed && vm.shutdown == "" && vm.d.groups.outOfMemory(vm.id) {
+		vm.reason = "out of memory: QEMU took more memory than its machine's size and what it may have for itself"
+	}
 	vm.mu.Unlock()
 	if err := vm.d.clear(vm.id); err != nil {
 		vm.d.cfg.Log.Warn("a VM's run directory stays behind", "machine", vm.id, "err", err)

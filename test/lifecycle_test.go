@@ -1,7 +1,11 @@
 package test
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
+	"net/http"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -9,6 +13,7 @@ import (
 
 	"drover"
 	"drover/apiv1"
+	"drover/dev"
 )
 
 func TestMachineRunsWhatTheImageAndTheConfigSay(t *testing.T) {
@@ -93,6 +98,64 @@ func TestRestartPolicies(t *testing.T) {
 			return now.State == c.state && now.ExitCode != nil && (now.Restarts > 0) == c.restarts
 		})
 	}
+}
+
+// TestAConfigOfTheMachinesAPI makes a machine by the API alone, with much of what a config may say, and lets it end.
+func TestAConfigOfTheMachinesAPI(t *testing.T) {
+	t.Parallel()
+	app := newApp(t)
+	body := fmt.Sprintf(`{"region":"ams","config":{"image":%q,"guest":{"memory_mb":128},"auto_destroy":true,"restart":{"policy":"no"},
+		"env":{"PRIMARY_REGION":"ams"},"metadata":{"fly_process_group":"web"},"init":{"swap_size_mb":16,"kernel_args":["drover_test=yes"]},
+		"files":[{"guest_path":"/www/index.html","raw_value":"aGVsbG8K","mode":384}],
+		"processes":[{"exec":["/bin/busybox","httpd","-f","-p","8080","-h","/www"]},
+			{"cmd":["echo $FLY_APP_NAME $FLY_PROCESS_GROUP $PRIMARY_REGION $OWN; until test -e /end; do sleep 0.1; done; exit 4"],"env":{"OWN":"mine"}}],
+		"services":[{"internal_port":8080,"protocol":"tcp","autostop":false,"force_instance_key":null,"ports":[{"port":80,"handlers":["http"],"x":[1.50]}],
+			"checks":[{"type":"http","path":"/","interval":"1s","timeout":"5s"}]}]}}`, "oci:"+fleet.shellImage)
+	api, err := dev.ReadAPIInfo(fleet.cli.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), "POST", api.URL+"/v1/apps/"+app+"/machines", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+api.Token)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	answer, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusOK || !strings.Contains(string(answer), `"x":[1.50]`) || !strings.Contains(string(answer), `"force_instance_key":null`) {
+		t.Fatalf("%v, %s: %s", err, res.Status, answer)
+	}
+	var m apiv1.Machine
+	if err := json.Unmarshal(answer, &m); err != nil {
+		t.Fatal(err)
+	}
+	if len(m.Checks) != 1 || m.Checks[0].Status != "critical" || m.Checks[0].Name != "servicecheck-00-http-8080" {
+		t.Errorf("checks of a new machine: %+v", m.Checks)
+	}
+	eventually(t, boundBoot, "the service's check passes", func() bool {
+		now := machine(t, m.ID)
+		return len(now.Checks) == 1 && now.Checks[0].Status == "passing"
+	})
+	eventually(t, boundBoot, "the line of the second process", func() bool {
+		return strings.Contains(run(t, "machine", "logs", string(m.ID)), app+" web ams mine")
+	})
+	if got := inside(t, m.ID, "/bin/sh", "-c", "cat /proc/cmdline /proc/swaps; touch /end"); !strings.Contains(got, "drover_test=yes") || !strings.Contains(got, "swap") {
+		t.Errorf("kernel and swap: %s", got)
+	}
+	eventually(t, boundBoot, "the machine is destroyed, and tells why", func() bool {
+		now := machine(t, m.ID)
+		for _, e := range now.Events {
+			exit, ok := e.Request["exit_event"].(map[string]any)
+			if e.Type == "exit" && now.State == drover.StateDestroyed {
+				return ok && exit["exit_code"] == 4.0 && exit["requested_stop"] == false && e.Source == "flyd"
+			}
+		}
+		return false
+	})
 }
 
 func TestUpdateChangesTheInstanceAndKeepsTheVolume(t *testing.T) {

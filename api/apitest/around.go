@@ -157,8 +157,8 @@ func (b *Backend) Processes(_ context.Context, _ drover.AppName, id drover.Machi
 	if b.machines[id].Status.State != drover.StateStarted {
 		return nil, drover.Errorf(drover.Precondition, "machine %q does not run", id)
 	}
-	return []drover.Process{{PID: 1, Command: "/init", Directory: "/", RSS: 2 * drover.MiB, CPU: 30, RTime: 9000},
-		{PID: 300, Command: "nginx -g 'daemon off;'", Directory: "/srv", RSS: 9 * drover.MiB, CPU: 20, RTime: 8000, STime: 7,
+	return []drover.Process{{PID: 1, Command: "/init", Directory: "/", RSS: 2 * drover.MiB, CPU: 30, RTime: 9},
+		{PID: 300, Command: "nginx -g 'daemon off;'", Directory: "/srv", RSS: 9 * drover.MiB, CPU: 20, RTime: 8, STime: 7,
 			ListenSockets: []drover.ListenSocket{{Proto: "tcp", Address: "[::]:80"}}}}, nil
 }
 

@@ -20,7 +20,7 @@ const silence = 2 * time.Second
 // errSessionEnded is why the commands of a client that left are killed.
 var errSessionEnded = errors.New("the host's connection ended")
 
-// handler does what requests ask. Exec, freeze, thaw and grow may block; the others may not.
+// handler does what requests ask. Exec, freeze, thaw, grow and ps may block; the others may not.
 type handler interface {
 	freeze(volume string, most time.Duration) error
 	thaw(volume string) error
@@ -29,6 +29,7 @@ type handler interface {
 	signal(name string) error
 	stop(signal string, timeout time.Duration) error
 	status() guest.Status
+	ps() ([]drover.Process, error)
 }
 
 // agent answers the host on the agent port: one client at a time, each in a session that begins with guest.Magic.
@@ -154,6 +155,9 @@ func (a *agent) handle(s *session, req guest.Request) {
 	case guest.OpFreeze, guest.OpThaw, guest.OpGrow:
 		go a.onVolume(s, req)
 		return
+	case guest.OpPs:
+		go a.onPs(s, req)
+		return
 	default:
 		err = drover.Errorf(drover.Invalid, "the guest knows no request %q", req.Op).
 			WithHint("build the guest again: script/build-guest")
@@ -174,6 +178,12 @@ func (a *agent) onVolume(s *session, req guest.Request) {
 		err = a.handler.grow(req.Volume, req.Size)
 	}
 	a.answer(s, guest.Answer{ID: req.ID, Error: drover.AsError(err)}, "")
+}
+
+// onPs lists the processes, which takes a while where there are many.
+func (a *agent) onPs(s *session, req guest.Request) {
+	list, err := a.handler.ps()
+	a.answer(s, guest.Answer{ID: req.ID, Error: drover.AsError(err), Processes: list}, "")
 }
 
 // startExec runs a command in the background and answers when it has ended.

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"maps"
@@ -27,7 +28,6 @@ const (
 // The results of a health check.
 const (
 	checkPassing  = "passing"
-	checkWarning  = "warning"
 	checkCritical = "critical"
 )
 
@@ -54,7 +54,7 @@ func newChecker(cfg guest.Config, report *reporter) *checker {
 	}
 	c.hosts = append(c.hosts, "127.0.0.1", "::1")
 	for name := range cfg.Checks {
-		c.results[name] = drover.CheckStatus{Name: name, Status: checkWarning, Output: "not checked yet", UpdatedAt: time.Now()}
+		c.results[name] = drover.CheckStatus{Name: name, Status: checkCritical, Output: "not checked yet", UpdatedAt: time.Now()}
 	}
 	return c
 }
@@ -161,6 +161,13 @@ func (c *checker) ask(ctx context.Context, check drover.Check, address string) (
 		if err := conn.SetDeadline(deadline); err != nil {
 			return "", err
 		}
+		if check.Protocol == "https" {
+			secure, err := startTLS(ctx, conn, check, address)
+			if err != nil {
+				return "", err
+			}
+			return askHTTP(secure, check, address)
+		}
 		return askHTTP(conn, check, address)
 	}
 	return "", fmt.Errorf("there is no check of type %q", check.Type)
@@ -179,8 +186,11 @@ func askHTTP(conn io.ReadWriter, check drover.Check, address string) (string, er
 	if strings.ContainsAny(method+path, " \r\n") {
 		return "", fmt.Errorf("method %q or path %q is not allowed in HTTP", method, path)
 	}
-	if _, err := fmt.Fprintf(conn, "%s %s HTTP/1.0\r\nHost: %s\r\nUser-Agent: drover-check\r\nConnection: close\r\n\r\n",
-		strings.ToUpper(method), path, address); err != nil {
+	head, err := requestHead(strings.ToUpper(method), path, address, check.Headers)
+	if err != nil {
+		return "", err
+	}
+	if _, err := conn.Write(head); err != nil {
 		return "", err
 	}
 	line, err := bufio.NewReader(io.LimitReader(conn, 4096)).ReadString('\n')
@@ -198,4 +208,39 @@ func askHTTP(conn io.ReadWriter, check drover.Check, address string) (string, er
 		return "", fmt.Errorf("%s %s: %s", strings.ToUpper(method), path, rest)
 	}
 	return rest, nil
+}
+
+// requestHead writes a request. A header of the check takes the place of one that would be sent without it.
+func requestHead(method, path, address string, headers []drover.HTTPHeader) ([]byte, error) {
+	head := fmt.Appendf(nil, "%s %s HTTP/1.0\r\n", method, path)
+	given := map[string]bool{}
+	for _, h := range headers {
+		given[strings.ToLower(h.Name)] = true
+		for _, value := range h.Values {
+			if strings.ContainsAny(h.Name+value, "\r\n\x00") {
+				return nil, fmt.Errorf("header %q is not allowed in HTTP", h.Name)
+			}
+			head = fmt.Appendf(head, "%s: %s\r\n", h.Name, value)
+		}
+	}
+	for _, h := range [][2]string{{"Host", address}, {"User-Agent", "drover-check"}, {"Connection", "close"}} {
+		if !given[strings.ToLower(h[0])] {
+			head = fmt.Appendf(head, "%s: %s\r\n", h[0], h[1])
+		}
+	}
+	return append(head, "\r\n"...), nil
+}
+
+// startTLS begins TLS as a check asks for it: with the image's own certificate authorities, or without asking who answers.
+func startTLS(ctx context.Context, conn net.Conn, check drover.Check, address string) (net.Conn, error) {
+	name := check.TLSServerName
+	if name == "" {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, err
+		}
+		name = host
+	}
+	secure := tls.Client(conn, &tls.Config{ServerName: name, InsecureSkipVerify: check.TLSSkipVerify})
+	return secure, secure.HandshakeContext(ctx)
 }

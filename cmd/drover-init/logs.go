@@ -10,6 +10,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"golang.org/x/sys/unix"
+
 	"drover/guest"
 )
 
@@ -27,13 +29,22 @@ type logWriter struct {
 	dropped, unsaid uint64
 }
 
-// copy reads r to its end and writes it as lines of the stream. A last line without a newline counts.
-func (l *logWriter) copy(stream string, r io.Reader) error {
+// source is who writes lines: a stream of a process, which has a name where there are several.
+type source struct{ stream, process string }
+
+// own is the source of what drover-init itself has to say.
+var own = source{stream: "stderr"}
+
+// copy reads r to its end and writes it as lines of the source. A last line without a newline counts.
+func (l *logWriter) copy(from source, r io.Reader) error {
 	buffer := make([]byte, 0, 2*guest.MaxLogText)
 	var out []byte
 	for {
 		n, err := r.Read(buffer[len(buffer):cap(buffer)])
 		buffer = buffer[:len(buffer)+n]
+		if errors.Is(err, unix.EIO) {
+			err = io.EOF // a terminal that nobody has open any more
+		}
 		now := time.Now().UnixNano()
 		out = out[:0]
 		lines := uint64(0)
@@ -43,7 +54,7 @@ func (l *logWriter) copy(stream string, r io.Reader) error {
 			if !ok {
 				break
 			}
-			out = appendRecord(out, now, stream, text)
+			out = appendRecord(out, now, from, text)
 			lines++
 			rest = more
 		}
@@ -53,14 +64,14 @@ func (l *logWriter) copy(stream string, r io.Reader) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("cannot read the main process's %s: %w", stream, err)
+			return fmt.Errorf("cannot read the main process's %s: %w", from.stream, err)
 		}
 	}
 }
 
 // say writes a line of our own to the log, as stderr.
 func (l *logWriter) say(format string, args ...any) {
-	l.write(appendRecord(nil, time.Now().UnixNano(), "stderr", fmt.Appendf(nil, "drover: "+format, args...)), 1)
+	l.write(appendRecord(nil, time.Now().UnixNano(), own, fmt.Appendf(nil, "drover: "+format, args...)), 1)
 }
 
 // lost returns how many lines were dropped.
@@ -83,7 +94,7 @@ func (l *logWriter) write(out []byte, lines uint64) {
 	}
 	if l.unsaid > 0 {
 		note := fmt.Appendf(nil, "drover: %d lines were dropped because the host did not take them", l.unsaid)
-		out = append(appendRecord(nil, time.Now().UnixNano(), "stderr", note), out...)
+		out = append(appendRecord(nil, time.Now().UnixNano(), own, note), out...)
 	}
 	if err := l.port.write(out, patience); err != nil {
 		if !l.stuck {
@@ -124,13 +135,17 @@ func cutLine(b []byte, end bool) (text, rest []byte, ok bool) {
 	return nil, b, false
 }
 
-// appendRecord appends a log line as JSON: {"t":nanoseconds,"s":"stdout","m":"text"}. It is written by hand because every byte that
+// appendRecord appends a log line as JSON: {"t":nanoseconds,"s":"stdout","m":"text"}, and "p" for the process if it has a name. It is written by hand because every byte that
 // the main process prints comes through here.
-func appendRecord(out []byte, t int64, stream string, text []byte) []byte {
+func appendRecord(out []byte, t int64, from source, text []byte) []byte {
 	out = append(out, `{"t":`...)
 	out = strconv.AppendInt(out, t, 10)
 	out = append(out, `,"s":"`...)
-	out = append(out, stream...)
+	out = append(out, from.stream...)
+	if from.process != "" {
+		out = append(out, `","p":"`...)
+		out = appendText(out, []byte(from.process))
+	}
 	out = append(out, `","m":"`...)
 	out = appendText(out, text)
 	return append(out, "\"}\n"...)

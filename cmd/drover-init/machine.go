@@ -26,7 +26,18 @@ const (
 // lastOutputWait bounds the wait for the last lines of processes that were all killed.
 const lastOutputWait = 5 * time.Second
 
-// machine is the running machine: its main process and all that goes on beside it.
+// program is what is to be run as a main process.
+type program struct {
+	// name marks its lines in the log; empty for the only one.
+	name string
+	argv []string
+	env  []string
+	user identity
+	// tty gives it a terminal.
+	tty bool
+}
+
+// machine is the running machine: its main processes, of which there is one mostly, and all that goes on beside them.
 type machine struct {
 	cfg    guest.Config
 	report *reporter
@@ -34,7 +45,9 @@ type machine struct {
 	procs  *processes
 	checks *checker
 	*filesystems
-	env []string
+	// env is the machine's own environment, for commands.
+	env      []string
+	programs []program
 	// dir is the working directory.
 	dir string
 
@@ -42,8 +55,8 @@ type machine struct {
 	oomKills uint64
 
 	mu sync.Mutex
-	// main is the main process; nil before it is started.
-	main *process
+	// mains are the main processes; none before they are started.
+	mains []*process
 	// stopping: an orderly stop was asked for; kill fires when its time is over, at killAt.
 	stopping bool
 	kill     *time.Timer
@@ -52,18 +65,18 @@ type machine struct {
 
 var _ handler = (*machine)(nil)
 
-// run starts the main process, serves the host until it has ended, and reports that. What it returns could not be done on the way,
-// and changes nothing about the end.
-func (m *machine) run(user identity, agentPort *port) error {
+// run starts the main processes, serves the host until the first of them has ended, and reports that. What it returns could not be done on
+// the way, and changes nothing about the end.
+func (m *machine) run(agentPort *port) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	outputs, err := m.start(user)
-	if err != nil {
+	var outputs sync.WaitGroup
+	if err := m.start(&outputs); err != nil {
 		m.logs.say("cannot run %v", err)
 		m.report.emit(guest.StatusEvent{Event: guest.EventExited, Code: exitCodeOf(err), Error: "cannot run " + err.Error()})
-		return nil
+		return m.killAll()
 	}
-	m.report.emit(guest.StatusEvent{Event: guest.EventStarted, PID: m.main.pid})
+	m.report.emit(guest.StatusEvent{Event: guest.EventStarted, PID: m.mains[0].pid})
 	a := &agent{handler: m, port: agentPort}
 	go func() {
 		if err := a.serve(); err != nil {
@@ -74,14 +87,20 @@ func (m *machine) run(user identity, agentPort *port) error {
 	var checks sync.WaitGroup
 	checks.Go(func() { m.checks.run(ctx, m.cfg.Checks) })
 
-	<-m.main.done
+	first := m.firstEnd()
 	m.thawAll() // what ends now must be able to write
-	code, sig := exitCode(m.main.status)
+	code, sig := exitCode(first.status)
 	m.report.emit(guest.StatusEvent{Event: guest.EventExited, Code: code, Signal: sig, OOM: oomKills() > m.oomKills})
 	cancel()
-	err = m.killAll()
+	err := m.endOthers()
+	err = errors.Join(err, m.killAll())
+	ended := make(chan struct{})
+	go func() {
+		outputs.Wait()
+		close(ended)
+	}()
 	select {
-	case <-outputs:
+	case <-ended:
 	case <-time.After(lastOutputWait):
 		err = errors.Join(err, fmt.Errorf("the main process's output had no end %s after all processes were killed", lastOutputWait))
 	}
@@ -89,57 +108,114 @@ func (m *machine) run(user identity, agentPort *port) error {
 	return err
 }
 
-// start executes the main process. outputs is closed when all that it wrote is in the log.
-func (m *machine) start(user identity) (outputs <-chan struct{}, err error) {
+// firstEnd waits until one of the main processes has ended.
+func (m *machine) firstEnd() *process {
+	first := make(chan *process, len(m.mains))
+	for _, p := range m.mains {
+		go func() {
+			<-p.done
+			first <- p
+		}()
+	}
+	return <-first
+}
+
+// endOthers stops the main processes that are left in the orderly way: a signal, and SIGKILL when the time is over.
+func (m *machine) endOthers() error {
+	if len(m.mains) == 1 {
+		return nil
+	}
+	err := m.stop("", 0)
+	for _, p := range m.mains {
+		<-p.done
+	}
+	return err
+}
+
+// start executes the main processes, one after the other. outputs ends when all that they wrote is in the log.
+func (m *machine) start(outputs *sync.WaitGroup) error {
 	if err := makeDir(m.dir, 0o755); err != nil {
-		return nil, err
+		return err
 	}
-	file, err := findProgram(m.cfg.Argv[0], m.dir, m.env)
+	m.oomKills = oomKills()
+	for _, p := range m.programs {
+		proc, err := m.startProgram(p, outputs)
+		if err != nil {
+			return err
+		}
+		m.mu.Lock()
+		m.mains = append(m.mains, proc)
+		m.mu.Unlock()
+	}
+	return nil
+}
+
+func (m *machine) startProgram(p program, outputs *sync.WaitGroup) (*process, error) {
+	file, err := findProgram(p.argv[0], m.dir, p.env)
 	if err != nil {
 		return nil, err
 	}
-	null, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	files, err := m.connect(p, outputs)
+	defer func() {
+		for _, fd := range files {
+			if fd >= 0 {
+				closeFD(fd)
+			}
+		}
+	}()
 	if err != nil {
-		return nil, fmt.Errorf("%q: cannot open /dev/null: %w", m.cfg.Argv[0], err)
+		return nil, err
 	}
-	defer closeFD(null)
-	files := [3]int{null, -1, -1}
-	ended := make(chan struct{})
-	var copies sync.WaitGroup
+	proc, err := m.procs.start(command{path: file, argv: p.argv, env: p.env, dir: m.dir, files: files, credential: p.user.credential(), tty: p.tty})
+	if err != nil {
+		return nil, explainExec(p.argv[0], err)
+	}
+	return proc, nil
+}
+
+// connect makes stdin, stdout and stderr of a program, whose output goes to the log. The caller closes what is not negative, also after an
+// error.
+func (m *machine) connect(p program, outputs *sync.WaitGroup) (files [3]int, err error) {
+	files = [3]int{-1, -1, -1}
+	if p.tty {
+		r, tty, err := openTerminal(p.user.uid, p.user.gid)
+		if err != nil {
+			return files, err
+		}
+		files[0] = tty
+		for i := 1; i < len(files) && err == nil; i++ {
+			files[i], err = unix.FcntlInt(uintptr(tty), unix.F_DUPFD_CLOEXEC, 0)
+		}
+		m.copyLog(source{"stdout", p.name}, r, outputs)
+		return files, err
+	}
+	if files[0], err = unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+		return files, fmt.Errorf("%q: cannot open /dev/null: %w", p.argv[0], err)
+	}
 	for i, stream := range []string{"stdout", "stderr"} {
 		r, w, err := outputPipe()
 		if err != nil {
-			return nil, err
-		}
-		defer closeFD(w)
-		// So that a main process that is not root can open /dev/stdout.
-		if err := unix.Fchown(w, int(user.uid), int(user.gid)); err != nil {
-			return nil, fmt.Errorf("cannot give the log to the machine's user: %w", err)
+			return files, err
 		}
 		files[i+1] = w
-		copies.Go(func() {
-			if err := errors.Join(m.logs.copy(stream, r), r.Close()); err != nil {
-				console("%v", err)
-			}
-		})
+		m.copyLog(source{stream, p.name}, r, outputs)
+		// So that a main process that is not root can open /dev/stdout.
+		if err := unix.Fchown(w, int(p.user.uid), int(p.user.gid)); err != nil {
+			return files, fmt.Errorf("cannot give the log to the machine's user: %w", err)
+		}
 	}
-	go func() {
-		copies.Wait()
-		close(ended)
-	}()
-	m.oomKills = oomKills()
-	proc, err := m.procs.start(command{path: file, argv: m.cfg.Argv, env: m.env, dir: m.dir, files: files,
-		credential: user.credential()})
-	if err != nil {
-		return nil, explainExec(m.cfg.Argv[0], err)
-	}
-	m.mu.Lock()
-	m.main = proc
-	m.mu.Unlock()
-	return ended, nil
+	return files, nil
 }
 
-// forwardSignals passes on to the main process what is sent to PID 1, as in a container, where the main process is PID 1.
+func (m *machine) copyLog(from source, r *os.File, outputs *sync.WaitGroup) {
+	outputs.Go(func() {
+		if err := errors.Join(m.logs.copy(from, r), r.Close()); err != nil {
+			console("%v", err)
+		}
+	})
+}
+
+// forwardSignals passes on to the main processes what is sent to PID 1, as in a container, where the main process is PID 1.
 func (m *machine) forwardSignals() {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH,
@@ -150,11 +226,20 @@ func (m *machine) forwardSignals() {
 			if !ok {
 				continue // every signal of this system is one
 			}
-			if _, err := m.procs.signal(m.main, sig); err != nil {
+			if _, err := m.signalMains(sig); err != nil {
 				console("%v", err)
 			}
 		}
 	}()
+}
+
+// signalMains sends the main processes a signal; false when all have ended.
+func (m *machine) signalMains(sig unix.Signal) (any bool, err error) {
+	for _, p := range m.mains {
+		ok, serr := m.procs.signal(p, sig)
+		any, err = any || ok, errors.Join(err, serr)
+	}
+	return any, err
 }
 
 // killAll kills every process but this one, and returns when all are reaped, within a bound.
@@ -178,14 +263,14 @@ func (m *machine) signal(name string) error {
 	if err != nil {
 		return err
 	}
-	ok, err := m.procs.signal(m.main, sig)
+	ok, err := m.signalMains(sig)
 	if err == nil && !ok {
 		return drover.Errorf(drover.Precondition, "the main process has ended")
 	}
 	return err
 }
 
-// stop sends the main process the signal, once, and SIGKILL when the time is over. Asked again, an earlier end of the time counts.
+// stop sends the main processes the signal, once, and SIGKILL when the time is over. Asked again, an earlier end of the time counts.
 func (m *machine) stop(name string, timeout time.Duration) error {
 	if name == "" {
 		name = m.cfg.Stop.Signal
@@ -211,18 +296,18 @@ func (m *machine) stop(name string, timeout time.Duration) error {
 			m.kill.Stop()
 		}
 		m.killAt = at
-		m.kill = time.AfterFunc(timeout, m.killMain)
+		m.kill = time.AfterFunc(timeout, m.killMains)
 	}
 	m.mu.Unlock()
 	if !first {
 		return nil
 	}
-	_, err = m.procs.signal(m.main, sig) // one that has ended already is stopped
+	_, err = m.signalMains(sig) // one that has ended already is stopped
 	return err
 }
 
-func (m *machine) killMain() {
-	if _, err := m.procs.signal(m.main, unix.SIGKILL); err != nil {
+func (m *machine) killMains() {
+	if _, err := m.signalMains(unix.SIGKILL); err != nil {
 		console("%v", err)
 	}
 }
@@ -232,13 +317,15 @@ func (m *machine) status() guest.Status {
 	s := guest.Status{Run: m.cfg.Run, Stopping: m.stopping}
 	m.mu.Unlock()
 	select {
-	case <-m.main.done:
+	case <-m.mains[0].done:
 	default:
-		s.PID = m.main.pid
+		s.PID = m.mains[0].pid
 	}
 	s.Uptime, s.DroppedLog, s.Checks = uptime(), m.logs.lost(), m.checks.statuses()
 	return s
 }
+
+func (m *machine) ps() ([]drover.Process, error) { return listProcesses("/proc", time.Now(), uptime()) }
 
 // oomKills reads how many processes the kernel has killed for lack of memory.
 func oomKills() uint64 {

@@ -52,6 +52,8 @@ type boot struct {
 	mounted  []string
 	switched bool
 	user     identity
+	// programs are what is to be run: one, or the processes of the config.
+	programs []program
 }
 
 // run boots, and returns when the main process has ended, or with what went wrong.
@@ -71,7 +73,9 @@ func (b *boot) run(watchdog *time.Timer) error {
 		{"mount /dev/pts and /dev/shm", mountExtras},
 		{"set limits", setLimits},
 		{"find the machine's user", b.findUser},
+		{"set up swap", func() error { return setUpSwap(b.cfg.Swap) }},
 		{"mount the volumes", b.mountVolumes},
+		{"write the machine's files", func() error { return writeUserFiles(b.cfg.Files, b.user) }},
 		{"set up the network", func() error { return setUpNetwork(b.cfg.Network) }},
 		{"write /etc/hosts and /etc/resolv.conf", func() error { return writeNames(b.cfg) }},
 	} {
@@ -86,9 +90,9 @@ func (b *boot) run(watchdog *time.Timer) error {
 	b.report.emit(guest.StatusEvent{Event: guest.EventBooted, Formatted: b.formatted()})
 	b.stage.Store("run the main process")
 	m := &machine{cfg: b.cfg, report: b.report, procs: b.procs, filesystems: newFilesystems(b.volumes), logs: &logWriter{port: b.logPort},
-		checks: newChecker(b.cfg, b.report), env: environment(b.cfg, b.user), dir: path.Clean("/" + b.cfg.WorkDir)}
+		checks: newChecker(b.cfg, b.report), env: environment(b.cfg.Env, b.cfg.Hostname, b.user), programs: b.programs, dir: path.Clean("/" + b.cfg.WorkDir)}
 	watchdog.Stop()
-	if err := m.run(b.user, b.agentPort); err != nil {
+	if err := m.run(b.agentPort); err != nil {
 		console("%v", err)
 	}
 	return nil
@@ -143,8 +147,20 @@ func (b *boot) switchRoot() error {
 }
 
 func (b *boot) findUser() (err error) {
-	b.user, err = findIdentity(b.cfg.User)
-	return err
+	if b.user, err = findIdentity(b.cfg.User); err != nil {
+		return err
+	}
+	if len(b.cfg.Processes) == 0 {
+		b.programs = []program{{argv: b.cfg.Argv, env: environment(b.cfg.Env, b.cfg.Hostname, b.user), user: b.user, tty: b.cfg.TTY}}
+	}
+	for _, p := range b.cfg.Processes {
+		user, err := findIdentity(p.User)
+		if err != nil {
+			return fmt.Errorf("process %s: %w", p.Name, err)
+		}
+		b.programs = append(b.programs, program{name: p.Name, argv: p.Argv, env: environment(p.Env, b.cfg.Hostname, user), user: user})
+	}
+	return nil
 }
 
 func (b *boot) mountVolumes() error {
@@ -180,7 +196,7 @@ func powerOff(b *boot, failed error) {
 	var err error
 	switch {
 	case b.switched:
-		err = unmountAll(b.mounted)
+		err = errors.Join(endSwap(), unmountAll(b.mounted))
 	case failed == nil || b.root != "":
 		unix.Sync()
 		err = ignoreNotMounted(unix.Unmount(newRoot, 0))

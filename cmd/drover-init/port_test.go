@@ -133,6 +133,7 @@ func (f *fakeMachine) thaw(volume string) error {
 func (f *fakeMachine) grow(string, drover.Bytes) error  { return nil }
 func (f *fakeMachine) signal(name string) error         { return drover.Errorf(drover.Invalid, "no %s", name) }
 func (f *fakeMachine) stop(string, time.Duration) error { return nil }
+func (f *fakeMachine) ps() ([]drover.Process, error)    { return []drover.Process{{PID: 7}}, nil }
 func (f *fakeMachine) status() guest.Status             { return guest.Status{Run: "r", PID: 9} }
 
 // hostEnd is a client that is written by hand.

@@ -9,8 +9,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"drover/guest"
 )
 
 // The exit codes of a main process that cannot be executed, as in a shell.
@@ -35,13 +33,13 @@ func (n *notRunnable) Error() string { return n.err.Error() }
 func (n *notRunnable) Unwrap() error { return n.err }
 
 // environment returns the machine's environment: each name once, the last value, with PATH, HOME and HOSTNAME.
-func environment(cfg guest.Config, user identity) []string {
+func environment(own []string, hostname string, user identity) []string {
 	home := user.home
 	if home == "" {
 		home = "/"
 	}
-	all := []string{"PATH=" + defaultPath, "HOME=" + home, "HOSTNAME=" + cfg.Hostname}
-	return mergeEnv(append(all, cfg.Env...))
+	all := []string{"PATH=" + defaultPath, "HOME=" + home, "HOSTNAME=" + hostname}
+	return mergeEnv(append(all, own...))
 }
 
 // mergeEnv keeps the last value of each name, at the place of the first.

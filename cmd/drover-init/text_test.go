@@ -50,11 +50,12 @@ func TestCutLine(t *testing.T) {
 func FuzzRecord(f *testing.F) {
 	f.Add([]byte("a\"\\\x00\x7f\xff\xc3\xa4\u2028"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		line := appendRecord(nil, 42, "stdout", text)
+		line := appendRecord(nil, 42, source{"stdout", "web\""}, text)
 		var got struct {
 			T int64
 			S string
 			M string
+			P string
 		}
 		if err := json.Unmarshal(line, &got); err != nil {
 			t.Fatalf("%q: %v", line, err)
@@ -65,7 +66,7 @@ func FuzzRecord(f *testing.F) {
 			got.M = strings.ReplaceAll(got.M, "\ufffd", "")
 			want = strings.ReplaceAll(want, "\ufffd", "")
 		}
-		if got.M != want || got.T != 42 || got.S != "stdout" || line[len(line)-1] != '\n' {
+		if got.M != want || got.P != "web\"" || got.T != 42 || got.S != "stdout" || line[len(line)-1] != '\n' {
 			t.Fatalf("%q became %q", text, line)
 		}
 	})

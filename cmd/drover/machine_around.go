@@ -94,7 +94,7 @@ func newMachinePsCommand(c *cli) *cobra.Command {
 				for _, s := range p.ListenSockets {
 					sockets = append(sockets, s.Proto+" "+s.Address)
 				}
-				t.add(p.PID, durationText(time.Duration(p.CPU)*time.Millisecond), sizeText(p.RSS), durationText(time.Duration(p.RTime)*time.Millisecond),
+				t.add(p.PID, durationText(time.Duration(p.CPU)*time.Millisecond), sizeText(p.RSS), durationText(time.Duration(p.RTime)*time.Second),
 					strings.Join(sockets, ", "), p.Command)
 			}
 			return c.printTable(t, "No processes.")
