@@ -9,6 +9,7 @@ type Goal string
 const (
 	GoalStarted   Goal = "started"
 	GoalStopped   Goal = "stopped"
+	GoalSuspended Goal = "suspended"
 	GoalDestroyed Goal = "destroyed"
 )
 
@@ -25,6 +26,11 @@ const (
 	StateStarted MachineState = "started"
 	// StateStopping: the main process was sent its stop signal. The agent goes on waiting, then kills.
 	StateStopping MachineState = "stopping"
+	// StateSuspending: the VM stands still while its memory is written to a disk of its own. The agent begins anew with the writing, or, once
+	// all is written, ends the VM.
+	StateSuspending MachineState = "suspending"
+	// StateSuspended: no VM; the layers are closed and kept, and one more that holds the memory. The agent leaves it so.
+	StateSuspended MachineState = "suspended"
 	// StateStopped: no VM; the layers are closed and kept.
 	StateStopped MachineState = "stopped"
 	// StateFailed: the machine could not be started or its retries are used up; its last event says why.
@@ -61,7 +67,12 @@ type Machine struct {
 	// Stop overrides the config's stop signal and timeout for the stop that Goal asks for, field by field.
 	Stop StopConfig `json:"stop"`
 	// Run counts the starts that users asked for: a larger one than the host has run means "start again".
-	Run       uint64    `json:"run"`
+	Run uint64 `json:"run"`
+	// Resume: the start that made Run what it is was that of a suspended machine, which goes on with its memory. A VM that still runs is what
+	// was asked for, then.
+	Resume bool `json:"resume,omitempty"`
+	// Suspend counts how often users asked to suspend the machine: a larger one than the host has tried means "try again".
+	Suspend   uint64    `json:"suspend,omitempty"`
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
 }
@@ -119,7 +130,7 @@ type CheckStatus struct {
 type Event struct {
 	// ID is unique; an event that is told twice has the same ID.
 	ID string `json:"id"`
-	// Type is what happened: launch, start, stop, exit, restart, update, migrate, destroy, oom, boot-timeout.
+	// Type is what happened: launch, start, stop, suspend, exit, restart, update, migrate, destroy, oom, boot-timeout.
 	Type string `json:"type"`
 	// Status is the machine's state after it.
 	Status MachineState `json:"status"`

@@ -31,8 +31,8 @@ func checkApply(req drover.ApplyRequest) error {
 	switch {
 	case req.Epoch == 0:
 		return drover.Errorf(drover.Invalid, "machine %q: the order has no epoch", m.ID).WithField("epoch")
-	case m.Goal != drover.GoalStarted && m.Goal != drover.GoalStopped && m.Goal != drover.GoalDestroyed:
-		return drover.Errorf(drover.Invalid, "machine %q: goal %q is none of started, stopped, destroyed", m.ID, m.Goal).WithField("goal")
+	case m.Goal != drover.GoalStarted && m.Goal != drover.GoalStopped && m.Goal != drover.GoalSuspended && m.Goal != drover.GoalDestroyed:
+		return drover.Errorf(drover.Invalid, "machine %q: goal %q is none of started, stopped, suspended, destroyed", m.ID, m.Goal).WithField("goal")
 	}
 	switch policy := m.Config.WithDefaults().Restart.Policy; policy {
 	case drover.RestartNo, drover.RestartOnFailure, drover.RestartAlways:

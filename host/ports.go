@@ -90,6 +90,7 @@ type VM interface {
 	// at is where the layer is attached to now. It may be repeated. Precondition when this VM cannot be told.
 	Resize(ctx context.Context, disk int, at drover.Attachment, size drover.Bytes) error
 	LiveVM
+	StatefulVM
 }
 
 // Images turns images into layers (oci.Store, with the storage daemon).
@@ -116,6 +117,8 @@ type Guest interface {
 	Thaw(ctx context.Context, volume drover.VolumeID) error
 	// Grow makes a volume's file system as large as its disk, once the disk has that size in the guest.
 	Grow(ctx context.Context, volume drover.VolumeID, size drover.Bytes) error
+	// SetClock sets the wall clock. Precondition when the guest is too old to know how.
+	SetClock(ctx context.Context, now time.Time) error
 	Close() error
 }
 

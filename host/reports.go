@@ -20,6 +20,8 @@ type guestFiles interface {
 	ReadLog(path string, req drover.LogsRequest) (drover.LogsAnswer, error)
 	// TrimLog keeps a log within its bound.
 	TrimLog(path string) error
+	// ReportsEnd returns the offset, or the length of the reports if that is smaller.
+	ReportsEnd(path string, offset int64) (int64, error)
 	// BeginLog makes a log that goes on where that of another host ended.
 	BeginLog(path string, next int64) error
 }

@@ -46,14 +46,22 @@ func (m *machine) rest() error {
 		o := &r.Obs
 		o.Status.Instance = r.Desired.Machine.Instance
 		o.RetryAt, o.Retries, o.BootTries, o.StartTries = time.Time{}, 0, 0, 0
-		if !restingState(o.Status.State) {
+		switch keeps := r.keepsMemory(); {
+		case keeps:
+			o.Status.State, o.Status.Reason = drover.StateSuspended, ""
+			o.Status.Run = r.Desired.Machine.Run
+		case !restingState(o.Status.State), o.Status.State == drover.StateSuspended:
 			o.Status.State, o.Status.Reason = drover.StateStopped, ""
 			o.Status.Run = r.Desired.Machine.Run
+			if r.wantsSuspend() {
+				o.SuspendOver = r.Desired.Machine.Suspend
+				r.event(m.agent.now(), event{kind: "suspend", source: "drover", text: "it did not run any more when it was to be suspended: the memory is lost, and the next start boots"})
+			}
 		}
 		if o.Status.State == drover.StateCreated {
 			o.Status.Reason = ""
 		}
-		if r.goal() == drover.GoalStopped {
+		if r.goal() == drover.GoalStopped || r.goal() == drover.GoalSuspended {
 			o.Over = false
 		}
 		return nil
