@@ -95,13 +95,13 @@ func (h *handler) restartMachine(c *call) (any, error) {
 
 // settled are the states in which a machine stays until somebody or something changes it.
 func settled() []drover.MachineState {
-	return []drover.MachineState{drover.StateStarted, drover.StateStopped, drover.StateFailed, drover.StateDestroyed}
+	return []drover.MachineState{drover.StateStarted, drover.StateStopped, drover.StateSuspended, drover.StateFailed, drover.StateDestroyed}
 }
 
-// waitStates reads the states to wait for. "suspended" is a word of the Machines API: a client may wait for it, in vain.
+// waitStates reads the states to wait for.
 func waitStates(asked []string) ([]drover.MachineState, error) {
 	known := []drover.MachineState{drover.StateCreated, drover.StateStarting, drover.StateStarted, drover.StateStopping, drover.StateStopped,
-		drover.StateFailed, drover.StateDestroying, drover.StateDestroyed, "suspended"}
+		drover.StateSuspending, drover.StateSuspended, drover.StateFailed, drover.StateDestroying, drover.StateDestroyed}
 	if len(asked) == 0 || (len(asked) == 1 && asked[0] == "") {
 		return []drover.MachineState{drover.StateStarted}, nil
 	}

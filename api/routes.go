@@ -48,6 +48,7 @@ func routes() []route {
 	all = append(all, appRoutes()...)
 	all = append(all, machineRoutes()...)
 	all = append(all, actionRoutes()...)
+	all = append(all, suspendRoutes()...)
 	all = append(all, volumeRoutes()...)
 	all = append(all, snapshotRoutes()...)
 	all = append(all, operatorRoutes()...)
