@@ -22,8 +22,9 @@ func (f *Fleet) SuspendMachine(ctx context.Context, app drover.AppName, id drove
 	err := f.change(ctx, app, id, func(m *drover.Machine) error {
 		st, _, known := f.state.status.seen(string(id))
 		runs := known && st.State == drover.StateStarted && st.Run >= m.Run
+		under := runs && st.Reason == "" || st.State == drover.StateSuspending || st.State == drover.StateSuspended
 		switch {
-		case m.Goal == drover.GoalSuspended && !(runs && st.Reason != ""):
+		case m.Goal == drover.GoalSuspended && under:
 			return nil
 		case !runs || m.Goal != drover.GoalStarted && m.Goal != drover.GoalSuspended:
 			return drover.Errorf(drover.Precondition, "machine %q is %s, not started: it has no memory to be kept", id, f.stateOf(st, known, *m)).

@@ -53,6 +53,9 @@ func TestSuspendAndWhatEndsIt(t *testing.T) {
 	check("stop", v, err, drover.StateStopped, false)
 	_, err = n.SuspendMachine(ctx, "shop", id)
 	wantError(t, err, drover.Precondition, "", "")
+	if err == nil {
+		t.Error("a machine that does not run was suspended")
+	}
 	v, err = n.StartMachine(ctx, "shop", id)
 	check("start after a stop", v, err, drover.StateStarted, false)
 	suspend()
