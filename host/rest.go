@@ -48,8 +48,12 @@ func (m *machine) rest() error {
 		o.RetryAt, o.Retries, o.BootTries, o.StartTries = time.Time{}, 0, 0, 0
 		switch keeps := r.keepsMemory(); {
 		case keeps:
+			was := o.Status.State
 			o.Status.State, o.Status.Reason = drover.StateSuspended, ""
 			o.Status.Run = r.Desired.Machine.Run
+			if was != drover.StateSuspended {
+				r.event(m.agent.now(), event{kind: "suspend", source: "drover", text: "its memory is kept on disk"})
+			}
 		case !restingState(o.Status.State), o.Status.State == drover.StateSuspended:
 			o.Status.State, o.Status.Reason = drover.StateStopped, ""
 			o.Status.Run = r.Desired.Machine.Run

@@ -16,7 +16,7 @@ import (
 const (
 	// clockDue is how long it is tried to set the clock of a guest that stood still, clockWait how long one try may take.
 	clockDue  = 10 * time.Minute
-	clockWait = 5 * time.Second
+	clockWait = 3 * time.Second
 )
 
 // resumeMemory starts a VM that takes the machine's memory, and gives the image up in the same write in which it is noted that the VM has
@@ -181,10 +181,16 @@ func (m *machine) goOn(ctx context.Context) error {
 		}
 	}
 	m.agent.hit("host.resume.after-go-on")
+	// Before the machine counts as started: nobody else has the way to the guest yet. One that is slow to answer gets its clock later.
+	due := time.Time{}
+	if err := m.tryClock(ctx); err != nil {
+		m.log.Info("the guest's clock is not set yet", "err", err)
+		due = m.agent.now().Add(clockDue)
+	}
 	return m.change(func(r *records, _ *boltstore.Tx) error {
 		o := &r.Obs
 		o.VM.Resuming, o.VM.Loaded = false, false
-		o.VM.ClockDue = m.agent.now().Add(clockDue)
+		o.VM.ClockDue = due
 		o.StartTries, o.RetryAt = 0, time.Time{}
 		o.Status.State, o.Status.Reason = drover.StateStarted, ""
 		r.event(m.agent.now(), event{kind: "start", source: "user", text: "it goes on with its memory", request: map[string]any{"resumed": true}})
