@@ -96,3 +96,38 @@ func TestASuspendedMachineMovesWithItsMemory(t *testing.T) {
 		t.Errorf("%+v %v", v, err)
 	}
 }
+
+// A drain takes suspended machines along with their memory. They hold up nothing: those that run are waited for as ever, in the same group too.
+func TestADrainMovesSuspendedMachines(t *testing.T) {
+	w, n := newWorld(t)
+	w.addHost(n, "h4")
+	ctx := t.Context()
+	ids := w.machines(n, "h1", 3, map[string]string{drover.LabelGroup: "g"})
+	for _, id := range ids[:2] {
+		if _, err := n.SuspendMachine(ctx, "shop", id); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.WaitMachine(ctx, "shop", id, drover.StateSuspended, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := w.drained(n, w.drain(n, "h1", brisk()).ID)
+	if d.State != drover.DrainDone {
+		t.Errorf("the drain is %s", d.State)
+	}
+	for i, id := range ids {
+		v, err := n.Machine(ctx, "shop", id)
+		want := drover.StateSuspended
+		if i == 2 {
+			want = drover.StateStarted
+		}
+		if err != nil || v.Placement.Host == "h1" || v.Status.State != want {
+			t.Errorf("machine %d is %s on %s: %v", i, v.Status.State, v.Placement.Host, err)
+		}
+	}
+	for _, i := range d.Items {
+		if i.State != drover.ItemMoved || (i.Machine != ids[2]) != (i.Bytes == 200*drover.MiB) {
+			t.Errorf("item %+v", i)
+		}
+	}
+}
