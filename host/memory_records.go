@@ -51,6 +51,11 @@ func (r *records) suspending() bool {
 // keepsMemory reports whether the machine is, or is to be, suspended with what was saved.
 func (r *records) keepsMemory() bool { return r.Obs.Memory.whole() && memoryUnwanted(r) == "" }
 
+// asleep reports whether the machine is suspended, and needs no memory of the host's.
+func (r *records) asleep() bool {
+	return r.Desired != nil && !r.Obs.VM.Live && r.goal() == drover.GoalSuspended && r.keepsMemory()
+}
+
 // memoryUnwanted says why nobody will go on from the memory that was saved; empty when somebody may.
 func memoryUnwanted(r *records) string {
 	m := r.Obs.Memory

@@ -80,7 +80,9 @@ func (a *Agent) accept(r *records, tx *boltstore.Tx, req drover.ApplyRequest) er
 		return drover.Errorf(drover.Conflict, "machine %q was moved away with migration %s", id, src.Migration)
 	}
 	grows := req.Machine.Config.WithDefaults().Guest.MemoryMB > old.Machine.Config.WithDefaults().Guest.MemoryMB
-	if grows && req.Machine.Goal == drover.GoalStarted {
+	// What a suspended machine gave back others may have; one that was stopped then comes back the same way.
+	begins := old.Machine.Goal != drover.GoalStarted && !r.Obs.VM.Live
+	if (grows || begins) && req.Machine.Goal == drover.GoalStarted {
 		if err := a.checkMemory(id, req.Machine.Config.WithDefaults().Guest); err != nil {
 			return err
 		}

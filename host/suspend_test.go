@@ -336,3 +336,46 @@ func cutSuspension(t *testing.T, w *world, resume, power bool, k int) bool {
 	}
 	return s.dead && s.where != ""
 }
+
+// A suspended machine has given its memory back: another may have it, and then there is no room for the start, which says so.
+func TestTheMemoryOfASuspendedMachineIsGivenBack(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		h := w.host["h1"]
+		h.up(0)
+		size := drover.Guest{CPUs: 1, MemoryMB: 2500} // of 4096
+		large := machineSpec("m1")
+		large.Config.Guest = size
+		req := h.create(large)
+		w.awaitState("m1", drover.StateStarted)
+		other := drover.Machine{ID: "m2", App: "app", Instance: "i1", Goal: drover.GoalStarted, Run: 1, Image: large.Image,
+			Config: drover.MachineConfig{Image: "img", Guest: size}}
+		second := drover.ApplyRequest{Machine: other, Epoch: w.place("m2", "h1", "")}
+		if _, err := order[drover.MachineStatus](h, drover.OrderApply, second); !drover.Is(err, drover.Exhausted) {
+			t.Fatalf("while the first one runs: %v", err)
+		}
+		h.apply(&req, toSuspended)
+		w.awaitState("m1", drover.StateSuspended)
+		w.mu.Lock()
+		w.machines["m2"] = other
+		w.mu.Unlock()
+		insist[drover.MachineStatus](h, drover.OrderApply, second)
+		w.await("m2", "started", func(s drover.MachineStatus) bool { return s.State == drover.StateStarted })
+		refused := req
+		toResumed(&refused.Machine)
+		if _, err := order[drover.MachineStatus](h, drover.OrderApply, refused); !drover.Is(err, drover.Exhausted) {
+			t.Fatalf("a start without room: %v", err)
+		}
+		if len(h.memories()) != 1 || w.status["m1"].State != drover.StateSuspended {
+			t.Fatalf("a start that was refused changed something: %+v", w.status["m1"])
+		}
+		h.apply(&second, func(m *drover.Machine) { m.Goal = drover.GoalDestroyed })
+		w.await("m2", "destroyed", func(s drover.MachineStatus) bool { return s.State == drover.StateDestroyed })
+		h.apply(&req, toResumed)
+		w.awaitState("m1", drover.StateStarted)
+		pass(time.Minute)
+		w.check()
+		if !h.vms["m1"].spec.Incoming {
+			t.Error("it did not go on with its memory")
+		}
+	})
+}
