@@ -142,6 +142,13 @@ func (m *machine) forget(ctx context.Context) error {
 	}
 	return m.change(func(r *records, tx *boltstore.Tx) error {
 		r.Desired, r.Move, r.Obs = nil, nil, observed{}
+		memory, ok, err := diskBucket.Get(tx, string(drover.MemoryDisk(m.id)))
+		if err == nil && ok { // what a migration still had exported of a suspended machine
+			err = m.agent.retire(tx, memory, memory.Migration)
+		}
+		if err != nil {
+			return err
+		}
 		if gone.Host != "" {
 			return m.agent.keepAside(tx, m.id, aside, layers, gone)
 		}

@@ -192,3 +192,34 @@ func TestAnUndoneMoveDoesNotReviveAMemory(t *testing.T) {
 		}, "a", "b")
 	}
 }
+
+// A suspended machine that went on elsewhere without its host leaves no memory there, whatever was going on.
+func TestAMemoryOfAMachineThatIsAnotherHosts(t *testing.T) {
+	for n := range 4 {
+		bubble(t, func(t *testing.T, w *world) {
+			a, b, req := twoHosts(w)
+			a.apply(&req, toSuspended)
+			w.awaitState("m1", drover.StateSuspended)
+			mv := newMover(w, a, b, req)
+			for _, step := range mv.before()[:n] {
+				if err := step(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.place("m1", "c", "")
+			pass(time.Minute)
+			if n > 0 {
+				if err := mv.abort(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			pass(time.Hour)
+			w.check()
+			for _, h := range []*fakeHost{a, b} {
+				if ids := h.memories(); len(ids) != 0 {
+					t.Errorf("step %d: host %s still has %v\n%s", n, h.id, ids, h.describe())
+				}
+			}
+		}, "a", "b", "c")
+	}
+}
