@@ -9,6 +9,7 @@ type Goal string
 const (
 	GoalStarted   Goal = "started"
 	GoalStopped   Goal = "stopped"
+	GoalSuspended Goal = "suspended"
 	GoalDestroyed Goal = "destroyed"
 )
 
@@ -25,6 +26,11 @@ const (
 	StateStarted MachineState = "started"
 	// StateStopping: the main process was sent its stop signal. The agent goes on waiting, then kills.
 	StateStopping MachineState = "stopping"
+	// StateSuspending: the VM stands still while its memory is written to a disk of its own. The agent begins anew with the writing, or, once
+	// all is written, ends the VM.
+	StateSuspending MachineState = "suspending"
+	// StateSuspended: no VM; the layers are closed and kept, and one more that holds the memory. The agent leaves it so.
+	StateSuspended MachineState = "suspended"
 	// StateStopped: no VM; the layers are closed and kept.
 	StateStopped MachineState = "stopped"
 	// StateFailed: the machine could not be started or its retries are used up; its last event says why.
@@ -62,6 +68,11 @@ type Machine struct {
 	Stop StopConfig `json:"stop"`
 	// Run counts the starts that users asked for: a larger one than the host has run means "start again".
 	Run uint64 `json:"run"`
+	// Resume: the start that made Run what it is was that of a suspended machine, which goes on with its memory. A VM that still runs is what
+	// was asked for, then.
+	Resume bool `json:"resume,omitempty"`
+	// Suspend counts how often users asked to suspend the machine: a larger one than the host has tried means "try again".
+	Suspend uint64 `json:"suspend,omitempty"`
 	// Cordoned keeps the machine out of what gets traffic from outside; it runs on.
 	Cordoned bool `json:"cordoned,omitempty"`
 	// ScheduledAt is the newest time of the config's schedule that was dealt with. StandsIn says for which machine, and which fence of its
@@ -130,7 +141,7 @@ type CheckStatus struct {
 type Event struct {
 	// ID is unique; an event that is told twice has the same ID.
 	ID string `json:"id"`
-	// Type is what happened: launch (created, or given another config and to be started), start (the main process runs), start-failed, stop,
+	// Type is what happened: launch (created, or given another config and to be started), start (the main process runs), start-failed, stop, suspend,
 	// exit, restart, update, migrate, recover, destroy, oom, boot-timeout.
 	Type string `json:"type"`
 	// Status is the machine's state after it.

@@ -109,7 +109,8 @@ func TestEveryCodeFromEveryMethod(t *testing.T) {
 		for fail, request := range map[string][3]string{
 			"CreateApp": {"POST", "/v1/apps", `{"app_name":"x"}`}, "CreateMachine": {"POST", "/v1/apps/ledger/machines", image},
 			"UpdateMachine": {"POST", machine, image}, "StartMachine": {"POST", machine + "/start", ""}, "StopMachine": {"POST", machine + "/stop", ""},
-			"ExecMachine": {"POST", machine + "/exec", `{"cmd":"x"}`}, "CreateVolume": {"POST", "/v1/apps/ledger/volumes", `{"name":"a","size_gb":1}`},
+			"SuspendMachine": {"POST", machine + "/suspend", ""},
+			"ExecMachine":    {"POST", machine + "/exec", `{"cmd":"x"}`}, "CreateVolume": {"POST", "/v1/apps/ledger/volumes", `{"name":"a","size_gb":1}`},
 			"MoveMachine": {"POST", "/v1/operator/migrations", `{"machine":"` + string(m.ID) + `"}`},
 		} {
 			backend.Fail = func(method string) error {

@@ -73,6 +73,8 @@ func TestEveryOperationOfTheDocument(t *testing.T) {
 	s.want(200, "PUT", "/v1/operator/hosts/h1/storage", `{"hydration_limit":1048576,"stall_after":"90s"}`)
 	everyOperationOfVolumes(s, backend, "/v1/apps/ledger/volumes/"+string(volume.ID), volume.ID)
 
+	s.want(200, "POST", path+"/suspend", "")
+	s.want(200, "POST", path+"/start", "")
 	s.want(200, "POST", path+"/stop", `{"id":"x","signal":"SIGTERM","timeout":"0s"}`)
 	s.want(200, "DELETE", path+"?kill=true", "")
 	backend.ChangeVolume(volume.ID, func(v *fleet.VolumeView) { v.Volume.Machine, v.Hydration = "", &drover.Hydration{Total: 5} })
@@ -186,7 +188,7 @@ func TestEveryPathOfTheDocumentRefusesOtherMethods(t *testing.T) {
 
 func TestUnknownPathIsNotFoundInJSON(t *testing.T) {
 	s := newServer(t, api.Config{Backend: apitest.New()})
-	for _, path := range []string{"/", "/v1", "/v1/", "/v1/apps/", "/v2/apps", "/v1//apps", "/v1/apps/../apps", "/v1/apps/a/machines/b/suspend", "/v1/%2e%2e/x"} {
+	for _, path := range []string{"/", "/v1", "/v1/", "/v1/apps/", "/v2/apps", "/v1//apps", "/v1/apps/../apps", "/v1/apps/a/machines/b/sleep", "/v1/%2e%2e/x"} {
 		if got := s.refused(404, "GET", path, ""); got.Code != drover.NotFound || got.Error == "" {
 			t.Errorf("%s: %+v", path, got)
 		}

@@ -31,7 +31,7 @@ func needs() map[string]need {
 			Migrations_phases Drains_list Drains_show Drains_plan Regions_check Recoveries_list Recoveries_show`,
 		drover.ActLogs: "Machines_logs",
 		drover.ActExec: "Machines_exec",
-		drover.ActDeploy: `Machines_create Machines_update Machines_delete Machines_start Machines_stop Machines_restart Machines_signal Machines_cordon Machines_uncordon
+		drover.ActDeploy: `Machines_create Machines_update Machines_delete Machines_start Machines_stop Machines_restart Machines_signal Machines_suspend Machines_cordon Machines_uncordon
 			Machines_create_lease Machines_release_lease Machines_update_metadata Machines_delete_metadata
 			Apps_set_metadata Apps_set_recovery Volumes_create Volumes_update Volume_delete Volumes_undelete Volumes_extend Volumes_verify
 			Volumes_set_hydration Volumes_create_snapshot Volumes_delete_snapshot Volumes_create_standby Volumes_delete_standby`,

@@ -53,6 +53,7 @@ func routes() []route {
 	all = append(all, machineRoutes()...)
 	all = append(all, actionRoutes()...)
 	all = append(all, aroundRoutes()...)
+	all = append(all, suspendRoutes()...)
 	all = append(all, volumeRoutes()...)
 	all = append(all, snapshotRoutes()...)
 	all = append(all, operatorRoutes()...)

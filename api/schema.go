@@ -58,9 +58,9 @@ func words(t reflect.Type) []any {
 		return phases
 	case reflect.TypeFor[drover.MachineState]():
 		return list(drover.StateCreated, drover.StateStarting, drover.StateStarted, drover.StateStopping, drover.StateStopped,
-			drover.StateFailed, drover.StateDestroying, drover.StateDestroyed)
+			drover.StateSuspending, drover.StateSuspended, drover.StateFailed, drover.StateDestroying, drover.StateDestroyed)
 	case reflect.TypeFor[drover.Goal]():
-		return list(drover.GoalStarted, drover.GoalStopped, drover.GoalDestroyed)
+		return list(drover.GoalStarted, drover.GoalStopped, drover.GoalSuspended, drover.GoalDestroyed)
 	case reflect.TypeFor[drover.HostStatus]():
 		return list(drover.HostOK, drover.HostUnknown, drover.HostUnreachable)
 	case reflect.TypeFor[drover.Outcome]():

@@ -20,7 +20,7 @@ const waitSettled = "settled"
 // an error, for they are words of the Machines API.
 func waitable() []drover.MachineState {
 	return []drover.MachineState{drover.StateCreated, drover.StateStarting, drover.StateStarted, drover.StateStopping, drover.StateStopped,
-		"suspending", "suspended", drover.StateFailed, drover.StateDestroying, drover.StateDestroyed}
+		drover.StateSuspending, drover.StateSuspended, drover.StateFailed, drover.StateDestroying, drover.StateDestroyed}
 }
 
 // maxWaitStates bounds how many states one request may name.

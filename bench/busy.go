@@ -240,7 +240,7 @@ func (b *busy) hydrated(ctx context.Context) ([]result, error) {
 		return nil, err
 	}
 	// Both come into the page cache in one way. What was written here is there in larger pieces than what was read, for as long as it stays.
-	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("1"), 0); err != nil {
+	if err := dropCaches(); err != nil {
 		return nil, err
 	}
 	for off := int64(0); off < area; off += 2 << 20 {
@@ -270,6 +270,17 @@ func (b *busy) hydrated(ctx context.Context) ([]result, error) {
 		results = append(results, compare(name, "1/s", "higher", "a layer that was never moved", ours, theirs))
 	}
 	return results, errors.Join(b.drop(ctx, mc, moved), b.drop(ctx, sc, stayed))
+}
+
+// dropCaches empties the page cache of what is on disk already.
+func dropCaches() (err error) {
+	f, err := os.OpenFile("/proc/sys/vm/drop_caches", os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	_, err = f.WriteString("1")
+	return err
 }
 
 // readRandomly reads blocks at depth 1 for a time, and returns how long each took, in microseconds.

@@ -83,6 +83,12 @@ func (c *Client) RestartMachine(ctx context.Context, app drover.AppName, id drov
 	return c.do(ctx, http.MethodPost, pathOf(machinePath+"/restart", []any{app, id}), how.query(), nil, nil)
 }
 
+// SuspendMachine asks for a suspension; it does not wait for it. Precondition for a machine that does not run.
+func (c *Client) SuspendMachine(ctx context.Context, app drover.AppName, id drover.MachineID) error {
+	_, err := post[apiv1.OK](ctx, c, nil, machinePath+"/suspend", app, id)
+	return err
+}
+
 // DestroyMachine destroys a machine. Precondition for a running one unless forced.
 func (c *Client) DestroyMachine(ctx context.Context, app drover.AppName, id drover.MachineID, force bool) error {
 	query := url.Values{}

@@ -133,9 +133,14 @@ func (f *Fleet) UpdateMachine(ctx context.Context, req UpdateMachine) (MachineVi
 			m.ScheduledAt = now // what a new schedule would have asked for before is over
 		}
 		m.Config, m.Image, m.Instance, m.ConfiguredAt = req.Config, ref, drover.NewInstanceID(), now
-		if waits := len(m.Config.Standbys) > 0 && m.Goal == drover.GoalStopped; !req.SkipLaunch && !waits {
+		m.Resume = false // what a suspended machine has in its memory belongs to the config of before
+		waits := len(m.Config.Standbys) > 0 && m.Goal == drover.GoalStopped
+		switch {
+		case !req.SkipLaunch && !waits:
 			m.Goal, m.Stop = drover.GoalStarted, drover.StopConfig{}
 			m.Run++
+		case m.Goal == drover.GoalSuspended:
+			m.Goal = drover.GoalStopped
 		}
 		return nil
 	})
@@ -199,7 +204,7 @@ func (f *Fleet) told(ctx context.Context, app drover.AppName, id drover.MachineI
 	return v, verr
 }
 
-// StartMachine starts a machine that is not running. One that runs, or is about to, is left alone.
+// StartMachine starts a machine that is not running. One that runs, or is about to, is left alone. One that is suspended goes on.
 func (f *Fleet) StartMachine(ctx context.Context, app drover.AppName, id drover.MachineID) (MachineView, error) {
 	return f.setGoal(ctx, app, id, func(m *drover.Machine) {
 		st, _, known := f.state.status.seen(string(id))
@@ -207,22 +212,23 @@ func (f *Fleet) StartMachine(ctx context.Context, app drover.AppName, id drover.
 		if m.Goal == drover.GoalStarted && (!known || up) {
 			return
 		}
+		m.Resume = m.Goal == drover.GoalSuspended
 		m.Goal, m.Stop = drover.GoalStarted, drover.StopConfig{}
 		m.Run++
 	})
 }
 
-// StopMachine stops a machine. stop overrides the config's way of stopping, field by field.
+// StopMachine stops a machine; one that is suspended loses its memory. stop overrides the config's way of stopping, field by field.
 func (f *Fleet) StopMachine(ctx context.Context, app drover.AppName, id drover.MachineID, stop drover.StopConfig) (MachineView, error) {
 	var p problems
 	checkStop(&p, "stop", stop)
 	if err := p.err(); err != nil {
 		return MachineView{}, err
 	}
-	return f.setGoal(ctx, app, id, func(m *drover.Machine) { m.Goal, m.Stop = drover.GoalStopped, stop })
+	return f.setGoal(ctx, app, id, func(m *drover.Machine) { m.Goal, m.Stop, m.Resume = drover.GoalStopped, stop, false })
 }
 
-// RestartMachine stops a machine that runs, and starts it. stop overrides the config's way of stopping, field by field.
+// RestartMachine stops a machine that runs, and starts it; one that is suspended boots. stop overrides the config's way of stopping, field by field.
 func (f *Fleet) RestartMachine(ctx context.Context, app drover.AppName, id drover.MachineID, stop drover.StopConfig) (MachineView, error) {
 	var p problems
 	checkStop(&p, "stop", stop)
@@ -230,7 +236,7 @@ func (f *Fleet) RestartMachine(ctx context.Context, app drover.AppName, id drove
 		return MachineView{}, err
 	}
 	return f.setGoal(ctx, app, id, func(m *drover.Machine) {
-		m.Goal, m.Stop = drover.GoalStarted, stop
+		m.Goal, m.Stop, m.Resume = drover.GoalStarted, stop, false
 		m.Run++
 	})
 }
@@ -271,7 +277,7 @@ func (f *Fleet) DestroyMachine(ctx context.Context, app drover.AppName, id drove
 		return drover.Errorf(drover.Precondition, "machine %q is %s", id, v.Status.State).
 			WithHint("stop it first, or destroy it by force: drover machine destroy %s --force", id)
 	}
-	err = f.change(ctx, app, id, func(m *drover.Machine) error { m.Goal = drover.GoalDestroyed; return nil })
+	err = f.change(ctx, app, id, func(m *drover.Machine) error { m.Goal, m.Resume = drover.GoalDestroyed, false; return nil })
 	if err != nil {
 		return err
 	}
@@ -292,7 +298,7 @@ func (f *Fleet) DestroyMachine(ctx context.Context, app drover.AppName, id drove
 // runs reports whether a machine runs or is about to.
 func runs(v MachineView) bool {
 	switch v.Status.State {
-	case drover.StateStarting, drover.StateStarted, drover.StateStopping:
+	case drover.StateStarting, drover.StateStarted, drover.StateSuspending, drover.StateStopping:
 		return true
 	case drover.StateCreated:
 		return v.Machine.Goal == drover.GoalStarted

@@ -139,7 +139,7 @@ func (f *Fleet) machineFactsLocked(d drover.Drain, i drover.DrainItem) (plan.Mac
 		}
 		return plan.MachineFacts{Doomed: true}, true
 	}
-	m := plan.MachineFacts{Candidate: c, Host: v.Placement.Host, Ill: ill(v), Stopped: v.Machine.Goal == drover.GoalStopped && !runs(v)}
+	m := plan.MachineFacts{Candidate: c, Host: v.Placement.Host, Ill: ill(v), Stopped: rests(v)}
 	if v.Migration != nil && migrate.Holds(*v.Migration) && v.Migration.Drain != d.ID {
 		m.Held = fmt.Sprintf("it is being moved by migration %s", v.Migration.ID)
 	}

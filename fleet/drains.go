@@ -175,7 +175,7 @@ func (f *Fleet) weigh(ctx context.Context, host drover.HostID, list []plan.Candi
 		if list[i].Source != host {
 			continue
 		}
-		list[i].Bytes = held[drover.RootDisk(list[i].Machine)]
+		list[i].Bytes = held[drover.RootDisk(list[i].Machine)] + held[drover.MemoryDisk(list[i].Machine)]
 		for id := range f.state.volumesOn[list[i].Machine] {
 			list[i].Bytes += held[drover.VolumeID(id).Disk()]
 		}

@@ -289,8 +289,12 @@ func (h *fakeHost) settle(m *fakeMachine) {
 	want := m.spec.Machine
 	m.running = want.Goal == drover.GoalStarted
 	state := map[drover.Goal]drover.MachineState{drover.GoalStarted: drover.StateStarted, drover.GoalStopped: drover.StateStopped,
-		drover.GoalDestroyed: drover.StateDestroyed}[want.Goal]
+		drover.GoalSuspended: drover.StateSuspended, drover.GoalDestroyed: drover.StateDestroyed}[want.Goal]
 	m.status = drover.MachineStatus{Machine: want.ID, Host: h.id, Epoch: m.spec.Epoch, State: state, Instance: want.Instance, Run: want.Run, UpdatedAt: time.Now()}
+	h.dropLayers(drover.MemoryDisk(want.ID))
+	if want.Goal == drover.GoalSuspended {
+		h.layer(drover.MemoryDisk(want.ID), "")
+	}
 	if m.running {
 		m.status.StartedAt = time.Now()
 		h.world.ran(want.ID, h.id, m.spec.Epoch)

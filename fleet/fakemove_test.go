@@ -34,14 +34,14 @@ func (h *fakeHost) export(b []byte) (any, error) {
 	if m := h.machines[req.Machine]; m.running || h.moves[req.Migration].frozen {
 		out.Incarnation = &drover.Incarnation{Instance: m.spec.Machine.Instance, Run: 1, Spec: m.spec.Machine}
 	}
-	wanted := []drover.DiskID{drover.RootDisk(req.Machine)}
+	wanted := []drover.DiskID{drover.RootDisk(req.Machine), drover.MemoryDisk(req.Machine)}
 	for _, v := range h.machines[req.Machine].spec.Volumes {
 		wanted = append(wanted, v.ID.Disk())
 	}
 	for _, l := range h.layers {
 		if slices.Contains(wanted, l.Disk) && l.State == drover.LayerReady {
 			e := drover.Export{Disk: l.Disk, Layer: l.ID, Size: l.Size, Host: h.id, Name: string(l.ID), Allocated: l.Allocated}
-			if l.Disk != drover.RootDisk(req.Machine) {
+			if l.Disk != drover.RootDisk(req.Machine) && !l.Disk.HoldsMemory() {
 				e.Volume = drover.VolumeID(l.Disk)
 			}
 			out.Exports = append(out.Exports, e)

@@ -54,7 +54,7 @@ func (f *Fleet) disksOf(ctx context.Context, m drover.Machine, source drover.Hos
 		}
 		return nil, err
 	}
-	wanted := map[drover.DiskID]drover.VolumeID{drover.RootDisk(m.ID): ""}
+	wanted := map[drover.DiskID]drover.VolumeID{drover.RootDisk(m.ID): "", drover.MemoryDisk(m.ID): ""}
 	for _, mount := range m.Config.Mounts {
 		wanted[mount.Volume.Disk()] = mount.Volume
 	}

@@ -215,10 +215,14 @@ func (c *preflight) compare() {
 		c.against("mark", drover.Errorf(drover.Precondition, "host %q is closed for machines by %s: %s", c.target.ID, c.target.Mark.Owner, c.target.Mark.Reason).
 			WithHint("choose another host, or open it: drover host uncordon %s", c.target.ID))
 	}
+	c.compareSuspended()
 	if !c.wantsLive() {
 		return
 	}
-	if !runs(c.v) {
+	switch {
+	case c.v.Status.State == drover.StateSuspended:
+		c.liveOnly("state", false, "the machine is suspended: its memory moves as one of its disks")
+	case !runs(c.v):
 		c.liveOnly("state", false, "the machine does not run: it has no memory to be moved")
 	}
 	switch {

@@ -189,8 +189,10 @@ func behind(v MachineView) bool {
 		return true
 	case st.Epoch != v.Placement.Epoch, st.Instance != m.Instance, st.Run != m.Run:
 		return true
+	case m.Goal == drover.GoalSuspended:
+		return st.State == drover.StateStarted && st.Reason == "" // else it cannot be
 	case m.Goal == drover.GoalStopped:
-		return st.State == drover.StateStarting || st.State == drover.StateStarted
+		return st.State == drover.StateSuspended || st.State == drover.StateStarting || st.State == drover.StateStarted
 	}
 	return false
 }

@@ -26,14 +26,11 @@ type Wait struct {
 // resting reports whether a machine stays in the state by itself.
 func resting(s drover.MachineState) bool {
 	switch s {
-	case drover.StateStarted, drover.StateStopped, stateSuspended, drover.StateFailed, drover.StateDestroyed:
+	case drover.StateStarted, drover.StateStopped, drover.StateSuspended, drover.StateFailed, drover.StateDestroyed:
 		return true
 	}
 	return false
 }
-
-// stateSuspended is the word of the Machines API for a machine whose memory is on disk.
-const stateSuspended drover.MachineState = "suspended"
 
 // WaitFor returns when the machine is, or was, in one of the states. When ctx ends first: Unavailable, with the view as it is.
 func (f *Fleet) WaitFor(ctx context.Context, w Wait) (MachineView, error) {

@@ -31,6 +31,8 @@ const (
 	OpGrow = "grow"
 	// OpPs lists the processes.
 	OpPs = "ps"
+	// OpClock sets the guest's wall clock to Time, if it is off by more than ClockSlack: it stood still while the machine was suspended.
+	OpClock = "clock"
 )
 
 // The time that a file system is frozen for when a request does not say, and at most.
@@ -38,6 +40,9 @@ const (
 	DefaultFreeze = 5 * time.Second
 	MaxFreeze     = 30 * time.Second
 )
+
+// ClockSlack is how far a guest's clock may be off when OpClock leaves it alone.
+const ClockSlack = 100 * time.Millisecond
 
 // MaxOutput bounds what is kept of each output stream of a command.
 const MaxOutput = 1 << 20
@@ -67,6 +72,8 @@ type Request struct {
 	// Env is added to the machine's own.
 	Env   []string `json:"env,omitempty"`
 	Stdin []byte   `json:"stdin,omitempty"`
+	// Time is what the clock is to be (clock).
+	Time time.Time `json:"time,omitzero"`
 }
 
 // Answer is a message from the guest.

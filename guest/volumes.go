@@ -27,6 +27,12 @@ func (c *Client) Grow(ctx context.Context, volume drover.VolumeID, size drover.B
 	return tooOld(err, "make a file system larger while it runs")
 }
 
+// SetClock sets the guest's wall clock. Precondition when the guest is too old to know how.
+func (c *Client) SetClock(ctx context.Context, now time.Time) error {
+	_, err := c.call(ctx, Request{Op: OpClock, Time: now})
+	return tooOld(err, "set its clock")
+}
+
 // tooOld translates the refusal of a request that the guest does not know. Nothing else in these requests can be Invalid.
 func tooOld(err error, what string) error {
 	if !drover.Is(err, drover.Invalid) {

@@ -5,7 +5,7 @@ import (
 )
 
 // capacity is what the host has left. What was promised counts as used: memory of machines that are stopped, and memory and disk of
-// migrations that are on their way here.
+// migrations that are on their way here. A suspended machine has given its memory back, and must find room again when it is started.
 type capacity struct {
 	memoryTotal, memoryUsed drover.Bytes
 	// diskRaw is what the file system has free, diskFree what is left of it after the reserve and the promises.
@@ -30,7 +30,9 @@ func (a *Agent) room(except drover.MachineID) (capacity, error) {
 		if r.Desired != nil {
 			c.machines++
 		}
-		c.memoryUsed += drover.Bytes(spec.Config.WithDefaults().Guest.MemoryMB) * drover.MiB
+		if !r.asleep() {
+			c.memoryUsed += drover.Bytes(spec.Config.WithDefaults().Guest.MemoryMB) * drover.MiB
+		}
 		if t := r.target(); t != nil && t.Reserve != nil && !t.Hydrated {
 			promised += t.Reserve.Disk
 		}

@@ -60,6 +60,8 @@ type Config struct {
 	Peers Peers
 	// GuestDial connects to drover-init through a VM's agent socket.
 	GuestDial func(ctx context.Context, socket string) (Guest, error)
+	// LayerDial connects to a layer that is open. Default NBD.
+	LayerDial func(ctx context.Context, at Attachment) (LayerData, error)
 	// Store is the agent's file; the caller closes it after Run has returned.
 	Store *boltstore.DB
 
@@ -124,6 +126,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.LayerDial == nil {
+		c.LayerDial = dialLayer
 	}
 	if c.DiskSpace == nil {
 		c.DiskSpace = statfs

@@ -53,6 +53,15 @@ const (
 	actTake    actionKind = "take"
 	actResume  actionKind = "resume"
 	actTakeEnd actionKind = "take-end"
+
+	// actSuspend writes the memory of a VM to a disk; actUnsuspend lets the VM go on after all; actGoOn lets one execute that has taken its memory
+	// from there, actGoOnAs makes one that runs what a start asked for, actClock sets its clock; actDropMemory gives the memory up and removes it.
+	actSuspend    actionKind = "suspend"
+	actUnsuspend  actionKind = "unsuspend"
+	actGoOn       actionKind = "go-on"
+	actGoOnAs     actionKind = "go-on-as"
+	actClock      actionKind = "clock"
+	actDropMemory actionKind = "drop-memory"
 )
 
 // action is what next decided, and why.
@@ -105,6 +114,7 @@ const (
 	whyBoot    = "boot-timeout"
 	whyStop    = "stop-timeout"
 	whyStray   = "stray"
+	whySuspend = "suspend"
 )
 
 // next decides what is to be done for a machine. It is the whole brain of the loop: pure, so that every case is a line in a table.
@@ -120,11 +130,14 @@ func next(v view) action {
 	case !vm.Live && v.vm == vmLive:
 		return action{kind: actKill, why: whyStray}
 	}
+	if a := nextMemory(v); a.kind != actWait {
+		return a
+	}
 	if a := nextMove(v); a.kind != actWait {
 		return a
 	}
 	if vm.Live {
-		return soonest(soonest(nextSend(v), nextRunning(v)), hydration(v))
+		return soonest(soonest(soonest(nextSend(v), nextRunning(v)), hydration(v)), afterwards(v))
 	}
 	return soonest(nextIdle(v), hydration(v))
 }
@@ -159,7 +172,12 @@ func nextRunning(v view) action {
 	default:
 		return goOnStopping(v, why)
 	}
-	if vm.MainStarted || vm.Exit != nil {
+	switch {
+	case suspendDue(v.rec):
+		return action{kind: actSuspend}
+	case v.rec.Desired.Machine.Run > vm.Run && continued(v.rec):
+		return action{kind: actGoOnAs}
+	case vm.MainStarted || vm.Exit != nil:
 		return action{kind: actWait}
 	}
 	deadline := vm.At.Add(v.bootTimeout)
@@ -202,7 +220,7 @@ func mustEnd(r *records) string {
 		return whyMove
 	case r.goal() == drover.GoalStopped:
 		return whyUser
-	case r.Desired.Machine.Run > r.Obs.VM.Run:
+	case r.Desired.Machine.Run > r.Obs.VM.Run && !continued(r):
 		return whyRestart
 	}
 	return ""
@@ -231,6 +249,9 @@ func nextIdle(v view) action {
 	if wantsVM(r) {
 		if t := r.target(); t != nil && !t.Cloned {
 			return action{kind: actWait} // nextMove is at the clones
+		}
+		if r.Obs.Memory.whole() && r.source() != nil {
+			return action{kind: actWait} // the migration was told of the memory: who owns the machine at its end goes on from it
 		}
 		// A start that a user asks for does not wait for the back-off of an older one.
 		if v.before(r.Obs.RetryAt, retryMost) && r.Desired.Machine.Run <= r.Obs.Status.Run {
@@ -273,7 +294,10 @@ func (r *records) unprepared() bool {
 // atRest reports whether the stored state of a machine that does not run is the one that it should have.
 func atRest(r *records) bool {
 	s := r.Obs.Status
-	if r.goal() == drover.GoalStopped {
+	if r.keepsMemory() {
+		return s.State == drover.StateSuspended
+	}
+	if r.goal() == drover.GoalStopped || r.goal() == drover.GoalSuspended {
 		idle := s.State == drover.StateStopped || s.State == drover.StateCreated || s.State == drover.StateFailed
 		idle = idle && (s.State != drover.StateCreated || s.Reason == "") // a start that was called off
 		return idle && s.Instance == r.Desired.Machine.Instance && r.Obs.RetryAt.IsZero()
@@ -303,6 +327,8 @@ func nextSource(v view, src *moveRecord) action {
 		return action{kind: actRelease}
 	case src.Ending != "" || src.Moved != 0:
 		return action{kind: actWait}
+	case !src.Exported && v.rec.suspending():
+		return action{kind: actWait} // what it comes to is exported then
 	case !src.Exported:
 		return action{kind: actExport}
 	case src.Round > src.Rounded && !src.Hold:
@@ -326,7 +352,7 @@ func heldShown(r *records) bool {
 // restingState reports whether a machine in the state runs nothing and does not mean to.
 func restingState(s drover.MachineState) bool {
 	switch s {
-	case drover.StateStopped, drover.StateFailed, drover.StateCreated, drover.StateDestroyed:
+	case drover.StateStopped, drover.StateSuspended, drover.StateFailed, drover.StateCreated, drover.StateDestroyed:
 		return true
 	}
 	return false

@@ -39,7 +39,7 @@ func (m *machine) volumeDisks() ([]diskRecord, error) {
 }
 
 // allDisks returns the disks of the machine that have a layer here: the root disk, unless it is to be replaced at the next
-// start, and the volumes.
+// start, the volumes, and the memory of one that is suspended.
 func (m *machine) allDisks() ([]diskRecord, error) {
 	var disks []diskRecord
 	r := m.rec.Load()
@@ -54,7 +54,15 @@ func (m *machine) allDisks() ([]diskRecord, error) {
 		return nil, err
 	}
 	volumes, err := m.volumeDisks()
-	return append(disks, volumes...), err
+	disks = append(disks, volumes...)
+	if err != nil || !r.Obs.Memory.whole() {
+		return disks, err
+	}
+	memory, err := m.disk(drover.MemoryDisk(m.id))
+	if drover.Is(err, drover.NotFound) || err == nil && memory.Layer != r.Obs.Memory.Layer {
+		return disks, nil // it cannot be had: the start says so
+	}
+	return append(disks, memory), err
 }
 
 // ensureRoot makes the root disk's layer over the image's, or finds it. A disk over another image, from before an update of the

@@ -42,6 +42,10 @@
 // (by the status in the order to activate) does not start it before a larger Run asks for it. A machine in the back-off of its restart
 // policy is "starting", with the reason and the wait. Event IDs are MACHINE-EPOCH-NUMBER.
 //
+// A suspended machine has its memory on a disk of its own, which moves with it like the others. What is on it is gone on from once: it is
+// given up, durably, before the guest that took it executes, and while a migration is under way nobody goes on from it at all. A machine that cannot
+// go on from it boots, and an event says why. docs/SUSPEND.md has the whole of it.
+//
 // A root disk that the next start would replace (its machine's image was updated meanwhile, or it never started) is not exported: the target
 // makes a new one. The list of exports may therefore be empty.
 //

@@ -179,6 +179,7 @@ func (vm *fakeVM) goesOn() error {
 	if open != 1+len(vm.spec.Volumes) {
 		w.t.Errorf("machine %s goes on on %s with %d open layers", vm.spec.Machine, vm.h.id, open)
 	}
+	vm.runsNow()
 	vm.still, vm.move.resumed = false, time.Now()
 	return nil
 }
@@ -214,7 +215,7 @@ func (f fakeStorage) Unprepare(_ context.Context, id drover.LayerID, token strin
 }
 
 func (f fakeStorage) Flush(_ context.Context, id drover.LayerID) error {
-	_, err := f.with("flush", id, func(*fakeLayer) error { return nil })
+	_, err := f.with("flush", id, func(l *fakeLayer) error { l.flush(); return nil })
 	return err
 }
 

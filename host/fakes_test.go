@@ -48,6 +48,8 @@ type fakeVM struct {
 	still bool
 	boot  string
 	move  *fakeMove
+	// life tells one guest, from its boot on, from others: it goes on where its memory does.
+	life int
 }
 
 func (vm *fakeVM) Done() <-chan struct{} { return vm.done }
@@ -141,6 +143,9 @@ func (f fakeVMM) Start(_ context.Context, spec drover.VMSpec) (vm VM, err error)
 			move: &fakeMove{changes: make(chan struct{}, 1)}}
 		h.booted++
 		h.vms[spec.Machine] = v
+		if !spec.Incoming {
+			v.runsNow()
+		}
 		h.w.wg.Go(v.live)
 		vm = sessionVM{v, f.s}
 		return nil

@@ -95,7 +95,7 @@ func (f fakeKeys) Key(_ context.Context, id drover.KeyID) (secret []byte, err er
 }
 
 func (f fakeStorage) Close(_ context.Context, id drover.LayerID) error {
-	_, err := f.with("close", id, func(l *fakeLayer) error { l.status.Writer = 0; return nil })
+	_, err := f.with("close", id, func(l *fakeLayer) error { l.status.Writer = 0; l.flush(); return nil })
 	return err
 }
 
@@ -114,6 +114,7 @@ func (f fakeStorage) Fence(_ context.Context, disk drover.DiskID, epoch drover.E
 func (f fakeStorage) Freeze(_ context.Context, id drover.LayerID) (drover.LayerStatus, error) {
 	return f.with("freeze", id, func(l *fakeLayer) error {
 		l.status.State, l.status.Writer = drover.LayerFrozen, 0
+		l.flush()
 		return nil
 	})
 }
@@ -151,8 +152,12 @@ func (f fakeStorage) Hydrate(_ context.Context, id drover.LayerID, _ drover.Byte
 		}
 		hy := *l.status.Hydration
 		if l.spec.Parent != nil {
-			if src := f.parentOf(l); src == nil || src.status.State != drover.LayerFrozen || hy.Paused {
+			src := f.parentOf(l)
+			if src == nil || src.status.State != drover.LayerFrozen || hy.Paused {
 				return nil // it waits
+			}
+			if l.data == nil {
+				l.data = src.read(f.s.h.w)
 			}
 		}
 		hy.Copied, hy.Done = 1<<20, true

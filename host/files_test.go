@@ -171,6 +171,10 @@ func TestFaultPointsAreAllNamed(t *testing.T) {
 		w.awaitState("m1", drover.StateStopped)
 		collect(w)
 	})
+	bubble(t, func(t *testing.T, w *world) {
+		everySuspension(t, w)
+		collect(w)
+	}, "a", "b")
 	for _, p := range listed {
 		if hit[p] == 0 {
 			t.Errorf("%s is listed and never hit", p)

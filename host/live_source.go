@@ -32,7 +32,7 @@ const (
 // incarnation describes the VM that runs, to the host that is to go on with it; nil for none, and for one that is to be replaced.
 func (m *machine) incarnation(r *records) *drover.Incarnation {
 	vm := r.Obs.VM
-	if r.Desired == nil || !vm.Live || !vm.MainStarted || !vm.StopAt.IsZero() || vm.Killed != "" || vm.Exit != nil ||
+	if r.Desired == nil || !vm.Live || vm.Resuming || r.suspending() || !vm.MainStarted || !vm.StopAt.IsZero() || vm.Killed != "" || vm.Exit != nil ||
 		r.Desired.Machine.Instance != vm.Instance || r.Desired.Machine.Run != vm.Run {
 		return nil
 	}

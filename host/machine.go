@@ -119,6 +119,8 @@ func pointless(kind actionKind, r *records) bool {
 		return !wantsVM(r)
 	case actPrepare:
 		return !r.unprepared()
+	case actSuspend:
+		return !r.wantsSuspend()
 	case actImage, actClone, actSend, actTake:
 		return r.Move == nil || r.Move.Ending != ""
 	case actHydrate:
@@ -341,6 +343,18 @@ func (m *machine) act(ctx context.Context, act action) error {
 		return m.resume(ctx)
 	case actTakeEnd:
 		return m.endTake(ctx, act.why)
+	case actSuspend:
+		return m.suspend(ctx)
+	case actUnsuspend:
+		return m.unsuspend(ctx)
+	case actGoOn:
+		return m.goOn(ctx)
+	case actGoOnAs:
+		return m.goOnAs()
+	case actClock:
+		return m.setClock(ctx)
+	case actDropMemory:
+		return m.dropMemory(ctx, act.why)
 	}
 	return drover.Errorf(drover.Internal, "machine %q: no action %q", m.id, act.kind)
 }

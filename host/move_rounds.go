@@ -42,7 +42,7 @@ func (mv *moveRecord) limitEach(disks int) drover.Bytes {
 // layOver makes a layer that is to be filled from the source one over what a round has brought: only what came since is fetched then. Round 0
 // is the image, which both hosts have, or nothing.
 func (mv *moveRecord) layOver(spec *LayerSpec, round int) {
-	volume := spec.Parent.Volume != ""
+	volume := spec.Parent.Volume != "" || spec.Disk.HoldsMemory()
 	if round > 0 {
 		parent := *spec.Parent
 		parent.Since = drover.RoundLayer(spec.Disk, mv.Migration, round)

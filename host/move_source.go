@@ -164,7 +164,7 @@ func (m *machine) release(ctx context.Context) error {
 	return m.changeMove(src.Migration, func(r *records, tx *boltstore.Tx, mv *moveRecord) error {
 		ids := []drover.DiskID{drover.RootDisk(m.id)}
 		for _, export := range mv.Exports {
-			if export.Volume != "" {
+			if export.Volume != "" || export.Disk.HoldsMemory() {
 				ids = append(ids, export.Disk)
 			}
 		}
@@ -254,7 +254,7 @@ func (m *machine) remember(tx *boltstore.Tx, id drover.MigrationID, ending moveE
 // retire gives a layer up: it is deleted after the grace period. The disk has no layer here any more.
 func (a *Agent) retire(tx *boltstore.Tx, disk diskRecord, by drover.MigrationID) error {
 	if err := retiredBucket.Put(tx, string(disk.Layer), retiredRecord{Layer: disk.Layer, Disk: disk.Disk, Migration: by,
-		DeleteAfter: a.now().Add(a.cfg.Grace), Was: &disk, Wipe: disk.Volume != "" && disk.Cipher == nil}); err != nil {
+		DeleteAfter: a.now().Add(a.cfg.Grace), Was: &disk, Wipe: (disk.Volume != "" || disk.Disk.HoldsMemory()) && disk.Cipher == nil}); err != nil {
 		return err
 	}
 	return diskBucket.Delete(tx, string(disk.Disk))

@@ -50,7 +50,7 @@ func (mv *moveRecord) clones() []diskRecord {
 	for _, export := range mv.Exports {
 		disk := diskRecord{Disk: export.Disk, Volume: export.Volume, Layer: drover.LayerFor(export.Disk, mv.Migration), Size: export.Size,
 			Migration: mv.Migration, Used: export.Allocated > 0, Cipher: export.Cipher, Made: true, HydrateLimit: mv.limitEach(len(mv.Exports))}
-		if export.Volume == "" {
+		if export.Volume == "" && !export.Disk.HoldsMemory() {
 			disk.Image = mv.Image
 		}
 		disks = append(disks, disk)
@@ -182,6 +182,7 @@ func (m *machine) adopt(r *records, tx *boltstore.Tx, req drover.MoveActivateReq
 	}
 	o.Status.Reason = ""
 	m.adoptLive(r, req)
+	m.adoptMemory(r, req.Migration)
 	r.event(now, event{kind: "migrate", source: "drover", text: "moved to host " + string(m.agent.cfg.ID),
 		request: map[string]any{"migrated": true, "migration": string(req.Migration)}})
 	if err := endedBucket.Delete(tx, string(req.Migration)); err != nil {

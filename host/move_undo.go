@@ -90,7 +90,8 @@ func (m *machine) keepFor(tx *boltstore.Tx, mv *moveRecord, undoes drover.Migrat
 func (a *Agent) keptOf(tx *boltstore.Tx, id drover.MachineID, undoes drover.MigrationID) (kept []retiredRecord, err error) {
 	root := false
 	err = retiredBucket.ForEach(tx, func(_ string, r retiredRecord, err error) error {
-		if err == nil && r.Migration == undoes && r.Was != nil {
+		// The memory that came with the disks was taken elsewhere since: it is not gone on from a second time.
+		if err == nil && r.Migration == undoes && r.Was != nil && !r.Disk.HoldsMemory() {
 			kept = append(kept, r)
 			root = root || r.Disk == drover.RootDisk(id)
 		}

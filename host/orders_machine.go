@@ -31,8 +31,8 @@ func checkApply(req drover.ApplyRequest) error {
 	switch {
 	case req.Epoch == 0:
 		return drover.Errorf(drover.Invalid, "machine %q: the order has no epoch", m.ID).WithField("epoch")
-	case m.Goal != drover.GoalStarted && m.Goal != drover.GoalStopped && m.Goal != drover.GoalDestroyed:
-		return drover.Errorf(drover.Invalid, "machine %q: goal %q is none of started, stopped, destroyed", m.ID, m.Goal).WithField("goal")
+	case m.Goal != drover.GoalStarted && m.Goal != drover.GoalStopped && m.Goal != drover.GoalSuspended && m.Goal != drover.GoalDestroyed:
+		return drover.Errorf(drover.Invalid, "machine %q: goal %q is none of started, stopped, suspended, destroyed", m.ID, m.Goal).WithField("goal")
 	}
 	switch policy := m.Config.WithDefaults().Restart.Policy; policy {
 	case drover.RestartNo, drover.RestartOnFailure, drover.RestartAlways:
@@ -80,7 +80,9 @@ func (a *Agent) accept(r *records, tx *boltstore.Tx, req drover.ApplyRequest) er
 		return drover.Errorf(drover.Conflict, "machine %q was moved away with migration %s", id, src.Migration)
 	}
 	grows := req.Machine.Config.WithDefaults().Guest.MemoryMB > old.Machine.Config.WithDefaults().Guest.MemoryMB
-	if grows && req.Machine.Goal == drover.GoalStarted {
+	// What a suspended machine gave back others may have; one that was stopped then comes back the same way.
+	begins := old.Machine.Goal != drover.GoalStarted && !r.Obs.VM.Live
+	if (grows || begins) && req.Machine.Goal == drover.GoalStarted {
 		if err := a.checkMemory(id, req.Machine.Config.WithDefaults().Guest); err != nil {
 			return err
 		}

@@ -68,6 +68,9 @@ func (a *Agent) volumeResize(ctx context.Context, req drover.ResizeRequest) (dro
 		return drover.Resized{}, fmt.Errorf("cannot make volume %q larger: %w", id, err)
 	}
 	a.hit("host.resize.after")
+	if m != nil && m.rec.Load().Obs.Memory.whole() {
+		return drover.Resized{NeedsRestart: true, Reason: "the machine is suspended: its guest sees the new size after a restart"}, nil
+	}
 	if m == nil || !m.rec.Load().Obs.VM.Live {
 		return drover.Resized{}, nil
 	}

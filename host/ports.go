@@ -90,6 +90,7 @@ type VM interface {
 	// at is where the layer is attached to now. It may be repeated. Precondition when this VM cannot be told.
 	Resize(ctx context.Context, disk int, at drover.Attachment, size drover.Bytes) error
 	LiveVM
+	StatefulVM
 }
 
 // Images turns images into layers (oci.Store, with the storage daemon).
@@ -118,6 +119,8 @@ type Guest interface {
 	Grow(ctx context.Context, volume drover.VolumeID, size drover.Bytes) error
 	// Ps lists the processes. Precondition when the guest is too old to know how.
 	Ps(ctx context.Context) ([]drover.Process, error)
+	// SetClock sets the wall clock. Precondition when the guest is too old to know how.
+	SetClock(ctx context.Context, now time.Time) error
 	Close() error
 }
 

@@ -27,6 +27,9 @@ type quiesced struct {
 func (a *Agent) quiesce(ctx context.Context, id drover.VolumeID, asked bool) (quiesced, error) {
 	q := quiesced{volume: id, asked: asked}
 	m, _ := a.mountedBy(id)
+	if m != nil && m.rec.Load().Obs.Memory.whole() {
+		q.asked = false // the guest has it mounted, and cannot be asked
+	}
 	if !asked || m == nil || !m.rec.Load().Obs.VM.Live {
 		return q, nil
 	}

@@ -55,6 +55,11 @@ type observed struct {
 	StartTries int `json:"start_tries,omitempty"`
 	// Destroy: the machine goes, by its own auto_destroy.
 	Destroy bool `json:"destroy,omitempty"`
+	// Memory is the machine's memory on a disk; nil for none. MemoryTries numbers the disks' layers; SuspendOver is the newest
+	// drover.Machine.Suspend that came to nothing.
+	Memory      *memoryRecord `json:"memory,omitempty"`
+	MemoryTries uint64        `json:"memory_tries,omitempty"`
+	SuspendOver uint64        `json:"suspend_over,omitempty"`
 	// Lost is set when the placement names another host, or none, though this host never took part in a switch.
 	Lost *lost `json:"lost,omitempty"`
 }
@@ -75,6 +80,12 @@ type vmRecord struct {
 	Offset int64 `json:"offset"`
 	// Boot is the VM's name in its reports when it was started on another host; empty for bootName's.
 	Boot string `json:"boot,omitempty"`
+	// Resuming: it was started to take the machine's memory from a disk, and executes nothing. Loaded: it has all of it, and what is on the
+	// disk was given up in the same write: it may go on, at any time, and nothing else ever does.
+	Resuming bool `json:"resuming,omitempty"`
+	Loaded   bool `json:"loaded,omitempty"`
+	// ClockDue: the guest stood still, and its clock is to be set; until then it is tried.
+	ClockDue time.Time `json:"clock_due,omitzero"`
 	// MainStarted: the guest told that the main process runs.
 	MainStarted bool `json:"main_started,omitempty"`
 	// Exit is what the guest told of the main process's end.
@@ -277,6 +288,7 @@ func (r *records) clone() *records {
 		m.Send, m.Take = m.Send.clone(), m.Take.clone()
 		c.Move = &m
 	}
+	c.Obs.Memory = r.Obs.Memory.clone()
 	c.Obs.Status.Events = slices.Clip(r.Obs.Status.Events)
 	return &c
 }

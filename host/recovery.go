@@ -242,6 +242,9 @@ func (r *records) recovered(note drover.RecoveryNote, req drover.ApplyRequest, n
 		}
 	}
 	text := fmt.Sprintf("started elsewhere after the loss of host %s", note.From)
+	if req.Machine.Goal == drover.GoalSuspended {
+		text = fmt.Sprintf("brought elsewhere after the loss of host %s, where it was suspended: its memory is lost, and its next start boots", note.From)
+	}
 	ages := map[string]any{}
 	var parts []string
 	for _, s := range note.Sources {

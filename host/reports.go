@@ -22,6 +22,8 @@ type guestFiles interface {
 	TrimLog(path string) error
 	// TrimRead gives back what lies before the offset, up to which a status file was read.
 	TrimRead(path string, offset int64) error
+	// ReportsEnd returns the offset, or the length of the reports if that is smaller.
+	ReportsEnd(path string, offset int64) (int64, error)
 	// BeginLog makes a log that goes on where that of another host ended.
 	BeginLog(path string, next int64) error
 }

@@ -46,15 +46,27 @@ func (m *machine) rest() error {
 		o := &r.Obs
 		o.Status.Instance = r.Desired.Machine.Instance
 		o.RetryAt, o.Retries, o.BootTries, o.StartTries = time.Time{}, 0, 0, 0
-		if !restingState(o.Status.State) {
+		switch keeps := r.keepsMemory(); {
+		case keeps:
+			was := o.Status.State
+			o.Status.State, o.Status.Reason = drover.StateSuspended, ""
+			o.Status.Run = r.Desired.Machine.Run
+			if was != drover.StateSuspended {
+				r.event(m.agent.now(), event{kind: "suspend", source: "drover", text: "its memory is kept on disk"})
+			}
+		case !restingState(o.Status.State), o.Status.State == drover.StateSuspended:
 			o.Status.State, o.Status.Reason = drover.StateStopped, ""
 			o.Status.Run = r.Desired.Machine.Run
 			o.Destroy = r.goal() == drover.GoalStopped && r.Desired.Machine.Config.AutoDestroy
+			if r.wantsSuspend() {
+				o.SuspendOver = r.Desired.Machine.Suspend
+				r.event(m.agent.now(), event{kind: "suspend", source: "drover", text: "it did not run any more when it was to be suspended: the memory is lost, and the next start boots"})
+			}
 		}
 		if o.Status.State == drover.StateCreated {
 			o.Status.Reason = ""
 		}
-		if r.goal() == drover.GoalStopped {
+		if r.goal() == drover.GoalStopped || r.goal() == drover.GoalSuspended {
 			o.Over = false
 		}
 		return nil
@@ -131,6 +143,13 @@ func (m *machine) forget(ctx context.Context) error {
 	}
 	return m.change(func(r *records, tx *boltstore.Tx) error {
 		r.Desired, r.Move, r.Obs = nil, nil, observed{}
+		memory, ok, err := diskBucket.Get(tx, string(drover.MemoryDisk(m.id)))
+		if err == nil && ok { // what a migration still had exported of a suspended machine
+			err = m.agent.retire(tx, memory, memory.Migration)
+		}
+		if err != nil {
+			return err
+		}
 		if gone.Host != "" {
 			return m.agent.keepAside(tx, m.id, aside, layers, gone)
 		}

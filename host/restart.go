@@ -40,6 +40,9 @@ func settle(r *records, e end, now time.Time) {
 	o := &r.Obs
 	vm := o.VM
 	o.VM.Live = false
+	if r.settleMemory(e, now) {
+		return
+	}
 	if !vm.Launched && vm.Exit == nil && !vm.MainStarted {
 		return // there never was a VM: the start is made again, and not counted
 	}

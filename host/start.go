@@ -86,6 +86,9 @@ func (m *machine) tryStart(ctx context.Context) error {
 	if now := m.rec.Load().Desired; now == nil || now.Machine.Instance != asked.Machine.Instance || now.Machine.Run != asked.Machine.Run || now.Epoch != asked.Epoch {
 		return nil // another config, run or epoch came meanwhile: the loop begins anew with it
 	}
+	if m.rec.Load().keepsMemory() {
+		return m.resumeMemory(ctx, asked, spec, disks)
+	}
 	return m.launch(ctx, asked, spec, disks)
 }
 
@@ -161,11 +164,15 @@ func (m *machine) launch(ctx context.Context, d *drover.ApplyRequest, spec drove
 		return err
 	}
 	m.agent.hit("host.start.before-vm")
+	kept := false
 	if err := m.change(func(r *records, _ *boltstore.Tx) error {
+		if kept = r.Obs.Memory.whole(); kept {
+			return nil // it is to be given up first: what boots writes to the disks
+		}
 		r.Obs.VM = vm
 		r.Obs.Status.Checks = firstChecks(d.Machine.Config, vm.At, "not asked yet")
 		return nil
-	}); err != nil {
+	}); err != nil || kept {
 		return err
 	}
 	m.agent.hit("host.start.before-launch")

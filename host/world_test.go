@@ -38,6 +38,8 @@ type world struct {
 	// onHit is called at each fault point; nil for nothing. silence is how long the controller says nothing before it asks again, once.
 	onHit   func(h *fakeHost, point string)
 	silence time.Duration
+	// lives counts how often a guest began to execute, or went on.
+	lives int
 }
 
 // fakeHost is one host's reality.
@@ -61,6 +63,12 @@ type fakeHost struct {
 	images  error // what Ensure fails with
 	ensured int
 	free    drover.Bytes
+	// lifeOf is which life of its guest had the disks of a machine last: another one's memory does not fit to them. hollow lets what is written of a
+	// VM be of no use to another, full lets the disk for it have no room.
+	lifeOf       map[drover.MachineID]int
+	hollow, full bool
+	clockSet     int // how often a guest's clock was set
+	platform     string
 	// wiped lists layers that were made unreadable, settings what was set for the storage; vmSizes is what VMs were told of their disks.
 	wiped    map[drover.LayerID]bool
 	settings drover.StorageSettings
@@ -84,7 +92,10 @@ type fakeLayer struct {
 	// prepared is what the layer was prepared for.
 	prepared string
 	content  string // who wrote last: tells a lost write
-	exports  map[drover.HostID]bool
+	// data is what is durable of it, fresh what was written since; dirty says that its machine has written, lost that a power cut took some of that.
+	data, fresh map[int64][]byte
+	dirty, lost bool
+	exports     map[drover.HostID]bool
 }
 
 // bootPlan is what a VM does.
@@ -111,7 +122,7 @@ func newWorld(t *testing.T, ids ...drover.HostID) *world {
 		w.host[id] = &fakeHost{w: w, id: id, data: filepath.Join(dir, "data"), run: filepath.Join(dir, "run"), db: filepath.Join(dir, "agent.db"),
 			layers: map[drover.LayerID]*fakeLayer{}, keys: map[drover.KeyID]string{}, fences: map[drover.DiskID]drover.Epoch{}, vms: map[drover.MachineID]*fakeVM{},
 			taps: map[drover.MachineID]bool{}, reports: map[string][]report{}, configs: map[string]string{}, boot: defaultBoot,
-			free: 100 * drover.GiB, wiped: map[drover.LayerID]bool{}, vmSizes: map[int]drover.Bytes{}}
+			lifeOf: map[drover.MachineID]int{}, platform: "fake 1", free: 100 * drover.GiB, wiped: map[drover.LayerID]bool{}, vmSizes: map[int]drover.Bytes{}}
 	}
 	return w
 }
@@ -230,6 +241,7 @@ func (h *fakeHost) up(cutAt int) {
 	s := &session{h: h, cutAt: cutAt, cancel: cancel, fail: map[string]error{}, hits: map[string]int{}}
 	agent, err := New(Config{ID: h.id, Region: "r1", Address: "10.0.0.1", StorageAddress: string(h.id) + ":4290", DataDir: h.data, RunDir: h.run,
 		Memory: 4 * drover.GiB, CPUs: 4, Version: "test", Accel: drover.AccelTCG, VMMName: "fake",
+		Platform: h.platform, GuestCPU: "fake", LayerDial: func(_ context.Context, at Attachment) (LayerData, error) { return s.layerDial(at) },
 		Storage: fakeStorage{s}, VMM: fakeVMM{s}, Images: fakeImages{s}, Network: fakeNetwork{s}, Bus: fakeBus{s}, Keys: fakeKeys{s},
 		GuestDial: func(ctx context.Context, socket string) (Guest, error) { return s.dial(socket) },
 		Store:     store, Log: testLog(h), BootTimeout: 10 * time.Second, Grace: testGrace, KeepAside: testKeepAside,
@@ -289,7 +301,7 @@ func (h *fakeHost) powerCut() {
 		vm.endLocked("power cut")
 	}
 	for _, l := range h.layers {
-		l.status.Writer = 0
+		l.status.Writer, l.fresh, l.lost, l.dirty = 0, nil, l.lost || l.dirty, false
 	}
 	clear(h.taps)
 	clear(h.keys)

@@ -230,8 +230,11 @@ func outcome(m drover.Migration) string {
 
 func diskText(d drover.DiskMove) string {
 	name := "root disk"
-	if d.Volume != "" {
+	switch {
+	case d.Volume != "":
 		name = "volume " + string(d.Volume)
+	case d.Disk.HoldsMemory():
+		name = "memory"
 	}
 	text := name + ": " + units.Size(d.Size)
 	if d.Allocated > 0 {

@@ -144,6 +144,8 @@ func (a *agent) handle(s *session, req guest.Request) {
 		answer.Status = &status
 	case guest.OpSignal:
 		err = a.handler.signal(req.Signal)
+	case guest.OpClock:
+		err = setClock(req.Time)
 	case guest.OpStop:
 		err = a.handler.stop(req.Signal, time.Duration(req.Timeout))
 	case guest.OpCancel:

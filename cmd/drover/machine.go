@@ -22,7 +22,7 @@ needs them. It keeps its ID, its address and its volumes for life, wherever it
 runs. Machines are named by their ID, or by their name where only one has it.`,
 	},
 		newMachineCreateCommand(c), newMachineListCommand(c), newMachineShowCommand(c), newMachineUpdateCommand(c),
-		newMachineStartCommand(c), newMachineStopCommand(c), newMachineRestartCommand(c), newMachineDestroyCommand(c),
+		newMachineStartCommand(c), newMachineStopCommand(c), newMachineSuspendCommand(c), newMachineRestartCommand(c), newMachineDestroyCommand(c),
 		newMachineWaitCommand(c), newMachineExecCommand(c), newMachineSignalCommand(c), newMachineLogsCommand(c),
 		newMachineEventsCommand(c), newMachineMoveCommand(c), newMachineCheckMoveCommand(c), newMachineLabelCommand(c),
 		newMachineLeaseCommand(c), newMachineCordonCommand(c, true), newMachineCordonCommand(c, false), newMachineVersionsCommand(c), newMachinePsCommand(c))
