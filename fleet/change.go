@@ -109,6 +109,10 @@ func (f *Fleet) UpdateMachine(ctx context.Context, req UpdateMachine) (MachineVi
 	if err := f.fits(ctx, v, req.Config.Guest); err != nil {
 		return MachineView{}, err
 	}
+	secrets, err := f.secretsFor(ctx, v.Machine.App, req.SecretsWish)
+	if err != nil {
+		return MachineView{}, err
+	}
 	ref, err := f.resolve(ctx, v.Placement.Host, req.Config.Image)
 	if err != nil {
 		return MachineView{}, err
@@ -123,6 +127,8 @@ func (f *Fleet) UpdateMachine(ctx context.Context, req UpdateMachine) (MachineVi
 				WithField("config.mounts").WithHint("destroy the machine and create one with the volumes it should have")
 		}
 		m.Config, m.Image, m.Instance = req.Config, ref, drover.NewInstanceID()
+		m.SkipSecrets = req.SkipSecrets
+		secrets.give(m)
 		if !req.SkipLaunch {
 			m.Goal, m.Stop = drover.GoalStarted, drover.StopConfig{}
 			m.Run++
@@ -181,6 +187,7 @@ func (f *Fleet) told(ctx context.Context, app drover.AppName, id drover.MachineI
 
 // StartMachine starts a machine that is not running. One that runs, or is about to, is left alone.
 func (f *Fleet) StartMachine(ctx context.Context, app drover.AppName, id drover.MachineID) (MachineView, error) {
+	secrets := f.newestSecrets(ctx, app, id)
 	return f.setGoal(ctx, app, id, func(m *drover.Machine) {
 		st, _, known := f.state.status.seen(string(id))
 		up := st.Run < m.Run || st.State == drover.StateCreated || st.State == drover.StateStarting || st.State == drover.StateStarted
@@ -189,6 +196,7 @@ func (f *Fleet) StartMachine(ctx context.Context, app drover.AppName, id drover.
 		}
 		m.Goal, m.Stop = drover.GoalStarted, drover.StopConfig{}
 		m.Run++
+		secrets.give(m)
 	})
 }
 
@@ -204,9 +212,11 @@ func (f *Fleet) StopMachine(ctx context.Context, app drover.AppName, id drover.M
 
 // RestartMachine stops a machine that runs, and starts it.
 func (f *Fleet) RestartMachine(ctx context.Context, app drover.AppName, id drover.MachineID) (MachineView, error) {
+	secrets := f.newestSecrets(ctx, app, id)
 	return f.setGoal(ctx, app, id, func(m *drover.Machine) {
 		m.Goal, m.Stop = drover.GoalStarted, drover.StopConfig{}
 		m.Run++
+		secrets.give(m)
 	})
 }
 

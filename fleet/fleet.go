@@ -13,6 +13,7 @@ import (
 	"drover/migrate"
 	"drover/natsbus"
 	"drover/sealedkeys"
+	"drover/sealedsecrets"
 )
 
 // Timing is every bound and interval of the fleet's own.
@@ -97,6 +98,9 @@ type Fleet struct {
 	// keys is nil in a fleet that keeps none; sealed is the same store where it is the fleet's own.
 	keys   drover.KeyStore
 	sealed *sealedkeys.Store
+	// secrets is nil in a fleet that keeps no keys. secretRecords is what the fleet's own store of them lies in.
+	secrets       drover.SecretStore
+	secretRecords *natsbus.Bucket[sealedsecrets.Record]
 	traces *traces
 	// ready is closed once the state is complete.
 	ready chan struct{}
@@ -140,6 +144,9 @@ func (f *Fleet) Run(ctx context.Context) error {
 	if err == nil {
 		err = f.openKeys(ctx)
 	}
+	if err == nil {
+		err = f.openSecrets(ctx)
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -151,6 +158,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 	g.Go(func() error { return natsbus.WatchSeen(ctx, f.conn, f.heard) })
 	g.Go(func() error { f.tendKeys(ctx); return nil })
 	g.Go(func() error { f.serveKeys(ctx); return nil })
+	g.Go(func() error { f.serveSecrets(ctx); return nil })
 	g.Go(func() error { f.watchRegions(ctx); return nil })
 	g.Go(func() error {
 		if err := f.state.wait(ctx); err != nil {

@@ -32,6 +32,9 @@ func (f *Fleet) CreateMachine(ctx context.Context, req CreateMachine) (MachineVi
 	if err := f.nameFree(ctx, req.App, req.Name); err != nil {
 		return MachineView{}, err
 	}
+	if _, err := f.secretsFor(ctx, req.App, req.SecretsWish); err != nil {
+		return MachineView{}, err
+	}
 	volumes, err := f.freeVolumes(ctx, req.App, req.Config.Mounts)
 	if err != nil {
 		return MachineView{}, err
@@ -240,7 +243,10 @@ func (f *Fleet) newMachine(ctx context.Context, req CreateMachine, app drover.Ap
 	if req.SkipLaunch {
 		m.Goal, m.Run = drover.GoalStopped, 0
 	}
-	return m, nil
+	m.SkipSecrets = req.SkipSecrets
+	secrets, err := f.secretsFor(ctx, req.App, req.SecretsWish)
+	secrets.give(&m)
+	return m, err
 }
 
 // claimAll takes what the machine needs for itself, under its ID.

@@ -35,6 +35,7 @@ type CreateMachine struct {
 	Host       drover.HostID
 	Config     drover.MachineConfig
 	SkipLaunch bool
+	SecretsWish
 }
 
 // UpdateMachine replaces a machine's config. CurrentVersion, when not empty, must be the instance ID it has now (Conflict).
@@ -44,6 +45,7 @@ type UpdateMachine struct {
 	Config         drover.MachineConfig
 	CurrentVersion drover.InstanceID
 	SkipLaunch     bool
+	SecretsWish
 }
 
 // CreateVolume asks for a new volume.

@@ -262,5 +262,5 @@ func (m *machine) runDir() string      { return filepath.Join(m.agent.cfg.RunDir
 func (m *machine) logPath() string     { return filepath.Join(m.dir(), "log") }
 func (m *machine) statusPath() string  { return filepath.Join(m.dir(), "status") }
 func (m *machine) consolePath() string { return filepath.Join(m.dir(), "console") }
-func (m *machine) configPath() string  { return filepath.Join(m.dir(), "config.img") }
+func (m *machine) configPath() string  { return filepath.Join(m.runDir(), "config.img") }
 func (m *machine) agentSocket() string { return filepath.Join(m.runDir(), "agent") }

@@ -54,6 +54,8 @@ type Config struct {
 	RouteAddress string
 	// Keys gets the keys of encrypted volumes; nil where there are none.
 	Keys Keys
+	// Secrets gets the secrets of apps; nil where there are none.
+	Secrets Secrets
 	// Fellows are the other hosts, which this one observes; nil to observe none.
 	Fellows Fellows
 	// Peers tries the way to other hosts; nil where that is not to be tried.

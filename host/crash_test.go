@@ -42,6 +42,7 @@ func TestACrashAtEveryStepOfALife(t *testing.T) {
 // cutLife grants one wish while the host is cut at the k-th place. It tells whether the place was reached.
 func cutLife(t *testing.T, w *world, wish wish, power bool, k int) bool {
 	h := w.host["h1"]
+	w.secrets = testSecrets(1, "once")
 	h.up(0)
 	h.power = power
 	first := machineSpec("m1")
@@ -77,6 +78,9 @@ func livedThrough(t *testing.T, w *world, wish wish, s *session, m drover.Machin
 	pass(2 * sweepEvery)
 	w.await("m1", wish.name, func(s drover.MachineStatus) bool { return s.State == wish.state && s.Reason == "" })
 	w.check()
+	if wish.state == drover.StateStarted && h.guestSecret() != "once" {
+		t.Errorf("the guest was given %q", h.guestSecret())
+	}
 	if runs := len(w.running("m1")) == 1; runs != (wish.state == drover.StateStarted) {
 		t.Errorf("state %s, a VM runs: %v", wish.state, runs)
 	}

@@ -82,6 +82,10 @@ func (m *machine) tryStart(ctx context.Context) error {
 	if err := m.beginStart(asked.Machine, disks); err != nil {
 		return err
 	}
+	secrets, err := m.bringSecrets(ctx, asked.Machine)
+	if err != nil {
+		return err
+	}
 	spec, err := m.prepare(ctx, asked, disks)
 	if err != nil {
 		return err
@@ -89,7 +93,7 @@ func (m *machine) tryStart(ctx context.Context) error {
 	if now := m.rec.Load().Desired; now == nil || now.Machine.Instance != asked.Machine.Instance || now.Machine.Run != asked.Machine.Run || now.Epoch != asked.Epoch {
 		return nil // another config, run or epoch came meanwhile: the loop begins anew with it
 	}
-	return m.launch(ctx, asked, spec, disks)
+	return m.launch(ctx, asked, spec, disks, secrets)
 }
 
 // beginStart stores that layers are about to be opened, before they are.
@@ -152,11 +156,12 @@ func (m *machine) prepare(ctx context.Context, d *drover.ApplyRequest, disks []d
 
 // launch writes the guest's config and starts the VM. The record comes first: from then on a VM may be there. It is started for the order that
 // the start was begun for, even when a newer one comes now: the loop sees by the record what it runs.
-func (m *machine) launch(ctx context.Context, d *drover.ApplyRequest, spec drover.VMSpec, disks []diskRecord) error {
+func (m *machine) launch(ctx context.Context, d *drover.ApplyRequest, spec drover.VMSpec, disks []diskRecord, secrets drover.SecretValues) error {
 	old := m.rec.Load().Obs.VM
 	vm := vmRecord{Launch: old.Launch + 1, Live: true, At: m.agent.now(), Instance: d.Machine.Instance, Run: d.Machine.Run, Epoch: d.Epoch, Offset: old.Offset}
 	guestCfg := guestConfig(*d, disks[0], disks[1:], spec.Tap == "", m.agent.cfg.BootTimeout)
 	guestCfg.Run = bootName(m.id, vm)
+	addSecrets(&guestCfg, secrets)
 	if err := m.agent.cfg.files.WriteConfig(spec.ConfigPath, guestCfg); err != nil {
 		return err
 	}
@@ -164,6 +169,7 @@ func (m *machine) launch(ctx context.Context, d *drover.ApplyRequest, spec drove
 	if err := m.change(func(r *records, _ *boltstore.Tx) error {
 		r.Obs.VM = vm
 		r.Obs.Status.Checks = firstChecks(d.Machine.Config.Checks, vm.At)
+		r.Obs.Status.SecretsVersion = secrets.Version
 		return nil
 	}); err != nil {
 		return err

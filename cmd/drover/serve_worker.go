@@ -126,6 +126,7 @@ func newAgent(ctx context.Context, p process, parts agentParts) (*host.Agent, er
 		Bus:            natsbus.NewHostBus(parts.conn, p.conf.ID),
 		Peers:          peers{p.conf.TLSDir},
 		Keys:           natsbus.NewHostKeys(parts.conn, p.conf.ID, p.conf.TLSDir),
+		Secrets:        natsbus.NewHostSecrets(parts.conn, p.conf.ID, p.conf.TLSDir),
 		Fellows:        fellows{natsbus.NewHostBus(parts.conn, p.conf.ID), p.conf.TLSDir},
 		GuestDial:      dialGuest,
 		Store:          parts.store,
