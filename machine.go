@@ -66,7 +66,7 @@ type Machine struct {
 	SecretsVersion uint64    `json:"secrets_version,omitempty"`
 	SkipSecrets    bool      `json:"skip_secrets,omitempty"`
 	CreatedAt      time.Time `json:"created_at"`
-	UpdatedAt time.Time `json:"updated_at"`
+	UpdatedAt      time.Time `json:"updated_at"`
 }
 
 // Placement says which host may run a machine. Its epoch is the revision of its record in the store

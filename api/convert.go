@@ -38,6 +38,9 @@ func machineForm(v fleet.MachineView) apiv1.Machine {
 		Reason:     s.Reason,
 		StartedAt:  s.StartedAt,
 		StoppedAt:  s.StoppedAt,
+
+		SecretsVersion: s.SecretsVersion,
+		SkipSecrets:    m.SkipSecrets,
 	}
 	if v.Migration != nil {
 		form.Migration = &apiv1.MachineMigration{ID: v.Migration.ID, Phase: v.Migration.Phase, Target: v.Migration.Target}

@@ -70,6 +70,8 @@ func (h *handler) createMachine(c *call) (any, error) {
 		Host:       drover.HostID(req.Host),
 		Config:     req.Config,
 		SkipLaunch: req.SkipLaunch,
+
+		SecretsWish: fleet.SecretsWish{MinSecretsVersion: req.MinSecretsVersion, SkipSecrets: req.SkipSecrets},
 	})
 	if err != nil {
 		return nil, err
@@ -119,6 +121,7 @@ func (h *handler) updateMachine(c *call) (any, error) {
 		Config:         req.Config,
 		CurrentVersion: drover.InstanceID(req.CurrentVersion),
 		SkipLaunch:     req.SkipLaunch,
+		SecretsWish:    fleet.SecretsWish{MinSecretsVersion: req.MinSecretsVersion, SkipSecrets: req.SkipSecrets},
 	})
 	if err != nil {
 		return nil, err

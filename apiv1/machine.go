@@ -44,6 +44,10 @@ type Machine struct {
 	StartedAt time.Time         `json:"started_at,omitzero"`
 	StoppedAt time.Time         `json:"stopped_at,omitzero"`
 	Migration *MachineMigration `json:"migration,omitempty"`
+
+	// SecretsVersion is the version of the app's secrets that the machine was last started with. SkipSecrets: it gets none.
+	SecretsVersion uint64 `json:"secrets_version,omitempty"`
+	SkipSecrets    bool   `json:"skip_secrets,omitempty"`
 }
 
 // MachineMigration is the migration that a machine is in.
@@ -76,6 +80,7 @@ type CreateMachineRequest struct {
 	Host       string               `json:"host,omitempty"`
 	Config     drover.MachineConfig `json:"config"`
 	SkipLaunch bool                 `json:"skip_launch,omitempty"`
+	SecretsOptions
 }
 
 // UpdateMachineRequest replaces a machine's config. Name and region may be given, but not changed.
@@ -86,6 +91,15 @@ type UpdateMachineRequest struct {
 	// CurrentVersion is the instance ID that the config was read at.
 	CurrentVersion string `json:"current_version,omitempty"`
 	SkipLaunch     bool   `json:"skip_launch,omitempty"`
+	SecretsOptions
+}
+
+// SecretsOptions says how a machine is given the secrets of its app.
+type SecretsOptions struct {
+	// MinSecretsVersion is the version that the machine needs at least; one that there is not is refused. Default: the newest.
+	MinSecretsVersion uint64 `json:"min_secrets_version,omitempty"`
+	// SkipSecrets: it is given none.
+	SkipSecrets bool `json:"skip_secrets,omitempty"`
 }
 
 // StartResult is the answer of a start.

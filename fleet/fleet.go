@@ -101,7 +101,7 @@ type Fleet struct {
 	// secrets is nil in a fleet that keeps no keys. secretRecords is what the fleet's own store of them lies in.
 	secrets       drover.SecretStore
 	secretRecords *natsbus.Bucket[sealedsecrets.Record]
-	traces *traces
+	traces        *traces
 	// ready is closed once the state is complete.
 	ready chan struct{}
 	// kicks wakes the repair of single machines.

@@ -46,8 +46,11 @@ func (f *Fleet) openSecrets(ctx context.Context) error {
 	}
 	f.secretRecords = bucket
 	f.secrets = sealedsecrets.New(sealedsecrets.Config{Records: secretRecords{bucket}, Keys: f.keys, Log: f.log, Now: f.now,
-		Hit:  func(point string) { f.hit("fleet." + point) },
-		Used: func(ctx context.Context, id drover.KeyID) (bool, error) { used, err := f.usedKeys(ctx); return used[id], err }})
+		Hit: func(point string) { f.hit("fleet." + point) },
+		Used: func(ctx context.Context, id drover.KeyID) (bool, error) {
+			used, err := f.usedKeys(ctx)
+			return used[id], err
+		}})
 	return nil
 }
 

@@ -210,7 +210,9 @@ func TestSecretsMoveWithTheirMachine(t *testing.T) {
 				}
 				epoch = mv.epoch
 			}
-			w.await("m1", "started on b", func(s drover.MachineStatus) bool { return s.State == drover.StateStarted && s.Host == "b" && s.SecretsVersion == 5 })
+			w.await("m1", "started on b", func(s drover.MachineStatus) bool {
+				return s.State == drover.StateStarted && s.Host == "b" && s.SecretsVersion == 5
+			})
 			w.setKeysDown(true)
 			req.Epoch = epoch
 			again(w, b, &req, same)

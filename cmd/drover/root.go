@@ -96,6 +96,7 @@ func subcommands(c *cli) []*cobra.Command {
 		newMachineCommand(c),
 		newVolumeCommand(c),
 		newHostCommand(c),
+		newSecretsCommand(c),
 		newKeyCommand(c),
 		newMigrationCommand(c),
 		newDrainCommand(c),
