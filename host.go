@@ -39,6 +39,11 @@ type HostInfo struct {
 	VMM         string    `json:"vmm,omitempty"`
 	Version     string    `json:"version"`
 	CPUs        int       `json:"cpus"`
+	// CPUsTotal is what the host promises of its CPUs to machines, CPUsUsed what of it is taken: by performance CPUs whole, by shared ones in part.
+	CPUsTotal float64 `json:"cpus_total,omitempty"`
+	CPUsUsed  float64 `json:"cpus_used,omitempty"`
+	// Dedication is what the host is dedicated to: only machines and volumes with that host_dedication_id come to it.
+	Dedication string `json:"dedication,omitempty"`
 	Memory      Bytes     `json:"memory"`
 	MemoryUsed  Bytes     `json:"memory_used"`
 	Disk        Bytes     `json:"disk"`
