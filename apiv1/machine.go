@@ -74,7 +74,8 @@ func (e Event) At() time.Time { return time.UnixMilli(e.Timestamp).UTC() }
 
 // CreateMachineRequest asks for a machine.
 type CreateMachineRequest struct {
-	Name   string `json:"name,omitempty"`
+	Name string `json:"name,omitempty"`
+	// Region is a region, or several with commas between them, in the order in which they are to be tried.
 	Region string `json:"region,omitempty"`
 	// Host pins the machine to a host.
 	Host       string               `json:"host,omitempty"`

@@ -103,6 +103,9 @@ func (f *Fleet) UpdateMachine(ctx context.Context, req UpdateMachine) (MachineVi
 	if err := checkConfig(req.Config, len(data)); err != nil {
 		return MachineView{}, err
 	}
+	if err := f.checkSize("config.guest", req.Config.Guest, &v.Machine.Config.Guest); err != nil {
+		return MachineView{}, err
+	}
 	if err := f.still(ctx, req.Machine); err != nil {
 		return MachineView{}, err
 	}
@@ -153,11 +156,11 @@ func sameVolumes(a, b []drover.Mount) bool {
 // fits asks the machine's host whether it has room for a larger one.
 func (f *Fleet) fits(ctx context.Context, v MachineView, g drover.Guest) error {
 	now := v.Machine.Config.Guest
-	if g.MemoryMB <= now.MemoryMB && g.CPUs <= now.CPUs {
+	if g.MemoryMB <= now.MemoryMB && g.CPUs <= now.CPUs && g.CPUKind == now.CPUKind && g.HostDedicationID == now.HostDedicationID {
 		return nil
 	}
 	var offer drover.Offer
-	req := drover.OfferRequest{Machine: v.Machine.ID, MemoryMB: g.MemoryMB, CPUs: g.CPUs}
+	req := offerFor(v.Machine.ID, g)
 	if err := f.order(ctx, f.timing.Offer, v.Placement.Host, drover.OrderOffer, req, &offer); err != nil {
 		return err
 	}

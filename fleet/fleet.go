@@ -37,6 +37,8 @@ type Timing struct {
 	KeepDrains time.Duration
 	// KeepVolumes is how long a destroyed volume can be brought back; with 0 it is wiped at once.
 	KeepVolumes time.Duration
+	// Reserve is how long room for a machine is held with a volume.
+	Reserve time.Duration
 	// Drain is how often drains are looked at besides at each change, Regions how often it is asked whether every host could be drained.
 	Drain, Regions time.Duration
 	// Work is how often snapshots that are on their way into the object store, and volumes that are being filled, are looked at.
@@ -51,6 +53,7 @@ func DefaultTiming() Timing {
 		LeaseTTL: 6 * time.Second, LeaseRenew: 2 * time.Second,
 		Repair: 10 * time.Second, Stale: 5 * time.Minute,
 		KeepDestroyed: 24 * time.Hour, KeepMigrations: 30 * 24 * time.Hour, KeepDrains: 365 * 24 * time.Hour,
+		Reserve:     time.Hour,
 		KeepVolumes: 24 * time.Hour, Work: 2 * time.Second,
 		Drain: time.Second, Regions: 3 * time.Minute,
 	}
@@ -72,6 +75,8 @@ type Config struct {
 	// neither, volumes are not encrypted, and have to be asked for so.
 	Keys   drover.KeyStore
 	TLSDir string
+	// GuestSizes says which sizes machines may have: GuestSizesDocumented, or all that a host can run when it is empty.
+	GuestSizes string
 	// Traces exports the traces of migrations. Nil exports none.
 	Traces TraceExporter
 	// Clock tells the time; nil for the system's.

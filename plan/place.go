@@ -32,7 +32,8 @@ func Place(req Request, count int, offers []drover.Offer, opts Options, regions 
 		same = map[drover.HostID]int{}
 	}
 	for place.Placed < count && len(left) > 0 {
-		i := slices.IndexFunc(left, func(o drover.Offer) bool { return o.Host == best(req, left, same).Host })
+		next := best(req, left, same).Host
+		i := slices.IndexFunc(left, func(o drover.Offer) bool { return o.Host == next })
 		h := byHost[left[i].Host]
 		h.Placed++
 		place.Placed++
