@@ -58,6 +58,9 @@ func (m *machine) startTaking(ctx context.Context, mv *moveRecord) error {
 	inc := mv.Take.Incarnation
 	cfg := guestConfig(drover.ApplyRequest{Machine: inc.Spec}, disks[0], disks[1:], spec.Tap == "", m.agent.cfg.BootTimeout)
 	cfg.Run = inc.Boot
+	if err := m.addKeptSecrets(&cfg, inc.Spec); err != nil {
+		return err
+	}
 	if err := m.agent.cfg.files.WriteConfig(spec.ConfigPath, cfg); err != nil {
 		return err
 	}

@@ -134,6 +134,20 @@ func (m *machine) dropSecrets() error {
 	return nil
 }
 
+// addKeptSecrets puts the secrets that were brought for a machine that is coming into the config of the VM that takes its memory: its config disk is then
+// as that of the source, though the guest has read that one long ago.
+func (m *machine) addKeptSecrets(cfg *guest.Config, spec drover.Machine) error {
+	if spec.SkipSecrets {
+		return nil
+	}
+	kept, err := m.keptSecrets()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	addSecrets(cfg, kept)
+	return nil
+}
+
 // addSecrets puts secrets into what the guest is given: as variables of the environment, which go before those of the config and the image.
 func addSecrets(cfg *guest.Config, v drover.SecretValues) {
 	for _, name := range slices.Sorted(maps.Keys(v.Values)) {

@@ -213,6 +213,9 @@ func TestSecretsMoveWithTheirMachine(t *testing.T) {
 			w.await("m1", "started on b", func(s drover.MachineStatus) bool {
 				return s.State == drover.StateStarted && s.Host == "b" && s.SecretsVersion == 5
 			})
+			if live && b.guestSecret() != "hunter2-hunter2" {
+				t.Errorf("the VM that took the memory has another config disk: %q", b.guestSecret())
+			}
 			w.setKeysDown(true)
 			req.Epoch = epoch
 			again(w, b, &req, same)

@@ -24,7 +24,8 @@ runs. Machines are named by their ID, or by their name where only one has it.`,
 		newMachineCreateCommand(c), newMachineListCommand(c), newMachineShowCommand(c), newMachineUpdateCommand(c),
 		newMachineStartCommand(c), newMachineStopCommand(c), newMachineRestartCommand(c), newMachineDestroyCommand(c),
 		newMachineWaitCommand(c), newMachineExecCommand(c), newMachineSignalCommand(c), newMachineLogsCommand(c),
-		newMachineEventsCommand(c), newMachineMoveCommand(c), newMachineCheckMoveCommand(c), newMachineLabelCommand(c))
+		newMachineEventsCommand(c), newMachineMoveCommand(c), newMachineCheckMoveCommand(c), newMachineLabelCommand(c),
+		newMachinePlaceCommand(c))
 }
 
 // addApp adds the flag --app, which narrows where a machine or a volume is looked for.

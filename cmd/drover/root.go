@@ -101,6 +101,7 @@ func subcommands(c *cli) []*cobra.Command {
 		newMigrationCommand(c),
 		newDrainCommand(c),
 		newRegionCommand(c),
+		newPlatformCommand(c),
 		newRecoveryCommand(c),
 		newDevCommand(c),
 		newServeCommand(c),

@@ -77,7 +77,7 @@ func serveControl(ctx context.Context, p process) error {
 	}
 	defer endTraces()
 	loop, err := fleet.New(fleet.Config{Conn: conn, Host: p.conf.ID, TLSDir: p.conf.TLSDir, Snapshots: fleet.NewSnapshotStore(objects), Log: p.log,
-		Faults: p.faults, Clock: p.faults.Clock(), Traces: traces})
+		Faults: p.faults, Clock: p.faults.Clock(), Traces: traces, GuestSizes: p.conf.GuestSizes})
 	if err != nil {
 		return err
 	}
