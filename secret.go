@@ -3,6 +3,8 @@ package drover
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"io"
 	"log/slog"
 	"regexp"
 	"strings"
@@ -24,8 +26,8 @@ const redacted = "[secret]"
 // String is redacted, as are all other forms of a value.
 func (SecretValue) String() string { return redacted }
 
-// GoString is what %#v shows.
-func (SecretValue) GoString() string { return redacted }
+// Format is what every verb of fmt shows.
+func (SecretValue) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) } // fmt keeps the error
 
 // LogValue is what a log shows.
 func (SecretValue) LogValue() slog.Value { return slog.StringValue(redacted) }
