@@ -44,8 +44,17 @@ type Guest struct {
 	// DiskTransport is how the machine's disks are attached: "nbd", "vhost-user-blk", or "auto" for what the host is set to. It
 	// holds from the next start on. Default: auto.
 	DiskTransport Transport `json:"disk_transport,omitempty"`
+	// HostDedicationID names the hosts that the machine may be on: those that are dedicated to it, and no others. Default: hosts without a dedication.
+	HostDedicationID string `json:"host_dedication_id,omitempty"`
 }
 
+// The kinds of CPUs.
+const (
+	CPUShared      = "shared"
+	CPUPerformance = "performance"
+)
+
+// Init overrides what the image says is to be run.
 // Init overrides what the image says is to be run, and how.
 type Init struct {
 	Entrypoint []string `json:"entrypoint,omitempty"`

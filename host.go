@@ -35,16 +35,21 @@ type HostInfo struct {
 	StorageAddress string `json:"storage_address,omitempty"`
 	Accel          Accel  `json:"accel,omitempty"`
 	// AccelReason says how the accelerator was chosen ("/dev/kvm: trial boot failed: …").
-	AccelReason string    `json:"accel_reason,omitempty"`
-	VMM         string    `json:"vmm,omitempty"`
-	Version     string    `json:"version"`
-	CPUs        int       `json:"cpus"`
-	Memory      Bytes     `json:"memory"`
-	MemoryUsed  Bytes     `json:"memory_used"`
-	Disk        Bytes     `json:"disk"`
-	DiskUsed    Bytes     `json:"disk_used"`
-	Machines    int       `json:"machines"`
-	StartedAt   time.Time `json:"started_at"`
+	AccelReason string `json:"accel_reason,omitempty"`
+	VMM         string `json:"vmm,omitempty"`
+	Version     string `json:"version"`
+	CPUs        int    `json:"cpus"`
+	// CPUsTotal is what the host promises of its CPUs to machines, CPUsUsed what of it is taken: by performance CPUs whole, by shared ones in part.
+	CPUsTotal float64 `json:"cpus_total,omitempty"`
+	CPUsUsed  float64 `json:"cpus_used,omitempty"`
+	// Dedication is what the host is dedicated to: only machines and volumes with that host_dedication_id come to it.
+	Dedication string    `json:"dedication,omitempty"`
+	Memory     Bytes     `json:"memory"`
+	MemoryUsed Bytes     `json:"memory_used"`
+	Disk       Bytes     `json:"disk"`
+	DiskUsed   Bytes     `json:"disk_used"`
+	Machines   int       `json:"machines"`
+	StartedAt  time.Time `json:"started_at"`
 	// DiskProvisioned is what the volumes of the host may grow to together; thin provisioning lets it be more than Disk.
 	DiskProvisioned Bytes `json:"disk_provisioned"`
 	// Conditions is what is not as it should be on the host now.

@@ -68,6 +68,9 @@ type Machine struct {
 	Stop StopConfig `json:"stop"`
 	// Run counts the starts that users asked for: a larger one than the host has run means "start again".
 	Run uint64 `json:"run"`
+	// SecretsVersion is the version of the app's secrets that the next start needs at least; 0 when it needs none. SkipSecrets: it gets none.
+	SecretsVersion uint64 `json:"secrets_version,omitempty"`
+	SkipSecrets    bool   `json:"skip_secrets,omitempty"`
 	// Resume: the start that made Run what it is was that of a suspended machine, which goes on with its memory. A VM that still runs is what
 	// was asked for, then.
 	Resume bool `json:"resume,omitempty"`
@@ -110,6 +113,8 @@ type MachineStatus struct {
 	Instance InstanceID   `json:"instance_id"`
 	// Run is the Machine.Run that the state belongs to.
 	Run uint64 `json:"run"`
+	// SecretsVersion is the version of the app's secrets that the machine was last started with.
+	SecretsVersion uint64 `json:"secrets_version,omitempty"`
 	// Restarts counts the starts that the restart policy made since the last one a user asked for.
 	Restarts int `json:"restarts"`
 	// ExitCode is that of the main process when it last ended; nil before. A signal N is 128+N.

@@ -65,6 +65,11 @@ type OfferRequest struct {
 	Disk Bytes `json:"disk"`
 	// Provision is what a new volume may grow to; 0 for a move, which goes by what is there.
 	Provision Bytes `json:"provision,omitempty"`
+	// CPUKind and Dedication are those of the machine's guest.
+	CPUKind    string `json:"cpu_kind,omitempty"`
+	Dedication string `json:"dedication,omitempty"`
+	// Volumes are the host's volumes that the machine is to have: what is held with them is for it.
+	Volumes []VolumeID `json:"volumes,omitempty"`
 }
 
 // Offer is a host's answer. Reasons says, in words for the user, why it does not fit; empty when it does.
@@ -78,6 +83,10 @@ type Offer struct {
 	Disk            Bytes `json:"disk"`
 	DiskProvisioned Bytes `json:"disk_provisioned"`
 	Machines        int   `json:"machines"`
+	// Fits is how many of what was asked for fit; 0 from a host that does not tell, or when there are reasons. CPUsFree is what is left of the CPUs
+	// that it promises.
+	Fits     int     `json:"fits,omitempty"`
+	CPUsFree float64 `json:"cpus_free,omitempty"`
 }
 
 // ResolveRequest names an image as a user wrote it.

@@ -50,6 +50,9 @@ type Volume struct {
 	DestroyedAt time.Time `json:"destroyed_at,omitzero"`
 	WipeAt      time.Time `json:"wipe_at,omitzero"`
 	CreatedAt   time.Time `json:"created_at"`
+	// Compute is the size of a machine for which its host holds room with the volume, until ReservedUntil or a machine has the volume.
+	Compute       *Guest    `json:"compute,omitempty"`
+	ReservedUntil time.Time `json:"reserved_until,omitzero"`
 }
 
 // Defaults and bounds of a volume's schedule.

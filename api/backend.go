@@ -85,4 +85,6 @@ type Backend interface {
 	drainBackend
 	machineBackend
 	suspendBackend
+	secretBackend
+	placeBackend
 }

@@ -70,6 +70,9 @@ func TestEveryOperationOfTheDocument(t *testing.T) {
 	s.want(200, "GET", "/v1/operator/hosts/h1/machines", "")
 
 	everyOperationOfRecoveries(s, backend, string(volume.ID))
+	everyOperationOfSecrets(s)
+	everyOperationOfEdges(s)
+	everyOperationOfPlaces(s)
 	s.want(200, "PUT", "/v1/operator/hosts/h1/storage", `{"hydration_limit":1048576,"stall_after":"90s"}`)
 	everyOperationOfVolumes(s, backend, "/v1/apps/ledger/volumes/"+string(volume.ID), volume.ID)
 

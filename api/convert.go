@@ -39,6 +39,9 @@ func machineForm(v fleet.MachineView) apiv1.Machine {
 		Reason:     s.Reason,
 		StartedAt:  s.StartedAt,
 		StoppedAt:  s.StoppedAt,
+
+		SecretsVersion: s.SecretsVersion,
+		SkipSecrets:    m.SkipSecrets,
 	}
 	if form.HostStatus == drover.HostOK {
 		form.Config = m.Config

@@ -26,7 +26,7 @@ func (h *handler) createMachine(c *call) (any, error) {
 	if err := readBody(c.w, c.r, &req, false); err != nil {
 		return nil, err
 	}
-	for _, n := range []struct{ field, value string }{{"name", req.Name}, {"region", req.Region}, {"host", req.Host}} {
+	for _, n := range []struct{ field, value string }{{"name", req.Name}, {"host", req.Host}} {
 		if err := needName(n.field, n.value, true); err != nil {
 			return nil, err
 		}
@@ -39,16 +39,22 @@ func (h *handler) createMachine(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	region, fallback, err := regionList("region", req.Region)
+	if err != nil {
+		return nil, err
+	}
 	view, err := h.backend.CreateMachine(c.ctx(), fleet.CreateMachine{
-		App:        c.app.Name,
-		Name:       req.Name,
-		Region:     drover.Region(req.Region),
-		Host:       drover.HostID(req.Host),
-		Config:     req.Config,
-		SkipLaunch: req.SkipLaunch,
-		LeaseTTL:   ttl,
-		Owner:      c.principal.Name,
-		Once:       once,
+		App:         c.app.Name,
+		Name:        req.Name,
+		Region:      region,
+		Fallback:    fallback,
+		Host:        drover.HostID(req.Host),
+		Config:      req.Config,
+		SkipLaunch:  req.SkipLaunch,
+		LeaseTTL:    ttl,
+		Owner:       c.principal.Name,
+		Once:        once,
+		SecretsWish: fleet.SecretsWish{MinSecretsVersion: req.MinSecretsVersion, SkipSecrets: req.SkipSecrets},
 	})
 	if err != nil {
 		return nil, onceRefused(err)
@@ -105,6 +111,7 @@ func (h *handler) updateMachine(c *call) (any, error) {
 		LeaseTTL:       ttl,
 		Nonce:          nonce(c),
 		Owner:          c.principal.Name,
+		SecretsWish:    fleet.SecretsWish{MinSecretsVersion: req.MinSecretsVersion, SkipSecrets: req.SkipSecrets},
 	})
 	if err != nil {
 		return nil, err

@@ -61,6 +61,9 @@ func routes() []route {
 	all = append(all, drainRoutes()...)
 	all = append(all, recoveryRoutes()...)
 	all = append(all, tokenRoutes()...)
+	all = append(all, secretRoutes()...)
+	all = append(all, edgeRoutes()...)
+	all = append(all, placeRoutes()...)
 	return append(withNeeds(all),
 		route{method: "GET", path: "/healthz", id: "Health", summary: "Tell that the API answers", access: public,
 			status: http.StatusOK, response: apiv1.Health{}, handle: (*handler).health},

@@ -1,6 +1,9 @@
 package api
 
 import (
+	"encoding/json"
+	"reflect"
+
 	"drover"
 	"drover/apiv1"
 	"drover/fleet"
@@ -30,7 +33,7 @@ func (h *handler) createVolume(c *call) (any, error) {
 
 // volumeOrder checks what can be told from the request alone.
 func volumeOrder(c *call, req apiv1.CreateVolumeRequest) (fleet.CreateVolume, error) {
-	order := fleet.CreateVolume{App: c.app.Name, Name: req.Name, Region: drover.Region(req.Region), Host: drover.HostID(req.Host),
+	order := fleet.CreateVolume{App: c.app.Name, Name: req.Name, Host: drover.HostID(req.Host),
 		Snapshot: drover.SnapshotID(req.SnapshotID), Source: drover.VolumeID(req.SourceVolumeID),
 		Unencrypted:  req.Encrypted != nil && !*req.Encrypted,
 		NoAutoBackup: req.AutoBackupEnabled != nil && !*req.AutoBackupEnabled}
@@ -38,10 +41,15 @@ func volumeOrder(c *call, req apiv1.CreateVolumeRequest) (fleet.CreateVolume, er
 	if (req.Name != "" || !made) && !drover.ValidVolumeName(req.Name) {
 		return order, badField("name", "is %q; expected 1 to 30 lower-case letters, digits and underscores", req.Name)
 	}
-	for _, n := range []struct{ field, value string }{{"region", req.Region}, {"host", req.Host}} {
-		if err := needName(n.field, n.value, true); err != nil {
-			return order, err
-		}
+	if err := needName("host", req.Host, true); err != nil {
+		return order, err
+	}
+	var err error
+	if order.Region, order.Fallback, err = regionList("region", req.Region); err != nil {
+		return order, err
+	}
+	if order.Compute, err = computeOf(req.Compute); err != nil {
+		return order, err
 	}
 	switch {
 	case req.SnapshotID != "" && req.SourceVolumeID != "":
@@ -62,12 +70,30 @@ func volumeOrder(c *call, req apiv1.CreateVolumeRequest) (fleet.CreateVolume, er
 	if req.SnapshotRetention != nil {
 		order.RetentionDays = *req.SnapshotRetention
 	}
-	var err error
 	if order.Limits, err = newLimitsOf(drover.Limits{}, req.Limits); err != nil {
 		return order, err
 	}
 	order.Size, err = volumeSize(req.SizeGB, req.Size, made)
 	return order, err
+}
+
+// computeOf reads the size of the machine that room is to be held for; nil for none. Fields that Drover does not have are ignored.
+func computeOf(fields map[string]any) (*drover.Guest, error) {
+	if len(fields) == 0 {
+		return nil, nil
+	}
+	raw, err := json.Marshal(fields)
+	if err != nil {
+		return nil, badField("compute", "cannot be read")
+	}
+	if err := checkShape("compute", raw, reflect.TypeFor[drover.Guest]()); err != nil {
+		return nil, err
+	}
+	var g drover.Guest
+	if err := json.Unmarshal(raw, &g); err != nil {
+		return nil, badField("compute", "cannot be read: %v", err)
+	}
+	return &g, nil
 }
 
 // fromSource fills in what a restored volume and a fork have of what they are made of, and refuses what these cannot be.

@@ -46,6 +46,9 @@ func volumeForm(v fleet.VolumeView) apiv1.Volume {
 			form.SnapshotID = vol.From.Snapshot.Snapshot
 		}
 	}
+	if vol.Compute != nil {
+		form.Compute, form.ReservedUntil, form.HostDedicationID = vol.Compute, vol.ReservedUntil, vol.Compute.HostDedicationID
+	}
 	if v.Layer != nil {
 		form.BytesUsed, form.Verification, form.Trouble = &v.Layer.Allocated, v.Layer.Verification, v.Layer.Trouble
 		if form.Hydration == nil && v.Layer.Hydration != nil && !v.Layer.Hydration.Done {

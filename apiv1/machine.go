@@ -53,6 +53,10 @@ type Machine struct {
 	StartedAt time.Time         `json:"started_at,omitzero"`
 	StoppedAt time.Time         `json:"stopped_at,omitzero"`
 	Migration *MachineMigration `json:"migration,omitempty"`
+
+	// SecretsVersion is the version of the app's secrets that the machine was last started with. SkipSecrets: it gets none.
+	SecretsVersion uint64 `json:"secrets_version,omitempty"`
+	SkipSecrets    bool   `json:"skip_secrets,omitempty"`
 }
 
 // UnmarshalJSON reads a machine; an incomplete config is in Config, too.
@@ -91,7 +95,8 @@ func (e Event) At() time.Time { return time.UnixMilli(e.Timestamp).UTC() }
 
 // CreateMachineRequest asks for a machine.
 type CreateMachineRequest struct {
-	Name   string `json:"name,omitempty"`
+	Name string `json:"name,omitempty"`
+	// Region is a region, or several with commas between them, in the order in which they are to be tried.
 	Region string `json:"region,omitempty"`
 	// Host pins the machine to a host.
 	Host       string               `json:"host,omitempty"`
@@ -99,6 +104,7 @@ type CreateMachineRequest struct {
 	SkipLaunch bool                 `json:"skip_launch,omitempty"`
 	// LeaseTTL leases the machine for so many seconds before anybody else can; the answer has the nonce.
 	LeaseTTL int `json:"lease_ttl,omitempty"`
+	SecretsOptions
 }
 
 // UpdateMachineRequest replaces a machine's config. Name and region may be given, but not changed.
@@ -111,6 +117,15 @@ type UpdateMachineRequest struct {
 	SkipLaunch     bool   `json:"skip_launch,omitempty"`
 	// LeaseTTL leases the machine afterwards, or prolongs the lease with the nonce of the request, for so many seconds.
 	LeaseTTL int `json:"lease_ttl,omitempty"`
+	SecretsOptions
+}
+
+// SecretsOptions says how a machine is given the secrets of its app.
+type SecretsOptions struct {
+	// MinSecretsVersion is the version that the machine needs at least; one that there is not is refused. Default: the newest.
+	MinSecretsVersion uint64 `json:"min_secrets_version,omitempty"`
+	// SkipSecrets: it is given none.
+	SkipSecrets bool `json:"skip_secrets,omitempty"`
 }
 
 // StartResult is the answer of a start.

@@ -47,6 +47,10 @@ type Volume struct {
 	Hydration *VolumeHydration `json:"hydration,omitempty"`
 	// Verification is the newest one, where the host was asked and answered.
 	Verification *drover.Verification `json:"verification,omitempty"`
+	// Compute is the size of a machine for which room is held with the volume until ReservedUntil, or a machine has the volume.
+	Compute          *drover.Guest `json:"compute,omitempty"`
+	ReservedUntil    time.Time     `json:"reserved_until,omitzero"`
+	HostDedicationID string        `json:"host_dedication_id,omitempty"`
 	// Trouble says why the volume cannot be used, or not be written.
 	Trouble string `json:"trouble,omitempty"`
 	// Conditions is what is not as it should be with its snapshots.
@@ -65,7 +69,7 @@ type VolumeHydration struct {
 type CreateVolumeRequest struct {
 	// Name may be left out for a restored volume and a fork: it is then that of what it is made of.
 	Name string `json:"name,omitempty"`
-	// Region of a fork is by default its source's.
+	// Region is a region, or several with commas between them, in the order in which they are to be tried. That of a fork is by default its source's.
 	Region string `json:"region,omitempty"`
 	// Host pins the volume to a host.
 	Host   string       `json:"host,omitempty"`
@@ -83,12 +87,13 @@ type CreateVolumeRequest struct {
 	SnapshotRetention *int             `json:"snapshot_retention,omitempty"`
 	// FSType may be empty or "ext4".
 	FSType string `json:"fstype,omitempty"`
-	// What clients of the Machines API say of the machine that is to have the volume and of other volumes. It is read and has no effect:
-	// the volumes of an app are spread over the hosts in any case.
-	Compute           map[string]any `json:"compute,omitempty"`
-	ComputeImage      string         `json:"compute_image,omitempty"`
-	RequireUniqueZone bool           `json:"require_unique_zone,omitempty"`
-	UniqueZoneAppWide bool           `json:"unique_zone_app_wide,omitempty"`
+	// Compute is the size of the machine that is to have the volume: room for it is held with the volume for a time.
+	Compute map[string]any `json:"compute,omitempty"`
+	// What else clients of the Machines API say of the machine and of other volumes. It is read and has no effect: the volumes of an app are spread over
+	// the hosts in any case.
+	ComputeImage      string `json:"compute_image,omitempty"`
+	RequireUniqueZone bool   `json:"require_unique_zone,omitempty"`
+	UniqueZoneAppWide bool   `json:"unique_zone_app_wide,omitempty"`
 }
 
 // LimitsRequest changes a volume's limits: null and absent leave one as it is, 0 takes it away.

@@ -236,6 +236,7 @@ func prepareHost(p paths, n network, ca *fleetca.CA, l *Layout, h HostSpec, urls
 		ID: h.ID, Region: h.Region, Roles: h.Roles, Address: n.address(h.Number).String(),
 		DataDir: p.data(h.ID), RunDir: p.run(h.ID, n.mode), TLSDir: p.tls(h.ID),
 		Bus: hostconf.Bus{URLs: urls}, Grace: l.Grace, BootTimeout: l.BootTimeout, MemoryMB: memoryMB, CPUs: max(runtime.NumCPU(), 4),
+		GuestSizes: hostconf.GuestSizesAny,
 	}
 	if h.has(drover.RoleControl) {
 		// The rack is the power controller; what runs on a host knows from its environment which one.

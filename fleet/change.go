@@ -106,10 +106,17 @@ func (f *Fleet) UpdateMachine(ctx context.Context, req UpdateMachine) (MachineVi
 	if err := checkConfig(req.Config, len(data)); err != nil {
 		return MachineView{}, err
 	}
+	if err := f.checkSize("config.guest", req.Config.Guest, &v.Machine.Config.Guest); err != nil {
+		return MachineView{}, err
+	}
 	if err := f.still(ctx, req.Machine); err != nil {
 		return MachineView{}, err
 	}
 	if err := f.fits(ctx, v, req.Config.Guest); err != nil {
+		return MachineView{}, err
+	}
+	secrets, err := f.secretsFor(ctx, v.Machine.App, req.SecretsWish)
+	if err != nil {
 		return MachineView{}, err
 	}
 	ref, err := f.resolve(ctx, v.Placement.Host, req.Config.Image)
@@ -133,6 +140,8 @@ func (f *Fleet) UpdateMachine(ctx context.Context, req UpdateMachine) (MachineVi
 			m.ScheduledAt = now // what a new schedule would have asked for before is over
 		}
 		m.Config, m.Image, m.Instance, m.ConfiguredAt = req.Config, ref, drover.NewInstanceID(), now
+		m.SkipSecrets = req.SkipSecrets
+		secrets.give(m)
 		m.Resume = false // what a suspended machine has in its memory belongs to the config of before
 		waits := len(m.Config.Standbys) > 0 && m.Goal == drover.GoalStopped
 		switch {
@@ -168,11 +177,11 @@ func sameVolumes(a, b []drover.Mount) bool {
 // fits asks the machine's host whether it has room for a larger one.
 func (f *Fleet) fits(ctx context.Context, v MachineView, g drover.Guest) error {
 	now := v.Machine.Config.Guest
-	if g.MemoryMB <= now.MemoryMB && g.CPUs <= now.CPUs {
+	if g.MemoryMB <= now.MemoryMB && g.CPUs <= now.CPUs && g.CPUKind == now.CPUKind && g.HostDedicationID == now.HostDedicationID {
 		return nil
 	}
 	var offer drover.Offer
-	req := drover.OfferRequest{Machine: v.Machine.ID, MemoryMB: g.MemoryMB, CPUs: g.CPUs}
+	req := offerFor(v.Machine.ID, g)
 	if err := f.order(ctx, f.timing.Offer, v.Placement.Host, drover.OrderOffer, req, &offer); err != nil {
 		return err
 	}
@@ -206,6 +215,7 @@ func (f *Fleet) told(ctx context.Context, app drover.AppName, id drover.MachineI
 
 // StartMachine starts a machine that is not running. One that runs, or is about to, is left alone. One that is suspended goes on.
 func (f *Fleet) StartMachine(ctx context.Context, app drover.AppName, id drover.MachineID) (MachineView, error) {
+	secrets := f.newestSecrets(ctx, app, id)
 	return f.setGoal(ctx, app, id, func(m *drover.Machine) {
 		st, _, known := f.state.status.seen(string(id))
 		up := st.Run < m.Run || st.State == drover.StateCreated || st.State == drover.StateStarting || st.State == drover.StateStarted
@@ -215,6 +225,7 @@ func (f *Fleet) StartMachine(ctx context.Context, app drover.AppName, id drover.
 		m.Resume = m.Goal == drover.GoalSuspended
 		m.Goal, m.Stop = drover.GoalStarted, drover.StopConfig{}
 		m.Run++
+		secrets.give(m)
 	})
 }
 
@@ -235,9 +246,11 @@ func (f *Fleet) RestartMachine(ctx context.Context, app drover.AppName, id drove
 	if err := p.err(); err != nil {
 		return MachineView{}, err
 	}
+	secrets := f.newestSecrets(ctx, app, id)
 	return f.setGoal(ctx, app, id, func(m *drover.Machine) {
 		m.Goal, m.Stop, m.Resume = drover.GoalStarted, stop, false
 		m.Run++
+		secrets.give(m)
 	})
 }
 

@@ -24,6 +24,7 @@ func (f *Fleet) candidateLocked(id string) (plan.Candidate, MachineView, bool) {
 		Machine: v.Machine.ID, Name: v.Machine.Name, App: v.Machine.App, Class: labels.Class, Labels: labels,
 		Source: v.Placement.Host, Region: info.Region, Running: runs(v) && v.Machine.Goal == drover.GoalStarted,
 		MemoryMB: v.Machine.Config.Guest.MemoryMB, CPUs: v.Machine.Config.Guest.CPUs,
+		Dedication: v.Machine.Config.Guest.HostDedicationID,
 	}
 	// Names that users choose are made unique by their organisation; the names of apps are so by themselves.
 	if c.Class != string(c.App) {

@@ -30,7 +30,7 @@ func (f *Fleet) emptyRooms() []plan.Room {
 		if !isWorker(info) {
 			continue
 		}
-		r := plan.Room{Host: info.ID, Region: info.Region, CPUs: cmp.Or(info.CPUs, unbounded), Closed: f.closedLocked(info.ID), Apps: apps[info.ID]}
+		r := plan.Room{Host: info.ID, Region: info.Region, CPUs: cmp.Or(info.CPUs, unbounded), Dedication: info.Dedication, Closed: f.closedLocked(info.ID), Apps: apps[info.ID]}
 		if r.Closed == "" && info.Status == drover.HostUnreachable {
 			r.Closed = "does not answer"
 		}

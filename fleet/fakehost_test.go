@@ -241,6 +241,9 @@ func (h *fakeHost) offer(b []byte) (any, error) {
 	if need := drover.Bytes(req.MemoryMB) * drover.MiB; need > o.MemoryFree {
 		o.Reasons = append(o.Reasons, fmt.Sprintf("%d MiB of memory free, %d MiB needed", o.MemoryFree/drover.MiB, req.MemoryMB))
 	}
+	if len(o.Reasons) == 0 && req.MemoryMB > 0 {
+		o.Fits = int(o.MemoryFree / (drover.Bytes(req.MemoryMB) * drover.MiB))
+	}
 	if req.Disk > o.DiskFree {
 		o.Reasons = append(o.Reasons, fmt.Sprintf("%d GiB of disk free, %d GiB needed", o.DiskFree/drover.GiB, req.Disk/drover.GiB))
 	}

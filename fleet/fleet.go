@@ -13,6 +13,7 @@ import (
 	"drover/migrate"
 	"drover/natsbus"
 	"drover/sealedkeys"
+	"drover/sealedsecrets"
 )
 
 // Timing is every bound and interval of the fleet's own.
@@ -38,6 +39,8 @@ type Timing struct {
 	KeepDrains time.Duration
 	// KeepVolumes is how long a destroyed volume can be brought back; with 0 it is wiped at once.
 	KeepVolumes time.Duration
+	// Reserve is how long room for a machine is held with a volume.
+	Reserve time.Duration
 	// Drain is how often drains are looked at besides at each change, Regions how often it is asked whether every host could be drained.
 	Drain, Regions time.Duration
 	// Work is how often snapshots that are on their way into the object store, and volumes that are being filled, are looked at.
@@ -55,6 +58,7 @@ func DefaultTiming() Timing {
 		LeaseTTL: 6 * time.Second, LeaseRenew: 2 * time.Second,
 		Repair: 10 * time.Second, Stale: 5 * time.Minute,
 		KeepDestroyed: 24 * time.Hour, KeepMigrations: 30 * 24 * time.Hour, KeepDrains: 365 * 24 * time.Hour,
+		Reserve:     time.Hour,
 		KeepVolumes: 24 * time.Hour, Work: 2 * time.Second,
 		Drain: time.Second, Regions: 3 * time.Minute,
 		TokenBound: 5 * time.Second, TokenProof: time.Second, TokenUses: time.Minute, KeepTokens: 30 * 24 * time.Hour,
@@ -79,6 +83,8 @@ type Config struct {
 	TLSDir string
 	// Power switches hosts off. Nil: only people do.
 	Power PowerSwitch
+	// GuestSizes says which sizes machines may have: GuestSizesDocumented, or all that a host can run when it is empty.
+	GuestSizes string
 	// Traces exports the traces of migrations. Nil exports none.
 	Traces TraceExporter
 	// Clock tells the time; nil for the system's.
@@ -105,7 +111,6 @@ type Fleet struct {
 	// keys is nil in a fleet that keeps none; sealed is the same store where it is the fleet's own.
 	keys   drover.KeyStore
 	sealed *sealedkeys.Store
-	traces *traces
 	// roots, proof, local and used are about tokens: the keys that they are made with, up to when revocations are known, those that were put
 	// here, and when they were used.
 	roots roots
@@ -113,6 +118,10 @@ type Fleet struct {
 	local *localTokens
 	used  used
 	trail *trail
+	// secrets is nil in a fleet that keeps no keys. secretRecords is what the fleet's own store of them lies in.
+	secrets       drover.SecretStore
+	secretRecords *natsbus.Bucket[sealedsecrets.Record]
+	traces        *traces
 	// ready is closed once the state is complete.
 	ready chan struct{}
 	// kicks wakes the repair of single machines.
@@ -161,6 +170,9 @@ func (f *Fleet) Run(ctx context.Context) error {
 	if err == nil {
 		err = f.openAudit(ctx)
 	}
+	if err == nil {
+		err = f.openSecrets(ctx)
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -172,6 +184,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 	g.Go(func() error { return natsbus.WatchSeen(ctx, f.conn, f.heard) })
 	g.Go(func() error { f.tendKeys(ctx); return nil })
 	g.Go(func() error { f.serveKeys(ctx); return nil })
+	g.Go(func() error { f.serveSecrets(ctx); return nil })
 	g.Go(func() error { f.watchRegions(ctx); return nil })
 	g.Go(func() error { f.proveTokens(ctx); return nil })
 	g.Go(func() error { f.keepUses(ctx); return nil })

@@ -162,14 +162,14 @@ const maxAsked = 64
 // choose places something: it asks the worker hosts of the region, or the one named by only, and returns the best.
 func (f *Fleet) choose(ctx context.Context, req plan.Request, only drover.HostID, offer drover.OfferRequest, opts plan.Options) (drover.HostID, error) {
 	opts.Regions = f.regions()
-	if req.Region != "" && !slices.Contains(opts.Regions, req.Region) {
-		return "", plan.UnknownRegion(req.Region, opts.Regions)
+	if err := req.CheckRegions(opts.Regions); err != nil {
+		return "", err
 	}
 	var ask []drover.HostID
 	opts.Silent = map[drover.HostID]string{}
 	for _, h := range f.hostList() {
 		switch {
-		case !slices.Contains(h.Roles, drover.RoleWorker), only != "" && h.ID != only, req.Region != "" && h.Region != req.Region:
+		case !slices.Contains(h.Roles, drover.RoleWorker), only != "" && h.ID != only, req.Region != "" && !slices.Contains(req.Regions(), h.Region):
 		case h.Status == drover.HostUnreachable:
 			opts.Silent[h.ID] = "is unreachable"
 		default:

@@ -194,7 +194,7 @@ func (f *Fleet) usedKeys(ctx context.Context) (map[drover.KeyID]bool, error) {
 			used[r.Value.Root] = true
 		}
 	}
-	return used, nil
+	return used, f.usedBySecrets(ctx, used)
 }
 
 // sweepKeys destroys keys that nothing needs: of volumes that were never made, or whose key could not be destroyed with them.
@@ -207,6 +207,9 @@ func (r *repairer) sweepKeys(ctx context.Context) {
 	var used map[drover.KeyID]bool
 	if err == nil {
 		used, err = r.usedKeys(ctx)
+	}
+	if err == nil {
+		err = r.sweepSecrets(ctx)
 	}
 	if err != nil {
 		r.trouble(ctx, "keys of control host", string(r.cfg.Host), err)

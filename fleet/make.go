@@ -40,7 +40,13 @@ func (f *Fleet) createMachine(ctx context.Context, req CreateMachine) (MachineVi
 	if err := checkRequest(&req); err != nil {
 		return MachineView{}, err
 	}
+	if err := f.checkSize("config.guest", req.Config.Guest, nil); err != nil {
+		return MachineView{}, err
+	}
 	if err := f.nameFree(ctx, req.App, req.Name); err != nil {
+		return MachineView{}, err
+	}
+	if _, err := f.secretsFor(ctx, req.App, req.SecretsWish); err != nil {
 		return MachineView{}, err
 	}
 	volumes, err := f.freeVolumes(ctx, req.App, req.Config.Mounts)
@@ -144,8 +150,9 @@ func attachable(v drover.Volume, field string) error {
 // pin returns the host that the machine must be on: that of its volumes, or the one asked for; empty when it may be anywhere.
 func (f *Fleet) pin(req CreateMachine, volumes []drover.Volume) (drover.HostID, error) {
 	pinned := req.Host
-	if req.Region != "" && !slices.Contains(f.regions(), req.Region) {
-		return "", plan.UnknownRegion(req.Region, f.regions())
+	wanted := placeRequest(req)
+	if err := wanted.CheckRegions(f.regions()); err != nil {
+		return "", err
 	}
 	for i, v := range volumes {
 		field := fmt.Sprintf("config.mounts[%d].volume", i)
@@ -168,7 +175,7 @@ func (f *Fleet) pin(req CreateMachine, volumes []drover.Volume) (drover.HostID, 
 	switch {
 	case !ok || !slices.Contains(info.Roles, drover.RoleWorker):
 		return "", f.noHost(pinned, "host")
-	case req.Region != "" && info.Region != req.Region:
+	case req.Region != "" && !slices.Contains(wanted.Regions(), info.Region):
 		return "", drover.Errorf(drover.Invalid, "region: host %q, where the machine has to be, is in region %q, not in %q", pinned, info.Region, req.Region).
 			WithField("region")
 	case info.Status == drover.HostUnreachable:
@@ -178,9 +185,7 @@ func (f *Fleet) pin(req CreateMachine, volumes []drover.Volume) (drover.HostID, 
 }
 
 func (f *Fleet) chooseFor(ctx context.Context, req CreateMachine, pinned drover.HostID, exclude map[drover.HostID]string) (drover.HostID, error) {
-	return f.choose(ctx, plan.Request{What: fmt.Sprintf("machine %q", req.Name), Region: req.Region}, pinned,
-		drover.OfferRequest{MemoryMB: req.Config.Guest.MemoryMB, CPUs: req.Config.Guest.CPUs},
-		plan.Options{Exclude: exclude, SameApp: f.spread(req.App)})
+	return f.choose(ctx, placeRequest(req), pinned, offerForNew(req), plan.Options{Exclude: exclude, SameApp: f.spread(req.App)})
 }
 
 // spread counts the machines of an app on each host.
@@ -270,7 +275,10 @@ func (f *Fleet) newMachine(ctx context.Context, req CreateMachine, app drover.Ap
 	if req.SkipLaunch || len(req.Config.Standbys) > 0 { // one that stands in for others waits for its turn
 		m.Goal, m.Run = drover.GoalStopped, 0
 	}
-	return m, nil
+	m.SkipSecrets = req.SkipSecrets
+	secrets, err := f.secretsFor(ctx, req.App, req.SecretsWish)
+	secrets.give(&m)
+	return m, err
 }
 
 // claimAll takes what the machine needs for itself, under its ID.

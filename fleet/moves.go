@@ -74,7 +74,7 @@ func (f *Fleet) targetFor(ctx context.Context, req Move, v MachineView, source d
 	if req.Target == source {
 		return "", drover.Errorf(drover.Invalid, "target: machine %q is on host %q already", req.Machine, source).WithField("target")
 	}
-	offer := drover.OfferRequest{Machine: v.Machine.ID, MemoryMB: v.Machine.Config.Guest.MemoryMB, CPUs: v.Machine.Config.Guest.CPUs}
+	offer := offerFor(v.Machine.ID, v.Machine.Config.Guest)
 	for _, d := range disks {
 		if req.undoes == "" { // the target of an undo has what it needs
 			offer.Disk += d.Allocated

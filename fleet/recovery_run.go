@@ -190,7 +190,7 @@ func (r *rescuer) chooseTarget(ctx context.Context, rec drover.Recovery) (drover
 		return rec, err
 	}
 	guest := m.Config.WithDefaults().Guest
-	offer := drover.OfferRequest{Machine: m.ID, MemoryMB: guest.MemoryMB, CPUs: guest.CPUs}
+	offer := offerFor(m.ID, guest)
 	var only drover.HostID
 	for _, s := range rec.Sources {
 		if s.Kind == drover.FromStandby {

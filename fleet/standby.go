@@ -81,7 +81,7 @@ func (f *Fleet) standbyHost(ctx context.Context, v drover.Volume, at, only drove
 		}
 	}
 	return f.choose(ctx, plan.Request{What: fmt.Sprintf("a standby of volume %q", v.ID), Region: region, Volume: true}, only,
-		drover.OfferRequest{Provision: v.Size}, plan.Options{Exclude: exclude, SameApp: f.volumeSpread(v.App)})
+		drover.OfferRequest{Provision: v.Size, Dedication: f.dedicationOf(at)}, plan.Options{Exclude: exclude, SameApp: f.volumeSpread(v.App)})
 }
 
 // standbysOf returns the standbys of a volume, oldest first.

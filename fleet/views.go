@@ -45,10 +45,13 @@ type CreateMachine struct {
 	App    drover.AppName
 	Name   string // made up when empty
 	Region drover.Region
+	// Fallback are the regions to take, in order, when there is no room in Region.
+	Fallback []drover.Region
 	// Host pins the machine to a host; empty lets the fleet choose. Mounted volumes pin it too.
 	Host       drover.HostID
 	Config     drover.MachineConfig
 	SkipLaunch bool
+	SecretsWish
 	// LeaseTTL, when it is not 0, leases the machine to Owner before anybody else can; MachineView.Nonce has the nonce.
 	LeaseTTL time.Duration
 	Owner    string
@@ -66,6 +69,7 @@ type UpdateMachine struct {
 	Config         drover.MachineConfig
 	CurrentVersion drover.InstanceID
 	SkipLaunch     bool
+	SecretsWish
 	// LeaseTTL, when it is not 0, prolongs the lease with the Nonce, or takes one for Owner.
 	LeaseTTL     time.Duration
 	Nonce, Owner string
@@ -84,6 +88,10 @@ type CreateVolume struct {
 	// Unencrypted leaves the encryption out. A fork and a restored volume are encrypted as what they come from.
 	Unencrypted bool
 	Limits      drover.Limits
+	// Fallback are the regions to take, in order, when there is no room in Region. Compute is the size of a machine for which room is held with the
+	// volume for a time; nil for none.
+	Fallback []drover.Region
+	Compute  *drover.Guest
 	// NoAutoBackup leaves the schedule out. 0 means the defaults.
 	NoAutoBackup     bool
 	SnapshotInterval drover.Duration

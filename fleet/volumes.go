@@ -152,11 +152,14 @@ func (f *Fleet) CreateVolume(ctx context.Context, req CreateVolume) (VolumeView,
 	if err := checkVolume(req); err != nil {
 		return VolumeView{}, err
 	}
-	if _, err := f.pin(CreateMachine{Region: req.Region, Host: req.Host}, nil); err != nil {
+	if err := f.checkCompute(&req); err != nil {
 		return VolumeView{}, err
 	}
-	host, err := f.choose(ctx, plan.Request{What: fmt.Sprintf("volume %q", req.Name), Region: req.Region, Volume: true}, req.Host,
-		drover.OfferRequest{Disk: made.data, Provision: req.Size}, plan.Options{SameApp: f.volumeSpread(req.App)})
+	if _, err := f.pin(CreateMachine{Region: req.Region, Fallback: req.Fallback, Host: req.Host}, nil); err != nil {
+		return VolumeView{}, err
+	}
+	host, err := f.choose(ctx, plan.Request{What: fmt.Sprintf("volume %q", req.Name), Region: req.Region, Fallback: req.Fallback, Volume: true}, req.Host,
+		offerForVolume(req, made.data), plan.Options{SameApp: f.volumeSpread(req.App)})
 	if err != nil {
 		return VolumeView{}, err
 	}
@@ -189,6 +192,9 @@ func (f *Fleet) newVolume(req CreateVolume, made origin, cipher *drover.Cipher, 
 		State: drover.VolumeCreating, Host: host, Cipher: cipher, Limits: req.Limits, From: made.from, AutoBackup: !req.NoAutoBackup,
 		SnapshotInterval: orDefault(req.SnapshotInterval, drover.DefaultSnapshotInterval),
 		RetentionDays:    orDefault(req.RetentionDays, drover.DefaultRetentionDays), CreatedAt: f.now().UTC()}
+	if req.Compute != nil {
+		v.Compute, v.ReservedUntil = req.Compute, v.CreatedAt.Add(f.timing.Reserve)
+	}
 	if forks(v) {
 		v.From.Layer = drover.ForkLayer(v.From.Volume, v.ID)
 	}

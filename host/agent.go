@@ -38,6 +38,8 @@ type Agent struct {
 	// to whose records do not say so yet.
 	capacity sync.Mutex
 	promised map[drover.VolumeID]drover.Bytes
+	// reserved is what is held with volumes for machines; capacity guards it too.
+	reserved map[drover.VolumeID]reservation
 	// volumes lets one order at a time work on a volume.
 	volumes turns
 }
@@ -48,7 +50,8 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, machines: map[drover.MachineID]*machine{}, promised: map[drover.VolumeID]drover.Bytes{}}
+	a := &Agent{cfg: cfg, machines: map[drover.MachineID]*machine{}, promised: map[drover.VolumeID]drover.Bytes{},
+		reserved: map[drover.VolumeID]reservation{}}
 	a.publish.init()
 	a.routes = newRouter(a)
 	return a, nil
@@ -69,7 +72,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := a.loadSettings(); err != nil {
+	if err := errors.Join(a.loadSettings(), a.loadReserved()); err != nil {
 		return err
 	}
 	a.started = a.now()
@@ -262,5 +265,5 @@ func (m *machine) runDir() string      { return filepath.Join(m.agent.cfg.RunDir
 func (m *machine) logPath() string     { return filepath.Join(m.dir(), "log") }
 func (m *machine) statusPath() string  { return filepath.Join(m.dir(), "status") }
 func (m *machine) consolePath() string { return filepath.Join(m.dir(), "console") }
-func (m *machine) configPath() string  { return filepath.Join(m.dir(), "config.img") }
+func (m *machine) configPath() string  { return filepath.Join(m.runDir(), "config.img") }
 func (m *machine) agentSocket() string { return filepath.Join(m.runDir(), "agent") }

@@ -13,13 +13,16 @@ type capacity struct {
 	// provisioned is what the volumes may grow to together (see wholeRoom).
 	provisioned drover.Bytes
 	machines    int
+	// cpuTotal and cpuUsed are in thousandths of a CPU.
+	cpuTotal, cpuUsed int
 }
 
 func (c capacity) memoryFree() drover.Bytes { return max(c.memoryTotal-c.memoryUsed, 0) }
 
-// room counts what is used, as if the machine except were not there.
-func (a *Agent) room(except drover.MachineID) (capacity, error) {
-	c := capacity{memoryTotal: a.cfg.Memory}
+// room counts what is used, as if the machine except were not there, nor what is held with the volumes.
+func (a *Agent) room(except drover.MachineID, volumes ...drover.VolumeID) (capacity, error) {
+	c := capacity{memoryTotal: a.cfg.Memory, cpuTotal: a.cfg.cpuTotal()}
+	c.memoryUsed, c.cpuUsed = a.held(volumes)
 	promised := drover.Bytes(0)
 	for _, m := range a.list() {
 		r := m.rec.Load()
@@ -32,6 +35,7 @@ func (a *Agent) room(except drover.MachineID) (capacity, error) {
 		}
 		if !r.asleep() {
 			c.memoryUsed += drover.Bytes(spec.Config.WithDefaults().Guest.MemoryMB) * drover.MiB
+			c.cpuUsed += a.cfg.cpuNeed(spec.Config.WithDefaults().Guest)
 		}
 		if t := r.target(); t != nil && t.Reserve != nil && !t.Hydrated {
 			promised += t.Reserve.Disk
@@ -55,6 +59,13 @@ func (c capacity) refusals(cfg Config, size drover.Guest, disk drover.Bytes) []*
 		out = append(out, drover.Errorf(drover.Exhausted, "host %q has %d CPUs, the machine needs %d", cfg.ID, cfg.CPUs, size.CPUs).
 			WithField("config.guest.cpus"))
 	}
+	if need := cfg.cpuNeed(size); size.CPUs > 0 && size.CPUs <= cfg.CPUs && need > c.cpuTotal-c.cpuUsed {
+		out = append(out, drover.Errorf(drover.Exhausted, "host %q has %.2f of its %.2f CPUs left, the machine needs %.2f", cfg.ID,
+			float64(max(c.cpuTotal-c.cpuUsed, 0))/cpuUnit, float64(c.cpuTotal)/cpuUnit, float64(need)/cpuUnit).WithField("config.guest.cpus"))
+	}
+	if why := cfg.dedicated(size.HostDedicationID); why != "" {
+		out = append(out, drover.Errorf(drover.Exhausted, "%s", why).WithField("config.guest.host_dedication_id"))
+	}
 	if disk > c.diskFree || c.diskFree == 0 {
 		out = append(out, drover.Errorf(drover.Exhausted, "host %q has %d MiB of disk left, %d MiB are needed", cfg.ID,
 			c.diskFree/drover.MiB, disk/drover.MiB))
@@ -62,18 +73,16 @@ func (c capacity) refusals(cfg Config, size drover.Guest, disk drover.Bytes) []*
 	return out
 }
 
-// checkMemory refuses a machine that does not fit. The caller holds capacity.
-func (a *Agent) checkMemory(id drover.MachineID, size drover.Guest) error {
-	return a.checkRoom(id, size, 0)
-}
+// checkMachine refuses a machine that does not fit. The caller holds capacity.
+func (a *Agent) checkMachine(m drover.Machine) error { return a.checkRoom(m, 0) }
 
 // checkRoom refuses a machine that does not fit with what its disks hold. The caller holds capacity.
-func (a *Agent) checkRoom(id drover.MachineID, size drover.Guest, disk drover.Bytes) error {
-	c, err := a.room(id)
+func (a *Agent) checkRoom(m drover.Machine, disk drover.Bytes) error {
+	c, err := a.room(m.ID, mountsOf(m)...)
 	if err != nil {
 		return err
 	}
-	if no := c.refusals(a.cfg, size, disk); len(no) > 0 {
+	if no := c.refusals(a.cfg, m.Config.WithDefaults().Guest, disk); len(no) > 0 {
 		return no[0]
 	}
 	return nil

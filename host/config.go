@@ -27,6 +27,11 @@ type Config struct {
 	// Memory is what machines may use together; CPUs what one machine may have at most.
 	Memory drover.Bytes
 	CPUs   int
+	// CPUOvercommit is how many times its CPUs the host promises to machines, SharedPerCPU how many shared CPUs make up one. Defaults 1 and 16.
+	CPUOvercommit float64
+	SharedPerCPU  int
+	// Dedication is what the host is dedicated to; empty for nothing.
+	Dedication string
 	// DiskTransport is how disks are attached of machines that leave it to the host. Default auto.
 	DiskTransport drover.Transport
 	// DiskReserve is kept free: machines and moves that would go below it are refused. Default 1 GiB.
@@ -54,6 +59,8 @@ type Config struct {
 	RouteAddress string
 	// Keys gets the keys of encrypted volumes; nil where there are none.
 	Keys Keys
+	// Secrets gets the secrets of apps; nil where there are none.
+	Secrets Secrets
 	// Fellows are the other hosts, which this one observes; nil to observe none.
 	Fellows Fellows
 	// Peers tries the way to other hosts; nil where that is not to be tried.
@@ -111,6 +118,12 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.DiskOvercommit == 0 {
 		c.DiskOvercommit = 3
+	}
+	if c.CPUOvercommit == 0 {
+		c.CPUOvercommit = 1
+	}
+	if c.SharedPerCPU == 0 {
+		c.SharedPerCPU = 16
 	}
 	if c.Clock == nil {
 		c.Clock = time.Now

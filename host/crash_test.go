@@ -46,6 +46,7 @@ func TestACrashAtEveryStepOfALife(t *testing.T) {
 // cutLife grants one wish while the host is cut at the k-th place. It tells whether the place was reached.
 func cutLife(t *testing.T, w *world, wish wish, power bool, k int) bool {
 	h := w.host["h1"]
+	w.secrets = testSecrets(1, "once")
 	h.up(0)
 	h.power = power
 	first := machineSpec("m1")
@@ -83,6 +84,9 @@ func livedThrough(t *testing.T, w *world, wish wish, s *session, m drover.Machin
 	w.await("m1", wish.name, func(s drover.MachineStatus) bool { return s.State == wish.state && s.Reason == "" })
 	w.check()
 	toldOnce(t, w.status["m1"].Events, wish, h.power)
+	if wish.state == drover.StateStarted && h.guestSecret() != "once" {
+		t.Errorf("the guest was given %q", h.guestSecret())
+	}
 	if runs := len(w.running("m1")) == 1; runs != (wish.state == drover.StateStarted) {
 		t.Errorf("state %s, a VM runs: %v", wish.state, runs)
 	}

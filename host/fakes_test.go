@@ -18,6 +18,7 @@ type (
 	fakeBus     struct{ s *session }
 	fakeFiles   struct{ s *session }
 	fakeKeys    struct{ s *session }
+	fakeSecrets struct{ s *session }
 	fakeGuest   struct {
 		s  *session
 		vm *fakeVM
@@ -31,6 +32,7 @@ var (
 	_ Network    = fakeNetwork{}
 	_ Bus        = fakeBus{}
 	_ Keys       = fakeKeys{}
+	_ Secrets    = fakeSecrets{}
 	_ guestFiles = fakeFiles{}
 	_ Guest      = fakeGuest{}
 )
@@ -262,7 +264,7 @@ func (g fakeGuest) Stop(_ context.Context, signal string, timeout time.Duration)
 }
 
 func (f fakeFiles) WriteConfig(path string, cfg guest.Config) error {
-	return f.s.effect("write-config", func() error { f.s.h.configs[path] = cfg.Run; return nil })
+	return f.s.effect("write-config", func() error { f.s.h.configs[path], f.s.h.env[path] = cfg.Run, cfg.Env; return nil })
 }
 
 func (f fakeFiles) Reports(_ context.Context, path string, offset int64) (out []report, next int64, err error) {

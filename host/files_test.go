@@ -160,6 +160,7 @@ func TestFaultPointsAreAllNamed(t *testing.T) {
 		collect(w)
 	}, "a", "b")
 	bubble(t, func(t *testing.T, w *world) {
+		w.secrets = testSecrets(1, "once")
 		everyPartOfALiveMove(t, w)
 		collect(w)
 	}, "a", "b")

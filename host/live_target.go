@@ -56,8 +56,12 @@ func (m *machine) startTaking(ctx context.Context, mv *moveRecord) error {
 		return err
 	}
 	inc := mv.Take.Incarnation
+	secrets, err := m.secretsOf(inc.Spec)
+	if err != nil {
+		return err
+	}
 	cfg, err := guestConfig(guestInput{apply: drover.ApplyRequest{Machine: inc.Spec}, root: disks[0], volumes: disks[1:], userNet: spec.Tap == "",
-		boot: m.agent.cfg.BootTimeout})
+		boot: m.agent.cfg.BootTimeout, secrets: revealed(secrets)})
 	if err != nil {
 		return err
 	}

@@ -73,7 +73,7 @@ func (a *Agent) moveCheck(ctx context.Context, req drover.MoveCheckRequest) (dro
 // room checks what the target has left.
 func (c *check) room() {
 	c.a.capacity.Lock()
-	have, err := c.a.room(c.req.Machine)
+	have, err := c.a.room(c.req.Machine, mountsOf(c.req.Spec)...)
 	c.a.capacity.Unlock()
 	if err != nil {
 		c.add("disk", err, "")

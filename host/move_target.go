@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -61,6 +62,9 @@ func (mv *moveRecord) clones() []diskRecord {
 // cloneLayers makes a layer over each export, and proves that it can read.
 func (m *machine) cloneLayers(ctx context.Context) error {
 	cfg, mv := m.agent.cfg, m.rec.Load().Move
+	if err := m.bringMoveSecrets(ctx, mv); err != nil {
+		return err
+	}
 	if mv.Undoes != "" {
 		return m.restoreLayers(ctx)
 	}
@@ -240,7 +244,7 @@ func (m *machine) abortTarget(ctx context.Context) error {
 		}
 		m.agent.hit("host.abort-target.after-delete")
 	}
-	if err := m.abortRounds(ctx, mv); err != nil {
+	if err := errors.Join(m.abortRounds(ctx, mv), m.dropSecrets()); err != nil {
 		return err
 	}
 	return m.changeMove(mv.Migration, func(r *records, tx *boltstore.Tx, mv *moveRecord) error {

@@ -21,6 +21,9 @@ func (a *Agent) apply(_ context.Context, req drover.ApplyRequest) (drover.Machin
 	if err != nil {
 		return drover.MachineStatus{}, err
 	}
+	for _, id := range mountsOf(req.Machine) {
+		delete(a.reserved, id)
+	}
 	m.confirmed()
 	return m.status(), nil
 }
@@ -51,11 +54,14 @@ func (a *Agent) accept(r *records, tx *boltstore.Tx, req drover.ApplyRequest) er
 			return drover.Errorf(drover.Conflict, "machine %q is on its way to host %q with migration %s", id, a.cfg.ID, r.Move.Migration)
 		}
 		if req.Machine.Goal != drover.GoalDestroyed {
-			if err := a.checkMemory(id, req.Machine.Config.WithDefaults().Guest); err != nil {
+			if err := a.checkMachine(req.Machine); err != nil {
 				return err
 			}
 		}
 		if err := a.checkVolumes(tx, req); err != nil {
+			return err
+		}
+		if err := a.takeReserved(tx, req.Machine); err != nil {
 			return err
 		}
 		r.Desired = &req
@@ -79,11 +85,12 @@ func (a *Agent) accept(r *records, tx *boltstore.Tx, req drover.ApplyRequest) er
 	if src := r.source(); src != nil && src.Moved != 0 && req.Epoch <= src.Moved {
 		return drover.Errorf(drover.Conflict, "machine %q was moved away with migration %s", id, src.Migration)
 	}
-	grows := req.Machine.Config.WithDefaults().Guest.MemoryMB > old.Machine.Config.WithDefaults().Guest.MemoryMB
+	wants, was := req.Machine.Config.WithDefaults().Guest, old.Machine.Config.WithDefaults().Guest
+	grows := wants.MemoryMB > was.MemoryMB || a.cfg.cpuNeed(wants) > a.cfg.cpuNeed(was) || wants.HostDedicationID != was.HostDedicationID
 	// What a suspended machine gave back others may have; one that was stopped then comes back the same way.
 	begins := old.Machine.Goal != drover.GoalStarted && !r.Obs.VM.Live
 	if (grows || begins) && req.Machine.Goal == drover.GoalStarted {
-		if err := a.checkMemory(id, req.Machine.Config.WithDefaults().Guest); err != nil {
+		if err := a.checkMachine(req.Machine); err != nil {
 			return err
 		}
 	}

@@ -51,7 +51,7 @@ func (a *Agent) reserve(req drover.MoveReserveRequest) (*machine, error) {
 		case r.Desired != nil:
 			return drover.Errorf(drover.Precondition, "machine %q is on host %q already", req.Machine, a.cfg.ID)
 		}
-		if err := a.checkRoom(req.Machine, req.Spec.Config.WithDefaults().Guest, req.Disk); err != nil {
+		if err := a.checkRoom(req.Spec, req.Disk); err != nil {
 			return err
 		}
 		r.Move = &moveRecord{Migration: req.Migration, Role: roleTarget, Reserve: &req}

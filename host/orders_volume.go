@@ -28,6 +28,9 @@ func (a *Agent) volumeCreate(ctx context.Context, req drover.VolumeRequest) (dro
 			return drover.LayerStatus{}, err
 		}
 		defer kept()
+		if err := a.hold(v); err != nil {
+			return drover.LayerStatus{}, err
+		}
 	}
 	disk, err := newVolume(req)
 	if err != nil {
@@ -83,7 +86,8 @@ func (a *Agent) volumeCreate(ctx context.Context, req drover.VolumeRequest) (dro
 // newVolume makes the record of a volume that is to be made here.
 func newVolume(req drover.VolumeRequest) (diskRecord, error) {
 	v := req.Volume
-	disk := diskRecord{Disk: v.ID.Disk(), Volume: v.ID, Layer: drover.LayerFor(v.ID.Disk(), ""), Size: v.Size, Parent: req.Parent, Cipher: v.Cipher}
+	disk := diskRecord{Disk: v.ID.Disk(), Volume: v.ID, Layer: drover.LayerFor(v.ID.Disk(), ""), Size: v.Size, Parent: req.Parent, Cipher: v.Cipher,
+		Reserve: v.Compute, ReserveUntil: v.ReservedUntil}
 	if v.From != nil {
 		disk.Snapshot = v.From.Snapshot
 	}
@@ -133,6 +137,7 @@ func (a *Agent) volumeDestroy(ctx context.Context, req drover.VolumeRequest) (dr
 		}
 	}
 	a.hit("host.volume-destroy.after")
+	a.letGo(req.Volume.ID)
 	return drover.Empty{}, a.update(func(tx *boltstore.Tx) error { return diskBucket.Delete(tx, string(id)) })
 }
 

@@ -52,8 +52,8 @@ func (a *Agent) provisioned() (drover.Bytes, error) {
 
 // wholeRoom is room with what is provisioned, which is read from the journal: it must not be called while the journal is written, and the
 // caller holds the lock of the capacity.
-func (a *Agent) wholeRoom(except drover.MachineID) (capacity, error) {
-	c, err := a.room(except)
+func (a *Agent) wholeRoom(except drover.MachineID, volumes ...drover.VolumeID) (capacity, error) {
+	c, err := a.room(except, volumes...)
 	if err != nil {
 		return c, err
 	}

@@ -206,6 +206,9 @@ type diskRecord struct {
 	// HydrateLimit and HydratePaused are what an operator wishes of the background copy.
 	HydrateLimit  drover.Bytes `json:"hydrate_limit,omitempty"`
 	HydratePaused bool         `json:"hydrate_paused,omitempty"`
+	// Reserve is the room that is held with a volume until ReserveUntil, or a machine mounts it.
+	Reserve      *drover.Guest `json:"reserve,omitempty"`
+	ReserveUntil time.Time     `json:"reserve_until,omitzero"`
 }
 
 // filling reports whether a volume that was made here is not complete yet.

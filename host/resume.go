@@ -21,7 +21,7 @@ const (
 
 // resumeMemory starts a VM that takes the machine's memory, and gives the image up in the same write in which it is noted that the VM has
 // all. It executes nothing until then: the loop lets it go on. An image that is of no use is given up, and the machine boots.
-func (m *machine) resumeMemory(ctx context.Context, d *drover.ApplyRequest, spec drover.VMSpec, disks []diskRecord) (err error) {
+func (m *machine) resumeMemory(ctx context.Context, d *drover.ApplyRequest, spec drover.VMSpec, disks []diskRecord, secrets drover.SecretValues) (err error) {
 	mem := m.rec.Load().Obs.Memory
 	ctx, cancel := context.WithTimeoutCause(ctx, saveBound, fmt.Errorf("its memory was not read within %s", saveBound))
 	defer cancel()
@@ -42,7 +42,7 @@ func (m *machine) resumeMemory(ctx context.Context, d *drover.ApplyRequest, spec
 		return m.bootInstead(why)
 	}
 	spec.Incoming = true
-	if err := m.launchResuming(ctx, d, spec, disks, head); err != nil {
+	if err := m.launchResuming(ctx, d, spec, disks, head, secrets); err != nil {
 		return err
 	}
 	if err := m.vm.Load(ctx, newMemoryReader(ctx, from, head)); err != nil {
@@ -87,10 +87,10 @@ func (m *machine) openMemory(ctx context.Context, mem *memoryRecord, epoch drove
 }
 
 // launchResuming starts the VM that waits for its memory. The record comes first: from then on a VM may be there.
-func (m *machine) launchResuming(ctx context.Context, d *drover.ApplyRequest, spec drover.VMSpec, disks []diskRecord, head memoryHead) error {
+func (m *machine) launchResuming(ctx context.Context, d *drover.ApplyRequest, spec drover.VMSpec, disks []diskRecord, head memoryHead, secrets drover.SecretValues) error {
 	inc, old := head.Incarnation, m.rec.Load().Obs.VM
 	guestCfg, err := guestConfig(guestInput{apply: drover.ApplyRequest{Machine: inc.Spec}, root: disks[0], volumes: disks[1:], userNet: spec.Tap == "",
-		boot: m.agent.cfg.BootTimeout})
+		boot: m.agent.cfg.BootTimeout, secrets: revealed(secrets)})
 	if err != nil {
 		return err
 	}

@@ -79,6 +79,10 @@ func (m *machine) tryStart(ctx context.Context) error {
 	if err := m.beginStart(asked.Machine, disks); err != nil {
 		return err
 	}
+	secrets, err := m.bringSecrets(ctx, asked.Machine)
+	if err != nil {
+		return err
+	}
 	spec, err := m.prepare(ctx, asked, disks)
 	if err != nil {
 		return err
@@ -87,9 +91,9 @@ func (m *machine) tryStart(ctx context.Context) error {
 		return nil // another config, run or epoch came meanwhile: the loop begins anew with it
 	}
 	if m.rec.Load().keepsMemory() {
-		return m.resumeMemory(ctx, asked, spec, disks)
+		return m.resumeMemory(ctx, asked, spec, disks, secrets)
 	}
-	return m.launch(ctx, asked, spec, disks)
+	return m.launch(ctx, asked, spec, disks, secrets)
 }
 
 // beginStart stores that layers are about to be opened, before they are.
@@ -152,10 +156,11 @@ func (m *machine) prepare(ctx context.Context, d *drover.ApplyRequest, disks []d
 
 // launch writes the guest's config and starts the VM. The record comes first: from then on a VM may be there. It is started for the order that
 // the start was begun for, even when a newer one comes now: the loop sees by the record what it runs.
-func (m *machine) launch(ctx context.Context, d *drover.ApplyRequest, spec drover.VMSpec, disks []diskRecord) error {
+func (m *machine) launch(ctx context.Context, d *drover.ApplyRequest, spec drover.VMSpec, disks []diskRecord, secrets drover.SecretValues) error {
 	old := m.rec.Load().Obs.VM
 	vm := vmRecord{Launch: old.Launch + 1, Live: true, At: m.agent.now(), Instance: d.Machine.Instance, Run: d.Machine.Run, Epoch: d.Epoch, Offset: old.Offset}
-	guestCfg, err := guestConfig(guestInput{apply: *d, root: disks[0], volumes: disks[1:], userNet: spec.Tap == "", boot: m.agent.cfg.BootTimeout})
+	guestCfg, err := guestConfig(guestInput{apply: *d, root: disks[0], volumes: disks[1:], userNet: spec.Tap == "", boot: m.agent.cfg.BootTimeout,
+		secrets: revealed(secrets)})
 	if err != nil {
 		return err
 	}
@@ -171,6 +176,7 @@ func (m *machine) launch(ctx context.Context, d *drover.ApplyRequest, spec drove
 		}
 		r.Obs.VM = vm
 		r.Obs.Status.Checks = firstChecks(d.Machine.Config, vm.At, "not asked yet")
+		r.Obs.Status.SecretsVersion = secrets.Version
 		return nil
 	}); err != nil || kept {
 		return err

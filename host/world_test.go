@@ -1,6 +1,7 @@
 package host
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,7 @@ type world struct {
 	events     map[string]drover.Event
 	busDown    bool
 	keysDown   bool // no control host hands out keys
+	secrets    drover.SecretValues
 	twice      bool // every order is given twice
 	connected  chan struct{}
 	// onHit is called at each fault point; nil for nothing. silence is how long the controller says nothing before it asks again, once.
@@ -58,6 +60,8 @@ type fakeHost struct {
 	taps    map[drover.MachineID]bool
 	reports map[string][]report
 	configs map[string]string
+	env     map[string][]string // what the guest was told, by the path of its config
+	logs    bytes.Buffer        // what the agents of the host wrote to their log
 	booted  int
 	boot    func(n int) bootPlan
 	images  error // what Ensure fails with
@@ -121,7 +125,7 @@ func newWorld(t *testing.T, ids ...drover.HostID) *world {
 		dir := scratch(t)
 		w.host[id] = &fakeHost{w: w, id: id, data: filepath.Join(dir, "data"), run: filepath.Join(dir, "run"), db: filepath.Join(dir, "agent.db"),
 			layers: map[drover.LayerID]*fakeLayer{}, keys: map[drover.KeyID]string{}, fences: map[drover.DiskID]drover.Epoch{}, vms: map[drover.MachineID]*fakeVM{},
-			taps: map[drover.MachineID]bool{}, reports: map[string][]report{}, configs: map[string]string{}, boot: defaultBoot,
+			taps: map[drover.MachineID]bool{}, reports: map[string][]report{}, configs: map[string]string{}, env: map[string][]string{}, boot: defaultBoot,
 			lifeOf: map[drover.MachineID]int{}, platform: "fake 1", free: 100 * drover.GiB, wiped: map[drover.LayerID]bool{}, vmSizes: map[int]drover.Bytes{}}
 	}
 	return w
@@ -242,7 +246,7 @@ func (h *fakeHost) up(cutAt int) {
 	agent, err := New(Config{ID: h.id, Region: "r1", Address: "10.0.0.1", StorageAddress: string(h.id) + ":4290", DataDir: h.data, RunDir: h.run,
 		Memory: 4 * drover.GiB, CPUs: 4, Version: "test", Accel: drover.AccelTCG, VMMName: "fake",
 		Platform: h.platform, GuestCPU: "fake", LayerDial: func(_ context.Context, at Attachment) (LayerData, error) { return s.layerDial(at) },
-		Storage: fakeStorage{s}, VMM: fakeVMM{s}, Images: fakeImages{s}, Network: fakeNetwork{s}, Bus: fakeBus{s}, Keys: fakeKeys{s},
+		Storage: fakeStorage{s}, VMM: fakeVMM{s}, Images: fakeImages{s}, Network: fakeNetwork{s}, Bus: fakeBus{s}, Keys: fakeKeys{s}, Secrets: fakeSecrets{s},
 		GuestDial: func(ctx context.Context, socket string) (Guest, error) { return s.dial(socket) },
 		Store:     store, Log: testLog(h), BootTimeout: 10 * time.Second, Grace: testGrace, KeepAside: testKeepAside,
 		DiskSpace: func(string) (drover.Bytes, drover.Bytes, error) {
@@ -274,7 +278,7 @@ const (
 
 func testLog(h *fakeHost) *slog.Logger {
 	if os.Getenv("HOST_TEST_LOG") == "" {
-		return slog.New(slog.DiscardHandler)
+		return slog.New(slog.NewTextHandler(&h.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, nil)).With("host", string(h.id))
 }
@@ -305,6 +309,9 @@ func (h *fakeHost) powerCut() {
 	}
 	clear(h.taps)
 	clear(h.keys)
+	if err := os.RemoveAll(filepath.Join(h.run, "machines")); err != nil {
+		h.w.t.Error(err)
+	}
 }
 
 // close ends everything of the world.

@@ -24,6 +24,8 @@ const (
 	// BucketKeys has the keys of volumes, wrapped: see package sealedkeys.
 	BucketKeys      = "keys"
 	BucketSnapshots = "snapshots"
+	// BucketSecrets has the secrets of apps, encrypted: see package sealedsecrets.
+	BucketSecrets = "secrets"
 	// BucketTallies has what records counted for that are not kept any more.
 	BucketTallies = "tallies"
 	// BucketMarks has what closes hosts for new machines, BucketDrains the drains, BucketHalts the classes that no drain moves.

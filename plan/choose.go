@@ -13,8 +13,11 @@ import (
 type Request struct {
 	// What names it for the user: "machine \"web-1\"".
 	What string
-	// Region limits the choice; empty allows every one.
-	Region drover.Region
+	// Region limits the choice; empty allows every one. Fallback are the regions that come next, in order, when there is no room there.
+	Region   drover.Region
+	Fallback []drover.Region
+	// MemoryMB is what one of them takes, for the order in which several are placed.
+	MemoryMB int
 	// Volume: it is a volume, for which the disk counts and the memory does not.
 	Volume bool
 }
@@ -34,8 +37,8 @@ type Options struct {
 // Choose returns the best host: the one with the fewest machines of the app, then with the most free memory, then with the fewest
 // machines. For a volume the disk takes the place of the memory: the share of it that is provisioned, then what is free of it. Invalid when the region is unknown, Exhausted when no host that answered has room, Unavailable when none answered at all.
 func Choose(req Request, offers []drover.Offer, opts Options) (drover.HostID, error) {
-	if req.Region != "" && !slices.Contains(opts.Regions, req.Region) {
-		return "", UnknownRegion(req.Region, opts.Regions)
+	if err := req.CheckRegions(opts.Regions); err != nil {
+		return "", err
 	}
 	var fit []drover.Offer
 	for _, o := range offers {
@@ -46,15 +49,41 @@ func Choose(req Request, offers []drover.Offer, opts Options) (drover.HostID, er
 	if len(fit) == 0 {
 		return "", refuse(req, offers, opts)
 	}
-	best := slices.MinFunc(fit, func(a, b drover.Offer) int {
+	return best(req, fit, opts.SameApp).Host, nil
+}
+
+// best returns the offer to take: of the region that was named first, then as Choose says.
+func best(req Request, fit []drover.Offer, sameApp map[drover.HostID]int) drover.Offer {
+	return slices.MinFunc(fit, func(a, b drover.Offer) int {
 		return cmp.Or(
-			cmp.Compare(opts.SameApp[a.Host], opts.SameApp[b.Host]),
+			cmp.Compare(req.rank(a.Region), req.rank(b.Region)),
+			cmp.Compare(sameApp[a.Host], sameApp[b.Host]),
 			better(req, a, b),
 			cmp.Compare(a.Machines, b.Machines),
 			cmp.Compare(a.Host, b.Host),
 		)
 	})
-	return best.Host, nil
+}
+
+// Regions lists the regions that were named, the first choice first; none for every region.
+func (r Request) Regions() []drover.Region {
+	if r.Region == "" {
+		return nil
+	}
+	return append([]drover.Region{r.Region}, r.Fallback...)
+}
+
+// rank tells as which choice a region was named.
+func (r Request) rank(region drover.Region) int { return slices.Index(r.Regions(), region) }
+
+// CheckRegions returns Invalid when a region was named that the fleet does not have.
+func (r Request) CheckRegions(known []drover.Region) error {
+	for _, region := range r.Regions() {
+		if !slices.Contains(known, region) {
+			return UnknownRegion(region, known)
+		}
+	}
+	return nil
 }
 
 // better compares what two hosts have left of what is asked for: less than 0 when a has more.
@@ -74,7 +103,7 @@ func provisionedShare(o drover.Offer) drover.Bytes {
 	return o.DiskProvisioned / max(o.Disk/100, 1)
 }
 
-func inRegion(req Request, o drover.Offer) bool { return req.Region == "" || o.Region == req.Region }
+func inRegion(req Request, o drover.Offer) bool { return req.Region == "" || req.rank(o.Region) >= 0 }
 
 // UnknownRegion is the refusal of a region that has no worker host.
 func UnknownRegion(region drover.Region, known []drover.Region) *drover.Error {
@@ -114,6 +143,9 @@ func refuse(req Request, offers []drover.Offer, opts Options) *drover.Error {
 	where := ""
 	if req.Region != "" {
 		where = fmt.Sprintf(" in region %q", req.Region)
+	}
+	for _, region := range req.Fallback {
+		where += fmt.Sprintf(" or %q", region)
 	}
 	if len(lines) == 0 {
 		return drover.Errorf(drover.Unavailable, "no host for %s: no worker host%s has joined the fleet", req.What, where).

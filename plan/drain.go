@@ -26,7 +26,9 @@ type Candidate struct {
 	Running  bool
 	MemoryMB int
 	CPUs     int
-	Bytes    drover.Bytes
+	// Dedication is what the hosts must be dedicated to that it may be on.
+	Dedication string
+	Bytes      drover.Bytes
 	// Cannot says why it cannot be moved whatever room there is.
 	Cannot string
 }
@@ -41,6 +43,8 @@ type Room struct {
 	Closed       string
 	Memory, Disk drover.Bytes
 	CPUs         int
+	// Dedication is what the host is dedicated to.
+	Dedication string
 	// Apps counts the machines of each app that are there, or will be.
 	Apps map[drover.AppName]int
 }
@@ -50,6 +54,10 @@ func (r Room) lacks(c Candidate) string {
 	switch {
 	case r.Closed != "":
 		return r.Closed
+	case r.Dedication != c.Dedication && r.Dedication == "":
+		return fmt.Sprintf("not dedicated to %q", c.Dedication)
+	case r.Dedication != c.Dedication:
+		return fmt.Sprintf("dedicated to %q", r.Dedication)
 	case c.memory() > r.Memory:
 		return fmt.Sprintf("%d MiB of memory free, %d MiB needed", max(r.Memory, 0)/drover.MiB, c.MemoryMB)
 	case c.CPUs > r.CPUs:

@@ -59,6 +59,7 @@ type Backend struct {
 	leases     map[drover.MachineID]drover.MachineLease
 	versions   map[drover.MachineID][]drover.MachineVersion
 	once       map[fleet.Once]drover.MachineID
+	secrets    map[drover.AppName]secretsOf
 }
 
 var _ api.Backend = (*Backend)(nil)

@@ -82,6 +82,7 @@ func (b *Backend) setLocked(v *fleet.MachineView, state drover.MachineState, eve
 	v.Status.State, v.Status.Instance, v.Status.Run, v.Status.UpdatedAt = state, v.Machine.Instance, v.Machine.Run, now
 	if state == drover.StateStarted {
 		v.Status.StartedAt = now
+		v.Status.SecretsVersion = b.secrets[v.Machine.App].version
 	}
 	v.Status.Events = append(v.Status.Events, drover.Event{ID: fmt.Sprintf("ev%d", len(v.Status.Events)+1), Type: event, Status: state, Source: "user", At: now,
 		Run: v.Machine.Run, Instance: v.Machine.Instance})

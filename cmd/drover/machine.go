@@ -25,7 +25,8 @@ runs. Machines are named by their ID, or by their name where only one has it.`,
 		newMachineStartCommand(c), newMachineStopCommand(c), newMachineSuspendCommand(c), newMachineRestartCommand(c), newMachineDestroyCommand(c),
 		newMachineWaitCommand(c), newMachineExecCommand(c), newMachineSignalCommand(c), newMachineLogsCommand(c),
 		newMachineEventsCommand(c), newMachineMoveCommand(c), newMachineCheckMoveCommand(c), newMachineLabelCommand(c),
-		newMachineLeaseCommand(c), newMachineCordonCommand(c, true), newMachineCordonCommand(c, false), newMachineVersionsCommand(c), newMachinePsCommand(c))
+		newMachineLeaseCommand(c), newMachineCordonCommand(c, true), newMachineCordonCommand(c, false), newMachineVersionsCommand(c), newMachinePsCommand(c),
+		newMachinePlaceCommand(c))
 	cmd.PersistentFlags().StringVar(&c.nonce, "nonce", "", "nonce of the lease with which machines are changed")
 	return cmd
 }

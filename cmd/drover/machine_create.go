@@ -20,6 +20,7 @@ import (
 type configFlags struct {
 	file, image, memory   string
 	cpus                  int
+	cpuKind, dedication   string
 	env, metadata, volume []string
 	restart               string
 	transport             string
@@ -34,6 +35,7 @@ func (f *configFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.image, "image", "", "image: from a registry, or a layout folder or tarball on the hosts")
 	flags.StringVar(&f.memory, "memory", "", "memory, such as 512MB or 1GiB; a bare number is in MB (default 256MB)")
 	flags.IntVar(&f.cpus, "cpus", 0, "number of CPUs (default 1)")
+	f.addKind(cmd)
 	flags.StringVar(&f.transport, "disk-transport", "", "how disks are attached: nbd, vhost-user-blk or auto (default: as the host is set)")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "environment variable as NAME=VALUE; may be repeated")
 	flags.StringArrayVar(&f.metadata, "metadata", nil, "metadata as NAME=VALUE; may be repeated")
@@ -73,6 +75,12 @@ func (f *configFlags) apply(cmd *cobra.Command, config *drover.MachineConfig) er
 	}
 	if set("cpus") {
 		config.Guest.CPUs = f.cpus
+	}
+	if set("cpu-kind") {
+		config.Guest.CPUKind = f.cpuKind
+	}
+	if set("host-dedication-id") {
+		config.Guest.HostDedicationID = f.dedication
 	}
 	if set("disk-transport") {
 		config.Guest.DiskTransport = drover.Transport(f.transport)
@@ -209,7 +217,7 @@ fleet.`,
 	follow.add(cmd)
 	cmd.Flags().StringVarP(&app, "app", "a", "", "app that the machine is to belong to")
 	cmd.Flags().StringVar(&req.Name, "name", "", "name of the machine (default: made up)")
-	cmd.Flags().StringVarP(&req.Region, "region", "r", "", "region to run in (default: any)")
+	cmd.Flags().StringVarP(&req.Region, "region", "r", "", "region to run in, or several with commas between them, in the order in which they are tried (default: any)")
 	cmd.Flags().StringVar(&req.Host, "host", "", "host to run on (default: chosen by the fleet)")
 	cmd.Flags().BoolVar(&req.SkipLaunch, "skip-launch", false, "create the machine without starting it")
 	return cmd

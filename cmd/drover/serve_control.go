@@ -90,7 +90,7 @@ func serveControl(ctx context.Context, p process) error {
 	}
 	defer endTraces()
 	loop, err := fleet.New(withPower(fleet.Config{Conn: conn, Host: p.conf.ID, TLSDir: p.conf.TLSDir, Snapshots: fleet.NewSnapshotStore(objects), Log: p.log,
-		Faults: p.faults, Clock: p.faults.Clock(), Traces: traces}, p.conf))
+		Faults: p.faults, Clock: p.faults.Clock(), Traces: traces, GuestSizes: p.conf.GuestSizes}, p.conf))
 	if err != nil {
 		return err
 	}

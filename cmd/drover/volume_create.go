@@ -17,17 +17,23 @@ type volumeFlags struct {
 	iops, retention               int
 	interval                      durationFlag
 	noBackup                      bool
+	vmMemory, vmKind, dedication  string
+	vmCPUs                        int
 }
 
 func (f *volumeFlags) add(cmd *cobra.Command, defaultSize string) {
 	flags := cmd.Flags()
 	flags.StringVarP(&f.size, "size", "s", "", "size, such as 2GiB; a bare number is in GiB (default "+defaultSize+")")
-	flags.StringVarP(&f.region, "region", "r", "", "region to be in")
+	flags.StringVarP(&f.region, "region", "r", "", "region to be in, or several with commas between them, in the order in which they are tried")
 	flags.StringVar(&f.host, "host", "", "host to be on (default: chosen by the fleet)")
 	flags.IntVar(&f.iops, "iops", 0, "most operations per second (default: no limit)")
 	flags.StringVar(&f.bandwidth, "bandwidth", "", "most bytes per second, such as 50MiB (default: no limit)")
 	flags.IntVar(&f.retention, "snapshot-retention", 0, "days for which its snapshots are kept (default 5)")
 	flags.Var(&f.interval, "snapshot-interval", "time between two snapshots of its schedule (default 24h)")
+	flags.StringVar(&f.vmMemory, "vm-memory", "", "hold room for a machine with this memory beside the volume, such as 1GiB, for an hour")
+	flags.IntVar(&f.vmCPUs, "vm-cpus", 0, "number of CPUs of that machine")
+	flags.StringVar(&f.vmKind, "vm-cpu-kind", "", "kind of CPUs of that machine: shared or performance")
+	flags.StringVar(&f.dedication, "host-dedication-id", "", "be on hosts that are dedicated to this only")
 	flags.BoolVar(&f.noBackup, "no-auto-backup", false, "take no snapshots by a schedule")
 }
 
@@ -43,6 +49,9 @@ func (f *volumeFlags) request(cmd *cobra.Command) (apiv1.CreateVolumeRequest, er
 	if req.Limits, err = limitsRequest(cmd, f.iops, f.bandwidth); err != nil {
 		return req, err
 	}
+	if req.Compute, err = f.compute(); err != nil {
+		return req, err
+	}
 	if cmd.Flags().Changed("snapshot-retention") {
 		req.SnapshotRetention = &f.retention
 	}
@@ -54,6 +63,31 @@ func (f *volumeFlags) request(cmd *cobra.Command) (apiv1.CreateVolumeRequest, er
 		req.AutoBackupEnabled = &backup
 	}
 	return req, nil
+}
+
+// compute is the machine that room is to be held for; nil for none.
+func (f *volumeFlags) compute() (map[string]any, error) {
+	fields := map[string]any{}
+	if f.vmMemory != "" {
+		size, err := parseSize(f.vmMemory, drover.MiB)
+		if err != nil {
+			return nil, err
+		}
+		fields["memory_mb"] = int((size + drover.MiB - 1) / drover.MiB)
+	}
+	if f.vmCPUs != 0 {
+		fields["cpus"] = f.vmCPUs
+	}
+	if f.vmKind != "" {
+		fields["cpu_kind"] = f.vmKind
+	}
+	if f.dedication != "" {
+		fields["host_dedication_id"] = f.dedication
+	}
+	if len(fields) == 0 {
+		return nil, nil
+	}
+	return fields, nil
 }
 
 // limitsRequest has the limits whose flags were given; nil when neither was.

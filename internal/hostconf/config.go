@@ -39,7 +39,13 @@ const (
 	CompressionOff  = "off"
 )
 
-// maxOvercommit bounds DiskOvercommit: what is more is a slip.
+// The values of Config.GuestSizes.
+const (
+	GuestSizesAny        = "any"
+	GuestSizesDocumented = "documented"
+)
+
+// maxOvercommit bounds DiskOvercommit and CPUOvercommit: what is more is a slip.
 const maxOvercommit = 1000
 
 // maxRunDir bounds the length of RunDir: unix socket addresses have 108 bytes (sun_path of unix(7)), and the sockets in it
@@ -68,6 +74,14 @@ type Config struct {
 	MemoryMB int `json:"memory_mb,omitempty"`
 	// CPUs is the number of CPUs that one machine may have at most. Default: the host's.
 	CPUs int `json:"cpus,omitempty"`
+	// CPUOvercommit is how many times the host's CPUs are promised to machines together, SharedPerCPU how many shared CPUs make up one of them. Defaults 1
+	// and 16.
+	CPUOvercommit float64 `json:"cpu_overcommit,omitempty"`
+	SharedPerCPU  int     `json:"shared_per_cpu,omitempty"`
+	// Dedication is what the host is dedicated to: only machines and volumes with that host_dedication_id come to it.
+	Dedication string `json:"dedication,omitempty"`
+	// GuestSizes, on control hosts, says which sizes machines may have: "documented" ones, or "any" that a host can run. Default: documented.
+	GuestSizes string `json:"guest_sizes,omitempty"`
 	// DiskOvercommit is how many times the disk the volumes of the host may grow to together. Default 3.
 	DiskOvercommit float64 `json:"disk_overcommit,omitempty"`
 	// PoolFloorMB is how much of the disk volumes leave free for the host's records. Default: one per cent, at most 64 MiB.
@@ -195,6 +209,12 @@ func (c *Config) check() []string {
 	wrong(c.CPUs >= 0, "cpus: %d is negative", c.CPUs)
 	wrong(c.DiskOvercommit == 0 || c.DiskOvercommit >= 1 && c.DiskOvercommit <= maxOvercommit, "disk_overcommit: %g is not between 1 and %d",
 		c.DiskOvercommit, maxOvercommit)
+	wrong(c.CPUOvercommit == 0 || c.CPUOvercommit >= 0.1 && c.CPUOvercommit <= maxOvercommit, "cpu_overcommit: %g is not between 0.1 and %d",
+		c.CPUOvercommit, maxOvercommit)
+	wrong(c.SharedPerCPU >= 0 && c.SharedPerCPU <= maxOvercommit, "shared_per_cpu: %d is not between 1 and %d", c.SharedPerCPU, maxOvercommit)
+	wrong(c.Dedication == "" || drover.ValidName(c.Dedication), "dedication: %q is not a DNS label", c.Dedication)
+	wrong(slices.Contains([]string{"", GuestSizesAny, GuestSizesDocumented}, c.GuestSizes), "guest_sizes: %q is not %s or %s", c.GuestSizes, GuestSizesAny,
+		GuestSizesDocumented)
 	wrong(c.PoolFloorMB >= 0, "pool_floor_mb: %d is negative", c.PoolFloorMB)
 	for name, d := range map[string]drover.Duration{"grace": c.Grace, "parent_timeout": c.ParentTimeout, "boot_timeout": c.BootTimeout,
 		"power_off_after": c.PowerOffAfter} {
@@ -227,6 +247,9 @@ func (c *Config) setDefaults() {
 	at(&c.StorageListen, StoragePort)
 	at(&c.Bus.Listen, BusPort)
 	at(&c.API.Listen, APIPort)
+	if c.GuestSizes == "" {
+		c.GuestSizes = GuestSizesDocumented
+	}
 	if c.LinkCompression == "" {
 		c.LinkCompression = CompressionAuto
 	}
