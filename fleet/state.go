@@ -54,6 +54,7 @@ type state struct {
 	fences     *table[drover.HostFence]
 	recoveries *table[drover.Recovery]
 	standbys   *table[drover.Standby]
+	releases   *table[drover.Release]
 
 	// Indexes, guarded by mu.
 	machinesOf index[drover.AppName]   // machine IDs by app
@@ -63,6 +64,7 @@ type state struct {
 	snapsOf    index[drover.VolumeID]  // snapshot IDs by volume
 	snapsIn    index[drover.AppName]   // snapshot IDs by app
 	movesOf    index[drover.MachineID] // IDs of migrations that have not ended, by machine
+	releasesOf index[drover.AppName]   // keys of releases by app
 	heard      map[drover.HostID]sign
 	startedAt  time.Time
 }
@@ -108,7 +110,8 @@ func keep[K comparable, T any](x index[K], by func(T) (K, bool)) func(string, *T
 
 func newState(now func() time.Time) *state {
 	s := &state{now: now, machinesOf: index[drover.AppName]{}, volumesOf: index[drover.AppName]{}, volumesOn: index[drover.MachineID]{},
-		snapsOf: index[drover.VolumeID]{}, snapsIn: index[drover.AppName]{}, placedOn: index[drover.HostID]{}, movesOf: index[drover.MachineID]{}, heard: map[drover.HostID]sign{}, startedAt: now()}
+		snapsOf: index[drover.VolumeID]{}, snapsIn: index[drover.AppName]{}, placedOn: index[drover.HostID]{}, movesOf: index[drover.MachineID]{}, heard: map[drover.HostID]sign{}, startedAt: now(),
+		releasesOf: index[drover.AppName]{}}
 	s.apps = newTable[drover.App](&s.mu, natsbus.BucketApps)
 	s.machines = newTable[drover.Machine](&s.mu, natsbus.BucketMachines)
 	s.machines.changed = keep(s.machinesOf, func(m drover.Machine) (drover.AppName, bool) { return m.App, true })
@@ -143,6 +146,8 @@ func newState(now func() time.Time) *state {
 	s.fences = newTable[drover.HostFence](&s.mu, natsbus.BucketFences)
 	s.recoveries = newTable[drover.Recovery](&s.mu, natsbus.BucketRecoveries)
 	s.standbys = newTable[drover.Standby](&s.mu, natsbus.BucketStandbys)
+	s.releases = newTable[drover.Release](&s.mu, natsbus.BucketReleases)
+	s.releases.changed = keep(s.releasesOf, func(r drover.Release) (drover.AppName, bool) { return r.App, true })
 	return s
 }
 
@@ -157,7 +162,7 @@ func (t *table[T]) done() <-chan struct{} { return t.synced }
 
 func (s *state) followers() []follower {
 	return []follower{s.apps, s.machines, s.placements, s.status, s.volumes, s.snapshots, s.migrations, s.hosts, s.tokens, s.leases, s.counters, s.claims,
-		s.marks, s.drains, s.halts, s.tallies, s.fences, s.recoveries, s.standbys}
+		s.marks, s.drains, s.halts, s.tallies, s.fences, s.recoveries, s.standbys, s.releases}
 }
 
 // open makes and opens the buckets; it tries until ctx ends.

@@ -29,6 +29,8 @@ const (
 	BucketFences     = "fences"
 	BucketRecoveries = "recoveries"
 	BucketStandbys   = "standbys"
+	// BucketReleases has what clients say of their deployments, by app and version.
+	BucketReleases = "releases"
 )
 
 // seenSubject is where a host says that it lives, without anything being stored.
