@@ -59,4 +59,3 @@ func (f *Fleet) AppOfVolume(ctx context.Context, id drover.VolumeID) (drover.App
 	}
 	return v.App, nil
 }
-

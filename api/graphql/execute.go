@@ -150,7 +150,12 @@ func (x *execution) field(o Object, f chosenField, path []any) (any, error) {
 		return o.Type, nil
 	}
 	value, ok := o.Values[f.field.Name]
-	if find := o.Fields[f.field.Name]; !ok && find != nil {
+	find := o.Fields[f.field.Name]
+	if !ok && find == nil && o.Unknown != nil {
+		x.fail(o.Unknown(f.field.Name), path, f.field)
+		return nil, nil
+	}
+	if !ok && find != nil {
 		args, err := x.args(f.field.Arguments)
 		if err == nil {
 			value, err = find(x.ctx, args)

@@ -49,6 +49,8 @@ type Object struct {
 	// Fields are those with arguments, or whose values have to be looked up; Values are all others.
 	Fields map[string]Field
 	Values map[string]any
+	// Unknown, when it is set, is the error of a field that the object does not have.
+	Unknown func(name string) error
 }
 
 func (o Object) is(condition string) bool {
