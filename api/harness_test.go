@@ -127,3 +127,7 @@ func decode[T any](tb testing.TB, w *httptest.ResponseRecorder) T {
 	}
 	return v
 }
+
+func newRequest(method, path, body string) *http.Request {
+	return httptest.NewRequest(method, path, strings.NewReader(body))
+}
