@@ -101,6 +101,7 @@ func subcommands(c *cli) []*cobra.Command {
 		newDrainCommand(c),
 		newRegionCommand(c),
 		newRecoveryCommand(c),
+		newEnvCommand(c),
 		newDevCommand(c),
 		newServeCommand(c),
 	}

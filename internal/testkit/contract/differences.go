@@ -48,6 +48,17 @@ func Differences() []Difference {
 				}
 				return nil
 			}},
+		{What: "autostop of a service may be true or false, and force_instance_key null",
+			Why: "a config is given back as it was sent, and the official client sends these; the document says itself that booleans are taken and given",
+			change: func(doc *openapi3.T) error {
+				s := doc.Components.Schemas["fly.MachineService"]
+				if s == nil || s.Value.Properties["autostop"] == nil || s.Value.Properties["force_instance_key"] == nil {
+					return fmt.Errorf("it has no fly.MachineService with the two")
+				}
+				*s.Value.Properties["autostop"] = *openapi3.NewSchemaRef("", openapi3.NewAnyOfSchema(openapi3.NewBoolSchema(), openapi3.NewStringSchema()))
+				*s.Value.Properties["force_instance_key"] = *openapi3.NewSchemaRef("", openapi3.NewStringSchema().WithNullable())
+				return nil
+			}},
 		{What: "errors have more members than error, and an answer to what has none to give has the body {\"ok\":true}",
 			Why: "a program needs the code, a person the hint; additional members are allowed by the document"},
 		{What: "statuses that the document does not name: 401, 403, 404, 409, 412, 413, 422, 429, 499, 500, 504",
