@@ -28,7 +28,9 @@ func TestAClientCanBeGenerated(t *testing.T) {
 		t.Skipf("there is no generator (%v); script/bootstrap builds it", err)
 	}
 	backend := apitest.New()
-	backend.Exec = func(drover.ExecRequest) (drover.ExecResult, error) { return drover.ExecResult{Stdout: []byte("hello\n")}, nil }
+	backend.Exec = func(drover.ExecRequest) (drover.ExecResult, error) {
+		return drover.ExecResult{Stdout: []byte("hello\n")}, nil
+	}
 	s := newServer(t, api.Config{Backend: backend})
 	server := httptest.NewServer(s.handler)
 	defer server.Close()

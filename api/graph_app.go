@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -125,12 +126,13 @@ type graphAddress struct {
 
 // kind is the word of GraphQL for what sort of address it is.
 func (a graphAddress) kind() string {
+	ip, err := netip.ParseAddr(a.IP)
 	switch {
 	case a.Shared:
 		return "shared_v4"
-	case strings.HasPrefix(a.IP, "fdaa:"):
+	case err == nil && ip.Is6() && ip.IsPrivate():
 		return "private_v6"
-	case strings.Contains(a.IP, ":"):
+	case err == nil && ip.Is6():
 		return "v6"
 	}
 	return "v4"

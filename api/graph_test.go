@@ -106,7 +106,7 @@ func TestGraphOperations(t *testing.T) {
 				"app.image.digest": "sha256:" + strings.Repeat("ab", 32), "app.image.ref": "docker.io/library/debian:latest"}},
 		"G5": {`{app(name:"shop"){id name organization{slug} currentRelease{id version} config{definition} services{x} ipAddresses{nodes{address}} machines{nodes{id}}
 			imageDetails{tag} autoscaling{x} state hostname}}`, nil, wants{"app.organization.slug": "acme", "app.machines.nodes.0.id": string(machine.ID),
-			"app.config": nil, nodes("app.ipAddresses"): empty, "app.currentRelease.version": 1.0}},
+			"app.config": nil, "app.currentRelease.version": 1.0}},
 		"G6": {`query($org:ID,$after:String){apps(type:"container",first:200,after:$after,organizationId:$org){pageInfo{hasNextPage endCursor}
 			nodes{id name deployed hostname platformVersion network organization{slug name} currentRelease{createdAt status} status}}}`, nil,
 			wants{"apps.pageInfo.hasNextPage": false, "apps.nodes.0.name": "shop", "apps.nodes.0.organization.slug": "acme", "apps.nodes.0.status": "deployed",
@@ -116,7 +116,7 @@ func TestGraphOperations(t *testing.T) {
 		"G8": {`{organization(slug:"acme"){id internalNumericId slug rawSlug name type billable}}`, nil, wants{"organization.id": "acme", "organization.slug": "acme"}},
 		"G9": {`{organization(slug:"acme"){addOns(type:tigris){nodes{id name}}}}`, nil, wants{nodes("organization.addOns"): empty}},
 		"G10": {`{app(name:"shop"){ipAddresses{nodes{id address type region createdAt network{name} serviceName}} sharedIpAddress}}`, nil,
-			wants{nodes("app.ipAddresses"): empty, "app.sharedIpAddress": nil}},
+			wants{"app.sharedIpAddress": nil}},
 		"G11": {`{app(name:"shop"){egressIpAddresses{nodes{id ip version region updatedAt}}}}`, nil, wants{nodes("app.egressIpAddresses"): empty}},
 		"G12": {`{app(name:"shop"){machines{nodes{id egressIpAddresses{nodes{id ip}}}}}}`, nil,
 			wants{"app.machines.nodes.0.id": string(machine.ID), "app.machines.nodes.0.egressIpAddresses.nodes": empty}},

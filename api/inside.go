@@ -24,6 +24,7 @@ func (h *handler) inside(c *call, method, path string, body, answer any) error {
 		return drover.Errorf(drover.Invalid, "cannot ask %s: %w", path, err)
 	}
 	r.Header.Set("Authorization", c.r.Header.Get("Authorization"))
+	r.Header.Set(apiv1.RequestIDHeader, c.id)
 	r.RemoteAddr = c.r.RemoteAddr
 	w := &recorder{header: http.Header{}, status: http.StatusOK}
 	h.ServeHTTP(w, r)

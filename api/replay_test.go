@@ -74,7 +74,7 @@ func TestCommandsOfTheOfficialClient(t *testing.T) {
 	for _, missing := range slices.Sorted(maps.Keys(left)) {
 		t.Logf("there is no %s: left out are %q", missing, left[missing])
 	}
-	if done < 30 {
+	if done < 28 {
 		t.Errorf("only %d commands were gone through", done)
 	}
 }
