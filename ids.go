@@ -25,6 +25,8 @@ type (
 	MigrationID string
 	// DrainID names one drain of a host: "drn_" and 16 lower-case hexadecimal digits.
 	DrainID string
+	// ReleaseID names one release of an app: "rel_" and 16 lower-case hexadecimal digits.
+	ReleaseID string
 	// LayerID names one layer in one host's pool.
 	LayerID string
 	// DiskID names what a chain of layers is the content of: a volume ("vol_…") or a machine's root
@@ -63,6 +65,9 @@ func NewInstanceID() InstanceID { return InstanceID(randomHex(26)) }
 
 // NewVolumeID returns a fresh random volume ID.
 func NewVolumeID() VolumeID { return VolumeID("vol_" + randomHex(16)) }
+
+// NewReleaseID returns a fresh random release ID.
+func NewReleaseID() ReleaseID { return ReleaseID("rel_" + randomHex(16)) }
 
 // NewMigrationID returns a fresh random migration ID.
 func NewMigrationID() MigrationID { return MigrationID("mig_" + randomHex(16)) }

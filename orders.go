@@ -11,7 +11,7 @@ type Order string
 const (
 	// OrderOffer asks whether the host could take a machine. OfferRequest, Offer. Changes nothing.
 	OrderOffer Order = "offer"
-	// OrderResolve looks an image up. ResolveRequest, ImageRef. Invalid or NotFound names the image.
+	// OrderResolve looks an image up. ResolveRequest, ResolvedImage. Invalid or NotFound names the image.
 	OrderResolve Order = "resolve"
 	// OrderApply makes the desired state of a machine known. ApplyRequest, MachineStatus. Durable before it answers; does not
 	// wait for the machine to get there.

@@ -87,4 +87,5 @@ type Backend interface {
 	suspendBackend
 	secretBackend
 	placeBackend
+	clientsBackend
 }

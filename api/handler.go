@@ -68,6 +68,7 @@ func New(config Config) (http.Handler, error) {
 	for path, routes := range byPath {
 		h.mux.Handle(prefix+path, h.dispatch(routes))
 	}
+	h.mountClients()
 	h.mux.Handle(metricsPath, newMetrics(h, config.OpenMetrics))
 	h.mux.HandleFunc("/", h.noRoute)
 	return h, nil
@@ -100,6 +101,7 @@ func (c *call) ctx() context.Context { return c.r.Context() }
 
 // ServeHTTP serves one request. A path that is not in its shortest form is no route: the mux would redirect it, with a page in HTML.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	r = tidied(r)
 	if r.URL.Path != "/" && r.URL.Path != path.Clean(r.URL.Path) {
 		h.noRoute(w, r)
 		return

@@ -1,39 +1,22 @@
 package api_test
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
-	"io/fs"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
-	"github.com/getkin/kin-openapi/openapi3"
-	"github.com/getkin/kin-openapi/openapi3filter"
-	"github.com/getkin/kin-openapi/routers"
-	"github.com/getkin/kin-openapi/routers/legacy"
-
 	"drover/api"
 	"drover/api/apitest"
 	"drover/apiv1"
+	"drover/internal/testkit/contract"
 )
 
-// contract is an OpenAPI document that answers are held against.
-type contract struct {
-	name   string
-	router routers.Router
-	base   string
-}
-
 // contracts are the two documents, loaded once: to load them takes longer than a test.
-type contracts struct{ own, published *contract }
+type contracts struct{ own, published *contract.Document }
 
 var loadContracts = sync.OnceValues(func() (contracts, error) {
 	handler, err := api.New(api.Config{Backend: apitest.New()})
@@ -42,15 +25,11 @@ var loadContracts = sync.OnceValues(func() (contracts, error) {
 	}
 	w := httptest.NewRecorder()
 	handler.ServeHTTP(w, httptest.NewRequest("GET", "/v1/openapi.json", nil))
-	document, err := openapi3.NewLoader().LoadFromData(w.Body.Bytes())
+	own, err := contract.Own(w.Body.Bytes())
 	if err != nil {
 		return contracts{}, err
 	}
-	own, err := newContract("own document", document, "http://drover.test")
-	if err != nil {
-		return contracts{}, err
-	}
-	published, err := publishedContract(document)
+	published, err := contract.Published(publishedPath(), own)
 	return contracts{own: own, published: published}, err
 })
 
@@ -59,91 +38,12 @@ func publishedPath() string {
 	return filepath.Join("..", "..", "shared", "reference", "machines-api-2024-09.openapi.json")
 }
 
-// publishedContract is the published document, nil when there is no copy. Of it only the paths count that Drover has; some of the
-// others are not valid OpenAPI.
-func publishedContract(drovers *openapi3.T) (*contract, error) {
-	data, err := os.ReadFile(publishedPath())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	doc, err := openapi3.NewLoader().LoadFromData(data)
-	if err != nil {
-		return nil, err
-	}
-	for path := range doc.Paths.Map() {
-		if strings.HasPrefix(path, "/apps/{app_name}/secrets") {
-			doc.Paths.Delete(path) // clients of today send and read another form
-			continue
-		}
-		if drovers.Paths.Value(path) == nil {
-			doc.Paths.Delete(path)
-		}
-	}
-	// The document shows the Go type of a duration as an object; the service and its clients write durations as text. The schemas of
-	// a check's times name the object type once more beside their reference.
-	text := openapi3.NewStringSchema()
-	*doc.Components.Schemas["fly.Duration"].Value = *text
-	for _, p := range doc.Components.Schemas["fly.MachineCheck"].Value.Properties {
-		if len(p.Value.AllOf) == 1 {
-			*p.Value = *text
-		}
-	}
-	return newContract("published document", doc, "https://api.machines.dev")
-}
-
-func newContract(name string, doc *openapi3.T, base string) (*contract, error) {
-	for _, server := range doc.Servers {
-		if strings.HasPrefix(server.URL, "/") {
-			server.URL = base + server.URL
-		}
-	}
-	router, err := legacy.NewRouter(doc)
-	if err != nil {
-		return nil, fmt.Errorf("the %s is not a valid OpenAPI document: %w", name, err)
-	}
-	return &contract{name: name, router: router, base: base}, nil
-}
-
-// check holds an answer against the document. A path that the document does not have, and a status that it does not describe, pass
-// only when lenient.
-func (c *contract) check(tb testing.TB, r *http.Request, w *httptest.ResponseRecorder, lenient bool) (operation string) {
-	tb.Helper()
-	described, err := http.NewRequest(r.Method, c.base+r.URL.RequestURI(), nil)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	route, params, err := c.router.FindRoute(described)
-	if err != nil {
-		if !lenient {
-			tb.Errorf("%s %s is not in the %s: %v", r.Method, r.URL.Path, c.name, err)
-		}
-		return ""
-	}
-	if route.Operation.Responses.Status(w.Code) == nil && lenient {
-		return route.Operation.OperationID
-	}
-	input := &openapi3filter.ResponseValidationInput{
-		RequestValidationInput: &openapi3filter.RequestValidationInput{Request: described, PathParams: params, Route: route},
-		Status:                 w.Code,
-		Header:                 w.Header(),
-		Body:                   io.NopCloser(bytes.NewReader(w.Body.Bytes())),
-		Options:                &openapi3filter.Options{IncludeResponseStatus: true, MultiError: true},
-	}
-	if err := openapi3filter.ValidateResponse(tb.Context(), input); err != nil {
-		tb.Errorf("%s %s answered %d, against the %s: %v\n%s", r.Method, r.URL.Path, w.Code, c.name, err, w.Body)
-	}
-	return route.Operation.OperationID
-}
-
 // server is the handler under test. Every answer is held against both documents.
 type server struct {
 	tb        testing.TB
 	handler   http.Handler
-	own       *contract
-	published *contract
+	own       *contract.Document
+	published *contract.Document
 	// seen counts the operations of each document that were asked.
 	seen, seenPublished map[string]int
 }
@@ -184,13 +84,23 @@ func (s *server) send(r *http.Request) *httptest.ResponseRecorder {
 	if w.Code == http.StatusBadGateway || w.Code == http.StatusServiceUnavailable {
 		s.tb.Errorf("%s %s answered %d, which clients repeat", r.Method, r.URL.Path, w.Code)
 	}
-	if w.Code != http.StatusMethodNotAllowed {
-		s.seen[s.own.check(s.tb, r, w, w.Code == http.StatusNotFound)]++
+	if w.Code != http.StatusMethodNotAllowed && strings.HasPrefix(r.URL.Path, contract.Prefix) {
+		s.check(s.own, s.seen, r, w, w.Code == http.StatusNotFound)
 		if s.published != nil {
-			s.seenPublished[s.published.check(s.tb, r, w, true)]++
+			s.check(s.published, s.seenPublished, r, w, true)
 		}
 	}
 	return w
+}
+
+// check holds an answer against a document, and counts its operation.
+func (s *server) check(d *contract.Document, seen map[string]int, r *http.Request, w *httptest.ResponseRecorder, lenient bool) {
+	s.tb.Helper()
+	operation, err := d.Check(contract.Answer{Method: r.Method, URI: r.URL.RequestURI(), Status: w.Code, Header: w.Header(), Body: w.Body.Bytes()}, lenient)
+	if err != nil {
+		s.tb.Error(err)
+	}
+	seen[operation]++
 }
 
 // want asks as the operator and fails unless the status is the one.
@@ -216,4 +126,8 @@ func decode[T any](tb testing.TB, w *httptest.ResponseRecorder) T {
 		tb.Fatalf("cannot read %s: %v", w.Body, err)
 	}
 	return v
+}
+
+func newRequest(method, path, body string) *http.Request {
+	return httptest.NewRequest(method, path, strings.NewReader(body))
 }

@@ -20,17 +20,21 @@ type need struct {
 func needs() map[string]need {
 	all := map[string]need{
 		"Apps_list": {drover.ActFind, true}, "Apps_show": {drover.ActFind, true}, "Machines_list": {drover.ActFind, true},
-		"Machines_show": {action: drover.ActFind}, "Machines_wait": {action: drover.ActFind},
+		"Web_organizations": {drover.ActFind, true}, "Web_organization": {drover.ActFind, true}, "Web_current_releases": {drover.ActRead, true},
+		// The app is in the body, and looked for there.
+		"Web_create_build": {drover.ActDeploy, true}, "Web_finish_build": {drover.ActDeploy, true}, "Web_create_release": {drover.ActDeploy, true},
+		"Web_update_release": {drover.ActDeploy, true},
+		"Machines_show":      {action: drover.ActFind}, "Machines_wait": {action: drover.ActFind}, "Web_promote_egress_ip": {action: drover.ActDeploy},
 		"Whoami": {drover.ActSelf, true}, "Tokens_create": {drover.ActTokens, true}, "Audit_list": {drover.ActAudit, true},
 	}
 	for action, ids := range map[drover.Action]string{
 		drover.ActApps: "Apps_create Apps_delete",
-		drover.ActRead: `Machines_list_events Machines_show_lease Machines_show_metadata Machines_list_versions Machines_list_processes Secrets_list Secret_get
+		drover.ActRead: `Machines_list_events Machines_show_lease Machines_show_metadata Machines_list_versions Machines_list_processes Web_releases Web_current_release Secrets_list Secret_get
 			Secretkeys_list Secretkey_get IPs_list Certificates_list Certificates_show Platform_regions Platform_placements Machines_place Volumes_list Volumes_get_by_id Volumes_show_verification Snapshots_list Volumes_list_snapshots
 			Volumes_show_snapshot Standbys_list Volumes_list_standbys Volumes_show_standby
 			Hosts_list Hosts_show Hosts_layers Hosts_machines Hosts_recovery_plan Hosts_kept Keys_list Migrations_list Migrations_show Migrations_check
 			Migrations_phases Drains_list Drains_show Drains_plan Regions_check Recoveries_list Recoveries_show`,
-		drover.ActLogs: "Machines_logs",
+		drover.ActLogs: "Machines_logs Web_logs",
 		drover.ActExec: "Machines_exec",
 		drover.ActDeploy: `Machines_create Machines_update Machines_delete Machines_start Machines_stop Machines_restart Machines_signal Secrets_update Secret_create Secret_delete
 			Secretkey_set Secretkey_delete Secretkey_use IPs_assign IPs_release Certificates_acme Certificates_custom Certificates_check Certificates_delete

@@ -10,7 +10,7 @@ import (
 // TestEveryRouteNamesItsPermission: a route without one is shut for every token that is limited to classes of actions.
 func TestEveryRouteNamesItsPermission(t *testing.T) {
 	ids := map[string]bool{}
-	for _, r := range routes() {
+	for _, r := range append(routes(), webRoutes()...) {
 		ids[r.id] = true
 		if r.access != public && !slices.Contains(drover.Actions, r.need.action) {
 			t.Errorf("%s %s (%s) names no permission: give it one in permissions.go", r.method, r.path, r.id)

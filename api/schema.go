@@ -118,9 +118,13 @@ func (s *schemas) of(t reflect.Type) (object, error) {
 		return object{"type": "string"}, nil
 	case reflect.Bool:
 		return object{"type": "boolean"}, nil
-	case reflect.Int, reflect.Int32, reflect.Int64:
+	case reflect.Int64: // such as bytes: a client must not take them for 32 bits
+		return object{"type": "integer", "format": "int64"}, nil
+	case reflect.Uint64:
+		return object{"type": "integer", "format": "int64", "minimum": 0}, nil
+	case reflect.Int, reflect.Int32:
 		return object{"type": "integer"}, nil
-	case reflect.Uint, reflect.Uint32, reflect.Uint64:
+	case reflect.Uint, reflect.Uint32:
 		return object{"type": "integer", "minimum": 0}, nil
 	case reflect.Float64:
 		return object{"type": "number"}, nil

@@ -255,7 +255,7 @@ func (h *fakeHost) resolve(b []byte) (any, error) {
 	if req.Image == "missing" {
 		return nil, drover.Errorf(drover.NotFound, "image %q does not exist", req.Image)
 	}
-	return drover.ImageRef{Repository: req.Image, Digest: "sha256:00"}, nil
+	return drover.ResolvedImage{ImageRef: drover.ImageRef{Repository: req.Image, Digest: "sha256:00"}, CompressedSize: 12345}, nil
 }
 
 func (h *fakeHost) apply(b []byte) (any, error) {

@@ -59,6 +59,7 @@ type state struct {
 	requests      *table[request]
 	// versions is not followed: it is read where somebody asks.
 	versions *natsbus.Bucket[drover.MachineVersion]
+	releases *table[drover.Release]
 
 	// Indexes, guarded by mu.
 	machinesOf index[drover.AppName]   // machine IDs by app
@@ -68,6 +69,7 @@ type state struct {
 	snapsOf    index[drover.VolumeID]  // snapshot IDs by volume
 	snapsIn    index[drover.AppName]   // snapshot IDs by app
 	movesOf    index[drover.MachineID] // IDs of migrations that have not ended, by machine
+	releasesOf index[drover.AppName]   // keys of releases by app
 	heard      map[drover.HostID]sign
 	startedAt  time.Time
 }
@@ -113,7 +115,8 @@ func keep[K comparable, T any](x index[K], by func(T) (K, bool)) func(string, *T
 
 func newState(now func() time.Time) *state {
 	s := &state{now: now, machinesOf: index[drover.AppName]{}, volumesOf: index[drover.AppName]{}, volumesOn: index[drover.MachineID]{},
-		snapsOf: index[drover.VolumeID]{}, snapsIn: index[drover.AppName]{}, placedOn: index[drover.HostID]{}, movesOf: index[drover.MachineID]{}, heard: map[drover.HostID]sign{}, startedAt: now()}
+		snapsOf: index[drover.VolumeID]{}, snapsIn: index[drover.AppName]{}, placedOn: index[drover.HostID]{}, movesOf: index[drover.MachineID]{}, heard: map[drover.HostID]sign{}, startedAt: now(),
+		releasesOf: index[drover.AppName]{}}
 	s.apps = newTable[drover.App](&s.mu, natsbus.BucketApps)
 	s.machines = newTable[drover.Machine](&s.mu, natsbus.BucketMachines)
 	s.machines.changed = keep(s.machinesOf, func(m drover.Machine) (drover.AppName, bool) { return m.App, true })
@@ -150,6 +153,8 @@ func newState(now func() time.Time) *state {
 	s.standbys = newTable[drover.Standby](&s.mu, natsbus.BucketStandbys)
 	s.machineLeases = newTable[drover.MachineLease](&s.mu, natsbus.BucketMachineLeases)
 	s.requests = newTable[request](&s.mu, natsbus.BucketRequests)
+	s.releases = newTable[drover.Release](&s.mu, natsbus.BucketReleases)
+	s.releases.changed = keep(s.releasesOf, func(r drover.Release) (drover.AppName, bool) { return r.App, true })
 	return s
 }
 
@@ -165,7 +170,7 @@ func (t *table[T]) done() <-chan struct{} { return t.synced }
 func (s *state) followers() []follower {
 	return []follower{s.apps, s.machines, s.placements, s.status, s.volumes, s.snapshots, s.migrations, s.hosts, s.tokens, s.leases, s.counters, s.claims,
 		s.marks, s.drains, s.halts, s.tallies, s.fences, s.recoveries, s.standbys,
-		s.machineLeases, s.requests}
+		s.machineLeases, s.requests, s.releases}
 }
 
 // open makes and opens the buckets; it tries until ctx ends.

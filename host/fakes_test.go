@@ -286,8 +286,8 @@ func (f fakeFiles) TrimLog(string) error { return nil }
 
 func (f fakeFiles) TrimRead(string, int64) error { return nil }
 
-func (f fakeImages) Resolve(_ context.Context, image string) (drover.ImageRef, error) {
-	return drover.ImageRef{Digest: "sha256:" + image}, nil
+func (f fakeImages) Resolve(_ context.Context, image string) (drover.ResolvedImage, error) {
+	return drover.ResolvedImage{ImageRef: drover.ImageRef{Digest: "sha256:" + image}}, nil
 }
 
 func (f fakeImages) Ensure(_ context.Context, _ string, ref drover.ImageRef, progress func(string)) (out drover.ImageLayer, err error) {

@@ -30,7 +30,7 @@ func (a *Agent) offer(_ context.Context, req drover.OfferRequest) (drover.Offer,
 	return o, nil
 }
 
-func (a *Agent) resolve(ctx context.Context, req drover.ResolveRequest) (drover.ImageRef, error) {
+func (a *Agent) resolve(ctx context.Context, req drover.ResolveRequest) (drover.ResolvedImage, error) {
 	return a.cfg.Images.Resolve(ctx, req.Image)
 }
 

@@ -42,6 +42,8 @@ const (
 	BucketMachineLeases = "machine-leases"
 	BucketVersions      = "versions"
 	BucketRequests      = "requests"
+	// BucketReleases has what clients say of their deployments, by app and version.
+	BucketReleases = "releases"
 )
 
 // seenSubject is where a host says that it lives, without anything being stored.

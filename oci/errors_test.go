@@ -240,7 +240,7 @@ func TestEvilLayers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = s.Ensure(t.Context(), host+"/evil:v1", ref, nil)
+			_, err = s.Ensure(t.Context(), host+"/evil:v1", ref.ImageRef, nil)
 			wantError(t, err, drover.Invalid, "evil:v1", "layer 1 of 1")
 			if p.imports != 0 {
 				t.Error("a layer was made")
@@ -277,7 +277,7 @@ func TestDamagedLayer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = s.Ensure(t.Context(), "oci:"+dir, ref, nil)
+	_, err = s.Ensure(t.Context(), "oci:"+dir, ref.ImageRef, nil)
 	wantError(t, err, drover.Invalid, "damaged", "digest")
 }
 
@@ -318,7 +318,7 @@ func TestFullDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = s.Ensure(t.Context(), image, ref, nil)
+	_, err = s.Ensure(t.Context(), image, ref.ImageRef, nil)
 	wantError(t, err, drover.Exhausted, image, "MiB left", "free space")
 	noTempFiles(t, s)
 	var st syscall.Statfs_t

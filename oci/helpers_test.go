@@ -196,7 +196,10 @@ func ensure(t *testing.T, s *Store, image string) drover.ImageLayer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	layer, err := s.Ensure(t.Context(), image, ref, nil)
+	if ref.CompressedSize <= 0 {
+		t.Errorf("image %s has a size of %d", image, ref.CompressedSize)
+	}
+	layer, err := s.Ensure(t.Context(), image, ref.ImageRef, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

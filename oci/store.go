@@ -94,14 +94,14 @@ func (s *Store) LayerID(ref drover.ImageRef) drover.LayerID {
 
 // Resolve looks an image up and pins it. Invalid: the name, or what it leads to, cannot be an image for this host. NotFound: there
 // is no such image. Denied: the registry refuses. Unavailable: the registry does not answer.
-func (s *Store) Resolve(ctx context.Context, image string) (drover.ImageRef, error) {
+func (s *Store) Resolve(ctx context.Context, image string) (drover.ResolvedImage, error) {
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
 	src, err := s.open(ctx, image, "")
 	if err != nil {
-		return drover.ImageRef{}, err
+		return drover.ResolvedImage{}, err
 	}
-	return src.ref, src.Close()
+	return drover.ResolvedImage{ImageRef: src.ref, CompressedSize: drover.Bytes(src.size())}, src.Close()
 }
 
 // Ensure makes the image's layer exist in the pool. Concurrent calls for one image share the work, which ends when the last

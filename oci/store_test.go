@@ -117,7 +117,7 @@ func TestLayerIsMadeOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			if _, err := s.Ensure(t.Context(), host+"/app:v1", ref, func(string) {}); err != nil {
+			if _, err := s.Ensure(t.Context(), host+"/app:v1", ref.ImageRef, func(string) {}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -132,7 +132,7 @@ func TestLayerIsMadeOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	layer, err := again.Ensure(t.Context(), host+"/app:v1", ref, nil)
+	layer, err := again.Ensure(t.Context(), host+"/app:v1", ref.ImageRef, nil)
 	if err != nil || layer.Run.User != "app" {
 		t.Errorf("%+v %v", layer, err)
 	}
@@ -141,7 +141,7 @@ func TestLayerIsMadeOnce(t *testing.T) {
 	if err := os.Remove(s.configPath(layer.Layer)); err != nil {
 		t.Fatal(err)
 	}
-	layer, err = again.Ensure(t.Context(), host+"/app:v1", ref, nil)
+	layer, err = again.Ensure(t.Context(), host+"/app:v1", ref.ImageRef, nil)
 	if err != nil || layer.Run.User != "app" || p.imports != 1 {
 		t.Errorf("%+v %v, %d imports", layer, err, p.imports)
 	}
@@ -156,7 +156,7 @@ func TestTagMovesDigestStays(t *testing.T) {
 		t.Fatal(err)
 	}
 	push(t, host+"/app:v1", imageOf(t, []entry{regular("which", "second")}))
-	layer, err := s.Ensure(t.Context(), host+"/app:v1", ref, nil)
+	layer, err := s.Ensure(t.Context(), host+"/app:v1", ref.ImageRef, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +227,7 @@ func TestStalledDownloadEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = s.Ensure(t.Context(), host+"/slow:v1", ref, nil)
+	_, err = s.Ensure(t.Context(), host+"/slow:v1", ref.ImageRef, nil)
 	wantError(t, err, drover.Unavailable, host+"/slow:v1", "no data came for 100ms")
 }
 
@@ -244,7 +244,7 @@ func TestLastCallerEndsTheWork(t *testing.T) {
 	errs := make(chan error, 2)
 	for _, ctx := range []context.Context{first, second} {
 		go func() {
-			_, err := s.Ensure(ctx, host+"/slow:v1", ref, nil)
+			_, err := s.Ensure(ctx, host+"/slow:v1", ref.ImageRef, nil)
 			errs <- err
 		}()
 	}
@@ -252,13 +252,13 @@ func TestLastCallerEndsTheWork(t *testing.T) {
 	eventually(t, "two wait", func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		f := s.flights[s.LayerID(ref)]
+		f := s.flights[s.LayerID(ref.ImageRef)]
 		return f != nil && f.waiters == 2
 	})
 	cancelFirst()
 	wantError(t, <-errs, drover.Canceled)
 	s.mu.Lock()
-	if s.flights[s.LayerID(ref)] == nil {
+	if s.flights[s.LayerID(ref.ImageRef)] == nil {
 		t.Error("the work ended with its first caller")
 	}
 	s.mu.Unlock()
@@ -284,7 +284,7 @@ func TestStorageThatRestarts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = s.Ensure(t.Context(), host+"/app:v2", ref, nil)
+	_, err = s.Ensure(t.Context(), host+"/app:v2", ref.ImageRef, nil)
 	wantError(t, err, drover.Exhausted, "app:v2", "full")
 }
 
@@ -318,7 +318,7 @@ func TestProgress(t *testing.T) {
 	}
 	var mu sync.Mutex
 	var told []string
-	_, err = s.Ensure(t.Context(), host+"/app:v1", ref, func(text string) {
+	_, err = s.Ensure(t.Context(), host+"/app:v1", ref.ImageRef, func(text string) {
 		mu.Lock()
 		defer mu.Unlock()
 		told = append(told, text)

@@ -75,8 +75,13 @@ func withFleet(run func() int) (code int, err error) {
 	if err := f.cli.Run(ctx, os.Stderr, "dev", "up", "--api-port", "0", "--boot-timeout", "80s"); err != nil {
 		return 1, err
 	}
+	unwatch, err := f.watchAnswers()
+	if err != nil {
+		return 1, err
+	}
 	fleet = f
-	return run(), nil
+	code = run()
+	return code, unwatch()
 }
 
 func (f *shared) images(bin string) error {

@@ -60,6 +60,7 @@ type Backend struct {
 	versions   map[drover.MachineID][]drover.MachineVersion
 	once       map[fleet.Once]drover.MachineID
 	secrets    map[drover.AppName]secretsOf
+	releases   []drover.Release
 }
 
 var _ api.Backend = (*Backend)(nil)

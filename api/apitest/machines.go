@@ -124,7 +124,7 @@ func (b *Backend) Machine(_ context.Context, app drover.AppName, id drover.Machi
 	}
 	defer b.mu.Unlock()
 	v, ok := b.machines[id]
-	if !ok || v.Machine.App != app {
+	if !ok || (app != "" && v.Machine.App != app) {
 		return fleet.MachineView{}, drover.Errorf(drover.NotFound, "no machine %q in app %q", id, app)
 	}
 	return v, nil

@@ -39,7 +39,16 @@ func (c *cli) devDir() string {
 // connect finds the fleet: by the flags, else by the environment, else by the dev fleet's file. The file's token is used for
 // the file's URL only.
 func (c *cli) connect() (*client.Client, error) {
-	url, token := c.api, c.token
+	url, token, err := c.where()
+	if err != nil {
+		return nil, err
+	}
+	return client.New(client.Config{BaseURL: url, Token: token, Nonce: c.leaseNonce(), Interval: c.interval})
+}
+
+// where finds the fleet's address and a token for it, which may be empty.
+func (c *cli) where() (url, token string, err error) {
+	url, token = c.api, c.token
 	if url == "" {
 		url = c.getenv(envAPI)
 	}
@@ -56,13 +65,13 @@ func (c *cli) connect() (*client.Client, error) {
 				token = file.Token
 			}
 		case err != nil && !errors.Is(err, fs.ErrNotExist):
-			return nil, drover.Errorf(drover.Invalid, "cannot read the dev fleet's file %s: %w", path, err)
+			return "", "", drover.Errorf(drover.Invalid, "cannot read the dev fleet's file %s: %w", path, err)
 		case url == "":
-			return nil, drover.Errorf(drover.Precondition, "no fleet to talk to: neither --api nor %s is set, and there is no dev fleet's file %s", envAPI, path).
+			return "", "", drover.Errorf(drover.Precondition, "no fleet to talk to: neither --api nor %s is set, and there is no dev fleet's file %s", envAPI, path).
 				WithHint("'drover dev up' starts a fleet on this machine")
 		}
 	}
-	return client.New(client.Config{BaseURL: url, Token: token, Nonce: c.leaseNonce(), Interval: c.interval})
+	return url, token, nil
 }
 
 func readAPIFile(path string) (apiFile, error) {

@@ -108,6 +108,7 @@ func subcommands(c *cli) []*cobra.Command {
 		newRegionCommand(c),
 		newPlatformCommand(c),
 		newRecoveryCommand(c),
+		newEnvCommand(c),
 		newDevCommand(c),
 		newServeCommand(c),
 	}

@@ -21,6 +21,8 @@ type CLI struct {
 	Bin string
 	// Dir is the fleet's directory.
 	Dir string
+	// Env has more variables, as NAME=VALUE.
+	Env []string
 	// Stderr gets what commands print there.
 	Stderr io.Writer
 }
@@ -29,6 +31,7 @@ type CLI struct {
 func (c CLI) Command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, c.Bin, args...)
 	cmd.Env = append(os.Environ(), "DROVER_DEV_DIR="+c.Dir)
+	cmd.Env = append(cmd.Env, c.Env...)
 	cmd.Stderr = c.Stderr
 	return cmd
 }

@@ -1,0 +1,48 @@
+package api
+
+import (
+	"net/http"
+	"path"
+	"strings"
+
+	"drover/apiv1"
+)
+
+// webPrefix is where the routes are that clients of the Machines API look for beside it, under no version of ours. They are not in the document:
+// docs/CLIENTS.md has them.
+const webPrefix = "/api/v1"
+
+// webRoutes returns their table. Unlike those of routes, its paths are whole.
+func webRoutes() []route {
+	const app = webPrefix + "/apps/{app_name}"
+	return withNeeds([]route{
+		{method: "GET", path: webPrefix + "/organizations", id: "Web_organizations", access: tenants, status: http.StatusOK, handle: (*handler).webOrganizations},
+		{method: "GET", path: webPrefix + "/organizations/{slug}", id: "Web_organization", access: tenants, status: http.StatusOK, handle: (*handler).webOrganization},
+		{method: "POST", path: webPrefix + "/builds", id: "Web_create_build", access: tenants, request: apiv1.BuildRequest{},
+			status: http.StatusOK, handle: (*handler).webCreateBuild},
+		{method: "POST", path: webPrefix + "/builds/finish", id: "Web_finish_build", access: tenants, request: apiv1.BuildRequest{},
+			status: http.StatusOK, handle: (*handler).webFinishBuild},
+		{method: "POST", path: webPrefix + "/releases", id: "Web_create_release", access: tenants, request: apiv1.CreateReleaseRequest{},
+			status: http.StatusCreated, handle: (*handler).webCreateRelease},
+		{method: "GET", path: webPrefix + "/releases/all_current", id: "Web_current_releases", access: tenants, status: http.StatusOK, handle: (*handler).webCurrentReleases},
+		{method: "PATCH", path: webPrefix + "/releases/{release_id}", id: "Web_update_release", access: tenants, request: apiv1.UpdateReleaseRequest{},
+			status: http.StatusOK, handle: (*handler).webUpdateRelease},
+		{method: "GET", path: app + "/releases", id: "Web_releases", access: tenants, status: http.StatusOK, handle: (*handler).webReleases},
+		{method: "GET", path: app + "/releases/current", id: "Web_current_release", access: tenants, status: http.StatusOK, handle: (*handler).webCurrentRelease},
+		{method: "POST", path: app + "/egress_ips/{ip}/promote", id: "Web_promote_egress_ip", access: tenants, status: http.StatusOK, handle: (*handler).webPromote},
+		{method: "GET", path: app + "/logs", id: "Web_logs", access: tenants, status: http.StatusOK, handle: (*handler).webLogs},
+		{method: "GET", path: webPrefix + "/incidents", id: "Web_incidents", access: public, status: http.StatusOK, handle: (*handler).webIncidents},
+	})
+}
+
+// tidied gives a request for one of these paths, or for GraphQL, its path in the shortest form: clients put it behind whatever their user set as the
+// server's address, which may end in a slash.
+func tidied(r *http.Request) *http.Request {
+	short := path.Clean(r.URL.Path)
+	if short == r.URL.Path || (short != graphPath && !strings.HasPrefix(short, webPrefix+"/")) {
+		return r
+	}
+	tidy := r.Clone(r.Context())
+	tidy.URL.Path, tidy.URL.RawPath = short, ""
+	return tidy
+}
