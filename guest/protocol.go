@@ -65,6 +65,9 @@ type Request struct {
 	// Env is added to the machine's own.
 	Env   []string `json:"env,omitempty"`
 	Stdin []byte   `json:"stdin,omitempty"`
+	// Terminal gives the command a terminal, of the size (stream).
+	Terminal     bool                `json:"terminal,omitempty"`
+	TerminalSize drover.TerminalSize `json:"terminal_size,omitzero"`
 }
 
 // Answer is a message from the guest.

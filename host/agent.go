@@ -48,6 +48,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.GuestDial = newGuests(cfg.GuestDial).get
 	a := &Agent{cfg: cfg, machines: map[drover.MachineID]*machine{}, promised: map[drover.VolumeID]drover.Bytes{}}
 	a.publish.init()
 	a.routes = newRouter(a)
@@ -83,7 +84,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.mu.Unlock()
 	for _, work := range []func(context.Context){a.publishLoop, a.infoLoop, a.watchLoop, a.placementLoop, a.sweepLoop, a.fillLoop, a.routeLoop,
-		a.observeLoop} {
+		a.observeLoop, a.serveStreams} {
 		group.Go(func() error { work(runCtx); return nil })
 	}
 	for order, handler := range a.handlers() {

@@ -116,6 +116,7 @@ type Guest interface {
 	Thaw(ctx context.Context, volume drover.VolumeID) error
 	// Grow makes a volume's file system as large as its disk, once the disk has that size in the guest.
 	Grow(ctx context.Context, volume drover.VolumeID, size drover.Bytes) error
+	StreamGuest
 	Close() error
 }
 
@@ -137,6 +138,7 @@ type Bus interface {
 	FollowPlacements(ctx context.Context, fn func(drover.MachineID, *drover.Placement) error) error
 	FollowMachines(ctx context.Context, fn func(drover.MachineID, *drover.Machine) error) error
 	FollowHosts(ctx context.Context, fn func(drover.HostID, *drover.HostInfo) error) error
+	StreamBus
 }
 
 // Routes sends packets for the machines of other hosts there (netdev.Routes). Repeatable.

@@ -15,6 +15,7 @@ import (
 
 	"drover"
 	"drover/guest"
+	"drover/internal/frames"
 )
 
 // The defaults of an orderly stop.
@@ -171,6 +172,10 @@ func (m *machine) killAll() error {
 
 func (m *machine) exec(ctx context.Context, req guest.Request) (drover.ExecResult, error) {
 	return execCommand(ctx, m.procs, req, m.dir, m.env)
+}
+
+func (m *machine) stream(ctx context.Context, req guest.Request, conn frames.Conn) (drover.StreamExit, error) {
+	return streamCommand(ctx, m.procs, req, m.dir, m.env, conn)
 }
 
 func (m *machine) signal(name string) error {
