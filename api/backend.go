@@ -83,4 +83,5 @@ type Backend interface {
 	AbortMigration(ctx context.Context, id drover.MigrationID) (drover.Migration, error)
 
 	drainBackend
+	StreamBackend
 }

@@ -49,6 +49,7 @@ func TestEveryOperationOfTheDocument(t *testing.T) {
 	s.want(200, "POST", path+"/restart?force_stop=false", "")
 	s.want(200, "GET", path+"/wait?state=started&timeout=1", "")
 	s.want(200, "POST", path+"/exec", `{"cmd":"ls -l '/a b'"}`)
+	s.want(400, "GET", path+"/exec/stream", "") // its success is no HTTP answer: see package client's tests
 	s.want(200, "POST", path+"/signal", `{"signal":1}`)
 	s.want(200, "GET", path+"/logs?tail=5", "")
 

@@ -101,6 +101,8 @@ func subcommands(c *cli) []*cobra.Command {
 		newDrainCommand(c),
 		newRegionCommand(c),
 		newRecoveryCommand(c),
+		newExecCommand(c, "drover exec"),
+		newSSHCommand(c),
 		newDevCommand(c),
 		newServeCommand(c),
 	}

@@ -31,9 +31,9 @@ func Relay(ctx context.Context, client, guest Conn) error {
 		// The client may have left as well.
 		_ = client.Send(context.WithoutCancel(ctx), NewFail(err))
 	}
-	cancel(nil)
 	guest.Close() // the stream has ended, or cannot go on
 	client.Close()
+	cancel(nil) // not before: what was sent is to arrive
 	<-sent
 	return err
 }
