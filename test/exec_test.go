@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -33,6 +34,7 @@ func TestExecStreams(t *testing.T) {
 	cmd = fleet.cli.Command(t.Context(), "ssh", "-a", app)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = x.side, x.side, x.side
 	cmd.Env = append(cmd.Env, "TERM=vt220")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true} // so that it is told of the window's size
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
