@@ -84,4 +84,5 @@ type Backend interface {
 
 	drainBackend
 	StreamBackend
+	DeployBackend
 }

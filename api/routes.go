@@ -55,6 +55,7 @@ func routes() []route {
 	all = append(all, drainRoutes()...)
 	all = append(all, recoveryRoutes()...)
 	all = append(all, streamRoutes()...)
+	all = append(all, deployRoutes()...)
 	return append(all,
 		route{method: "GET", path: "/healthz", id: "Health", summary: "Tell that the API answers", access: public,
 			status: http.StatusOK, response: apiv1.Health{}, handle: (*handler).health},

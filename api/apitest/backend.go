@@ -54,6 +54,7 @@ type Backend struct {
 	fences     map[drover.HostID]drover.HostFence
 	recoveries map[drover.RecoveryID]drover.Recovery
 	standbys   map[drover.StandbyID]drover.Standby
+	deploys    []drover.Deploy // newest first
 }
 
 var _ api.Backend = (*Backend)(nil)

@@ -101,6 +101,7 @@ func subcommands(c *cli) []*cobra.Command {
 		newDrainCommand(c),
 		newRegionCommand(c),
 		newRecoveryCommand(c),
+		newDeployCommand(c),
 		newExecCommand(c, "drover exec"),
 		newSSHCommand(c),
 		newDevCommand(c),
