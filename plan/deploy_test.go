@@ -108,8 +108,11 @@ func TestADeployStopsAtTheFirstFailure(t *testing.T) {
 		fail func(w *deployWorld, k int)
 		want string
 	}{
-		"it fails":        {func(w *deployWorld, k int) { w.facts.Items[k].Status.State = drover.StateFailed }, "machine m1: it has failed"},
-		"it ends":         {func(w *deployWorld, k int) { code := 3; w.facts.Items[k].Status.State, w.facts.Items[k].Status.ExitCode = drover.StateStopped, &code }, "it has stopped, its last exit code is 3"},
+		"it fails": {func(w *deployWorld, k int) { w.facts.Items[k].Status.State = drover.StateFailed }, "machine m1: it has failed"},
+		"it ends": {func(w *deployWorld, k int) {
+			code := 3
+			w.facts.Items[k].Status.State, w.facts.Items[k].Status.ExitCode = drover.StateStopped, &code
+		}, "it has stopped, its last exit code is 3"},
 		"it flaps":        {func(w *deployWorld, k int) { w.facts.Items[k].Status.Restarts = 3 }, "started again 3 times"},
 		"its check fails": {func(w *deployWorld, k int) { w.facts.Items[k].Status.State = drover.StateStarted }, `not well after 1m0s: check "up" is critical: connection refused`},
 		"its host leaves": {func(w *deployWorld, k int) { w.facts.Items[k].Reachable = false }, "its host does not answer"},

@@ -27,10 +27,10 @@ const (
 
 // execFlags say how a command is run in a machine.
 type execFlags struct {
-	app                string
-	interactive, tty   bool
-	env                []string
-	timeout            time.Duration
+	app              string
+	interactive, tty bool
+	env              []string
+	timeout          time.Duration
 }
 
 func newMachineExecCommand(c *cli) *cobra.Command { return newExecCommand(c, "drover machine exec") }

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
 )
 
 func TestExecPassesStreamsAndExitCode(t *testing.T) {
@@ -241,4 +240,3 @@ func (p *pieces) Read(b []byte) (int, error) {
 	p.texts = p.texts[1:]
 	return n, nil
 }
-

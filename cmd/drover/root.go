@@ -104,6 +104,7 @@ func subcommands(c *cli) []*cobra.Command {
 		newDeployCommand(c),
 		newExecCommand(c, "drover exec"),
 		newSSHCommand(c),
+		newLogsCommand(c),
 		newDevCommand(c),
 		newServeCommand(c),
 	}
