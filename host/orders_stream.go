@@ -84,6 +84,11 @@ func (m *machine) startStream(ctx context.Context, req drover.ExecStreamRequest)
 	s, err := g.Stream(ctx, req)
 	if err != nil {
 		g.Close() // the answer is here
+		if drover.Is(err, drover.Invalid) {
+			// The request was checked before: it is the guest that does not know it.
+			err = drover.Errorf(drover.Precondition, "machine %q was started by a Drover that had no streams: %w", m.id, err).
+				WithHint("restart it once; 'drover exec --json' works without")
+		}
 		return startedStream{}, err
 	}
 	return startedStream{g, s}, nil

@@ -52,3 +52,13 @@ func (c *cli) appOr(flag string) (drover.AppName, error) {
 	}
 	return name, err
 }
+
+// fillApp sets a flag that names no app to the default, if there is one.
+func (c *cli) fillApp(flag *string) error {
+	if *flag != "" {
+		return nil
+	}
+	name, err := c.defaultApp()
+	*flag = string(name)
+	return err
+}

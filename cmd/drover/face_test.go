@@ -108,3 +108,21 @@ func TestErrorsAreJSONWithJSON(t *testing.T) {
 		}
 	}
 }
+
+func TestTheAppIsThatOfTheEnvironmentOrTheFile(t *testing.T) {
+	_, r, _ := prepared(t)
+	inDirectory(t, "app = \"ledger\"\n")
+	if got := r.run(t.Context(), "machine", "create", "debian", "-d"); got.code != 0 {
+		t.Errorf("by the file: %+v", got)
+	}
+	inDirectory(t, "app = 'nope'\n")
+	r.vars[envApp] = "ledger"
+	if got := r.run(t.Context(), "volume", "create", "data", "--size", "1GiB"); got.code != 0 {
+		t.Errorf("by the environment: %+v", got)
+	}
+	delete(r.vars, envApp)
+	inDirectory(t, "app = \n")
+	if got := r.run(t.Context(), "deploy", "list"); got.code != 2 || !strings.Contains(got.stderr, "cannot tell the app by fly.toml") {
+		t.Errorf("by a broken file: %+v", got)
+	}
+}
