@@ -120,8 +120,8 @@ func (f File) checkMounts(c *checker) {
 		if !strings.HasPrefix(m.Destination, "/") {
 			c.add("mounts", n, "destination", "destination is %q; expected an absolute path", m.Destination)
 		}
-		if _, err := parseSize(m.InitialSize, drover.GiB); err != nil {
-			c.add("mounts", n, "initial_size", "initial_size is %v; expected a size such as \"10gb\"", m.InitialSize)
+		if size, err := parseSize(m.InitialSize, drover.GiB); err != nil || size != 0 && size < drover.GiB {
+			c.add("mounts", n, "initial_size", "initial_size is %v; expected a size such as \"10gb\", 1gb at least", m.InitialSize)
 		}
 		for _, group := range c.groups {
 			key := group + " " + m.Source

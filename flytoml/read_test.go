@@ -196,6 +196,7 @@ func TestWhatIsWrongIsNamedWithItsLine(t *testing.T) {
 		"[[restart]]\npolicy = \"sometimes\"":                                `fly.toml:2: policy is "sometimes"`,
 		"kill_timeout = \"long\"":                                            "fly.toml:1: kill_timeout is long",
 		"[[mounts]]\nsource=\"a\"\ndestination=\"/a\"\ninitial_size=\"big\"": "fly.toml:4: initial_size is big",
+		"[[mounts]]\nsource=\"a\"\ndestination=\"/a\"\ninitial_size=\"9mb\"": "fly.toml:4: initial_size is 9mb",
 	} {
 		if _, _, err := Read("fly.toml", []byte(text)); !drover.Is(err, drover.Invalid) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v; expected %q", text, err, want)

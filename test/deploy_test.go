@@ -21,7 +21,7 @@ func TestDeployAndLogs(t *testing.T) {
 		t.Helper()
 		path := filepath.Join(t.TempDir(), "fly.toml")
 		file := fmt.Sprintf("app = %q\n[build]\nimage = %q\n[env]\nVERSION = %q\n[processes]\nweb = %q\nworker = %q\n[[vm]]\nmemory = \"256mb\"\n[[mounts]]\n"+
-			"source = \"data\"\ndestination = \"/data\"\ninitial_size = \"64mb\"\nprocesses = [\"web\"]\n[[restart]]\npolicy = \"never\"\n",
+			"source = \"data\"\ndestination = \"/data\"\ninitial_size = \"1gb\"\nprocesses = [\"web\"]\n[[restart]]\npolicy = \"never\"\n",
 			app, "oci:"+fleet.shellImage, version, command, command)
 		if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
 			t.Fatal(err)
