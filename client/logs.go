@@ -1,7 +1,9 @@
 package client
 
 import (
+	"cmp"
 	"context"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -139,7 +141,9 @@ func (c *Client) AppLogs(ctx context.Context, app drover.AppName, tail int, foll
 	if err != nil {
 		return err
 	}
-	a := &appLogs{client: c, app: app, fn: fn, tail: tail, known: map[drover.MachineID]bool{}, wake: make(chan struct{}, 1)}
+	patient := *c
+	patient.patience = math.MaxInt64 // a host that is away for long keeps only its own machines' lines away
+	a := &appLogs{client: c, patient: &patient, app: app, fn: fn, tail: tail, known: map[drover.MachineID]bool{}, wake: make(chan struct{}, 1)}
 	if !follow {
 		return a.last(ctx, machines)
 	}
@@ -184,13 +188,13 @@ func (c *Client) AppLogs(ctx context.Context, app drover.AppName, tail int, foll
 
 // appLogs merges the logs of an app's machines.
 type appLogs struct {
-	client *Client
-	app    drover.AppName
-	fn     func(AppLogLine) error
-	tail   int
-	group  sync.WaitGroup
-	wake   chan struct{}
-	known  map[drover.MachineID]bool
+	client, patient *Client
+	app             drover.AppName
+	fn              func(AppLogLine) error
+	tail            int
+	group           sync.WaitGroup
+	wake            chan struct{}
+	known           map[drover.MachineID]bool
 
 	mu sync.Mutex
 	// held are lines that wait for older ones; since when the first came.
@@ -201,15 +205,20 @@ type appLogs struct {
 // maxHeld bounds the lines that wait: beyond it a machine's log is read no further until they are through.
 const maxHeld = 20_000
 
-// last tells the last lines and nothing more.
+// last tells the last lines and nothing more. What cannot be read is the error, after what can be.
 func (a *appLogs) last(ctx context.Context, machines []apiv1.Machine) error {
+	var failed error
 	for _, m := range machines {
 		logs, err := a.client.Logs(ctx, a.app, m.ID, LogsQuery{Tail: a.tail})
 		if drover.Is(err, drover.NotFound) || drover.Is(err, drover.Precondition) {
 			continue // it went meanwhile
 		}
-		if err != nil {
+		if drover.Is(err, drover.Canceled) {
 			return err
+		}
+		if err != nil {
+			failed = cmp.Or(failed, error(drover.Errorf(drover.CodeOf(err), "cannot read the log of machine %s (%s): %w", m.ID, m.Name, err)))
+			continue
 		}
 		for _, line := range logs.Lines {
 			a.held = append(a.held, AppLogLine{m, m.ID, m.Name, line})
@@ -217,7 +226,10 @@ func (a *appLogs) last(ctx context.Context, machines []apiv1.Machine) error {
 	}
 	sortLines(a.held)
 	a.held = a.held[max(0, len(a.held)-a.tail):]
-	return a.flush()
+	if err := a.flush(); err != nil {
+		return err
+	}
+	return failed
 }
 
 // add follows the machines that are not followed yet. A machine whose log cannot be followed ends nothing but its own.
@@ -233,10 +245,10 @@ func (a *appLogs) add(ctx context.Context, cancel context.CancelCauseFunc, machi
 			q = LogsQuery{} // it is new: all that it says
 		}
 		a.group.Go(func() {
-			err := a.client.FollowLogs(ctx, a.app, m.ID, q, func(line drover.LogLine) error {
+			err := a.patient.FollowLogs(ctx, a.app, m.ID, q, func(line drover.LogLine) error {
 				return a.hold(ctx, AppLogLine{m, m.ID, m.Name, line})
 			})
-			if drover.Is(err, drover.Denied) || drover.Is(err, drover.Unavailable) {
+			if drover.Is(err, drover.Denied) {
 				cancel(err)
 			}
 		})

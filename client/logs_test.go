@@ -129,3 +129,30 @@ func TestAppLogsAreMergedAndGoOn(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 }
+
+// TestAppLogsTellWhatCanBeRead: a host that does not answer keeps its own machines' lines away, and is named.
+func TestAppLogsTellWhatCanBeRead(t *testing.T) {
+	backend, c, _ := serve(t)
+	two, err := c.CreateMachine(t.Context(), "ledger", apiv1.CreateMachineRequest{Name: "two", Config: drover.MachineConfig{Image: "debian"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	backend.Log("a")
+	asked := 0
+	backend.Fail = func(method string) error {
+		if method == "MachineLogs" {
+			if asked++; asked == 2 {
+				return drover.Errorf(drover.Unavailable, "host h2 does not answer")
+			}
+		}
+		return nil
+	}
+	var got []string
+	err = c.AppLogs(t.Context(), "ledger", 10, false, func(line client.AppLogLine) error {
+		got = append(got, line.Name+" "+line.Text)
+		return nil
+	})
+	if !slices.Equal(got, []string{"one a"}) || !drover.Is(err, drover.Unavailable) || !strings.Contains(err.Error(), string(two.ID)) {
+		t.Errorf("%q, %v", got, err)
+	}
+}
