@@ -27,6 +27,8 @@ type (
 	DrainID string
 	// ReleaseID names one release of an app: "rel_" and 16 lower-case hexadecimal digits.
 	ReleaseID string
+	// DeployID names one deploy of an app: "dpl_" and 16 lower-case hexadecimal digits.
+	DeployID string
 	// LayerID names one layer in one host's pool.
 	LayerID string
 	// DiskID names what a chain of layers is the content of: a volume ("vol_…") or a machine's root
@@ -71,6 +73,9 @@ func NewReleaseID() ReleaseID { return ReleaseID("rel_" + randomHex(16)) }
 
 // NewMigrationID returns a fresh random migration ID.
 func NewMigrationID() MigrationID { return MigrationID("mig_" + randomHex(16)) }
+
+// NewDeployID returns a fresh random deploy ID.
+func NewDeployID() DeployID { return DeployID("dpl_" + randomHex(16)) }
 
 // NewDrainID returns a fresh random drain ID.
 func NewDrainID() DrainID { return DrainID("drn_" + randomHex(16)) }

@@ -133,12 +133,16 @@ type LogsRequest struct {
 	Offset  int64         `json:"offset"`
 	Tail    int           `json:"tail,omitempty"`
 	Wait    time.Duration `json:"wait,omitempty"`
+	// Host is where the machine was before its last move, to read what it wrote there to the end; empty for where it is.
+	Host HostID `json:"host,omitempty"`
 }
 
 // LogsAnswer holds the lines from the offset, at most 1000 or 256 KiB, and the offset to go on from.
 type LogsAnswer struct {
 	Lines []LogLine `json:"lines,omitempty"`
 	Next  int64     `json:"next"`
+	// Host is where the lines were written; offsets are those of its log.
+	Host HostID `json:"host,omitempty"`
 }
 
 // LogLine is one line that the machine wrote to stdout or stderr.

@@ -193,12 +193,17 @@ func (h *handler) machineLogs(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer, err := h.backend.MachineLogs(c.ctx(), c.app.Name, drover.LogsRequest{Machine: view.Machine.ID, Offset: offset, Tail: int(tail), Wait: wait})
+	host := q.Get("host")
+	if err := needName("host", host, true); err != nil {
+		return nil, err
+	}
+	answer, err := h.backend.MachineLogs(c.ctx(), c.app.Name, drover.LogsRequest{Machine: view.Machine.ID, Offset: offset, Tail: int(tail), Wait: wait,
+		Host: drover.HostID(host)})
 	if err != nil {
 		return nil, err
 	}
 	if answer.Lines == nil {
 		answer.Lines = []drover.LogLine{}
 	}
-	return apiv1.Logs{Lines: answer.Lines, Next: answer.Next}, nil
+	return apiv1.Logs{Lines: answer.Lines, Next: answer.Next, Host: answer.Host}, nil
 }

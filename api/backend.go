@@ -88,4 +88,6 @@ type Backend interface {
 	secretBackend
 	placeBackend
 	clientsBackend
+	StreamBackend
+	DeployBackend
 }

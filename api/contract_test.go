@@ -50,6 +50,12 @@ func TestEveryOperationOfTheDocument(t *testing.T) {
 	s.want(200, "GET", path+"/wait?state=started&timeout=1", "")
 	everyOperationAround(s, path)
 	s.want(200, "POST", path+"/exec", `{"cmd":"ls -l '/a b'"}`)
+	deploy := decode[apiv1.Deploy](t, s.want(201, "POST", "/v1/apps/ledger/deploys", `{"text":"debian","strategy":"rolling","max_unavailable":1,"wait_timeout":"5m",
+		"items":[{"action":"update","machine":"`+string(machine.ID)+`","group":"app","config":{"image":"debian"}}]}`))
+	s.want(200, "GET", "/v1/apps/ledger/deploys", "")
+	s.want(200, "GET", "/v1/apps/ledger/deploys/"+string(deploy.ID), "")
+	s.want(200, "POST", "/v1/apps/ledger/deploys/"+string(deploy.ID)+"/abort", "")
+	s.want(400, "GET", path+"/exec/stream", "") // its success is no HTTP answer: see package client's tests
 	s.want(200, "POST", path+"/signal", `{"signal":1}`)
 	s.want(200, "GET", path+"/logs?tail=5", "")
 

@@ -95,6 +95,8 @@ type call struct {
 	principal fleet.Principal
 	// app is there on routes with {app_name}: it exists and the principal may see it.
 	app drover.App
+	// answered: the route has written the answer itself.
+	answered bool
 }
 
 func (c *call) ctx() context.Context { return c.r.Context() }
@@ -244,6 +246,9 @@ func (h *handler) respond(c *call, begun time.Time, answer any, err error) {
 		attrs = append(attrs, slog.Any("err", err))
 	}
 	h.log.LogAttrs(c.ctx(), level, "api request", attrs...)
+	if c.answered {
+		return
+	}
 	if err := writeJSON(c.w, status, answer); err != nil {
 		h.log.LogAttrs(c.ctx(), slog.LevelInfo, "api answer not delivered", slog.String("request", c.id), slog.Any("err", err))
 	}

@@ -29,14 +29,14 @@ func needs() map[string]need {
 	}
 	for action, ids := range map[drover.Action]string{
 		drover.ActApps: "Apps_create Apps_delete",
-		drover.ActRead: `Machines_list_events Machines_show_lease Machines_show_metadata Machines_list_versions Machines_list_processes Web_releases Web_current_release Secrets_list Secret_get
+		drover.ActRead: `Machines_list_events Machines_show_lease Machines_show_metadata Machines_list_versions Machines_list_processes Web_releases Web_current_release Deploys_list Deploys_show Secrets_list Secret_get
 			Secretkeys_list Secretkey_get IPs_list Certificates_list Certificates_show Platform_regions Platform_placements Machines_place Volumes_list Volumes_get_by_id Volumes_show_verification Snapshots_list Volumes_list_snapshots
 			Volumes_show_snapshot Standbys_list Volumes_list_standbys Volumes_show_standby
 			Hosts_list Hosts_show Hosts_layers Hosts_machines Hosts_recovery_plan Hosts_kept Keys_list Migrations_list Migrations_show Migrations_check
 			Migrations_phases Drains_list Drains_show Drains_plan Regions_check Recoveries_list Recoveries_show`,
 		drover.ActLogs: "Machines_logs Web_logs",
-		drover.ActExec: "Machines_exec",
-		drover.ActDeploy: `Machines_create Machines_update Machines_delete Machines_start Machines_stop Machines_restart Machines_signal Secrets_update Secret_create Secret_delete
+		drover.ActExec: "Machines_exec Machines_exec_stream",
+		drover.ActDeploy: `Machines_create Machines_update Machines_delete Machines_start Machines_stop Machines_restart Machines_signal Deploys_create Deploys_abort Secrets_update Secret_create Secret_delete
 			Secretkey_set Secretkey_delete Secretkey_use IPs_assign IPs_release Certificates_acme Certificates_custom Certificates_check Certificates_delete
 			Certificates_delete_acme Certificates_delete_custom Machines_suspend Machines_cordon Machines_uncordon
 			Machines_create_lease Machines_release_lease Machines_update_metadata Machines_delete_metadata
@@ -71,8 +71,11 @@ func (h *handler) permission(c *call) Permission {
 		Need: h.guard.Need(c.r, c.route.need.action, drover.AppName(c.r.PathValue("app_name")), machine, c.route.need.wide)}
 }
 
-// changes reports whether the call is one for the audit trail. Leases are not: they change nothing, and clients that wait for one ask twice a second.
+// changes reports whether the call is one for the audit trail: also a command in a machine that is begun by a GET, as WebSockets are. Leases are not: they change nothing, and clients that wait for one ask twice a second.
 func (c *call) changes() bool {
+	if c.route.id == "Machines_exec_stream" {
+		return true
+	}
 	return c.r.Method != "GET" && c.r.Method != "HEAD" && c.route.id != "Machines_create_lease" && c.route.id != "Machines_release_lease"
 }
 

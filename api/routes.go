@@ -64,6 +64,8 @@ func routes() []route {
 	all = append(all, secretRoutes()...)
 	all = append(all, edgeRoutes()...)
 	all = append(all, placeRoutes()...)
+	all = append(all, streamRoutes()...)
+	all = append(all, deployRoutes()...)
 	return append(withNeeds(all),
 		route{method: "GET", path: "/healthz", id: "Health", summary: "Tell that the API answers", access: public,
 			status: http.StatusOK, response: apiv1.Health{}, handle: (*handler).health},
@@ -133,7 +135,8 @@ func actionRoutes() []route {
 			access: tenants, status: http.StatusOK, response: []apiv1.Event{}, handle: (*handler).listEvents},
 		{method: "GET", path: machine + "/logs", id: "Machines_logs", summary: "Read what a machine's main process wrote", access: tenants,
 			query: []param{{"offset", "integer", "where to start, from an earlier answer's next; default 0, with tail the end"},
-				{"tail", "integer", "start so many lines before the end, 1000 at most"}, {"wait", "string", "hold the answer back so long while there is nothing, 30s at most"}},
+				{"tail", "integer", "start so many lines before the end, 1000 at most"}, {"wait", "string", "hold the answer back so long while there is nothing, 30s at most"},
+				{"host", "string", "where the machine was before its last move: what it wrote there, while that is kept"}},
 			status: http.StatusOK, response: apiv1.Logs{}, handle: (*handler).machineLogs},
 	}
 }

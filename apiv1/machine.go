@@ -195,4 +195,6 @@ type ExecResult struct {
 type Logs struct {
 	Lines []drover.LogLine `json:"lines"`
 	Next  int64            `json:"next"`
+	// Host is where the lines were written. Offsets are those of the log there: each host that a machine was on has one of its own.
+	Host drover.HostID `json:"host,omitempty"`
 }

@@ -121,6 +121,8 @@ type LogsQuery struct {
 	Offset int64
 	Tail   int
 	Wait   time.Duration
+	// Host is where the machine was before its last move, to read what it wrote there; empty for where it is.
+	Host drover.HostID
 }
 
 // Logs reads a piece of a machine's log.
@@ -133,6 +135,9 @@ func (c *Client) Logs(ctx context.Context, app drover.AppName, id drover.Machine
 	}
 	if q.Wait > 0 {
 		query.Set("wait", q.Wait.String())
+	}
+	if q.Host != "" {
+		query.Set("host", string(q.Host))
 	}
 	return get[apiv1.Logs](ctx, c, query, machinePath+"/logs", app, id)
 }

@@ -15,8 +15,6 @@ import (
 const (
 	// serverWait is how long one request of WaitMachine waits at most: the API's own bound.
 	serverWait = time.Minute
-	// logWait is how long one request of FollowLogs waits for more.
-	logWait = 20 * time.Second
 )
 
 // patience counts how long a server has not answered.
@@ -81,35 +79,6 @@ func (c *Client) WaitMachine(ctx context.Context, app drover.AppName, id drover.
 		}
 		if err := p.next(ctx, err); err != nil {
 			return apiv1.Machine{}, drover.AsError(err)
-		}
-	}
-}
-
-// FollowLogs calls fn with each line from where q says, in order, until ctx ends (Canceled), fn returns an error (which is returned)
-// or the machine is gone (NotFound). The log of a machine that moves goes on where it runs.
-func (c *Client) FollowLogs(ctx context.Context, app drover.AppName, id drover.MachineID, q LogsQuery, fn func(drover.LogLine) error) error {
-	p := c.newPatience()
-	for {
-		logs, err := c.Logs(ctx, app, id, q)
-		if err != nil {
-			if err := p.next(ctx, err); err != nil {
-				return err
-			}
-			continue
-		}
-		p.answered()
-		for _, line := range logs.Lines {
-			if err := fn(line); err != nil {
-				return err
-			}
-		}
-		idle := len(logs.Lines) == 0 && q.Wait > 0 && logs.Next == q.Offset
-		q = LogsQuery{Offset: logs.Next, Wait: logWait}
-		if idle {
-			// The server held the answer back, or it could not (the machine does not run): never ask in a tight loop.
-			if err := pause(ctx, c.interval); err != nil {
-				return err
-			}
 		}
 	}
 }

@@ -88,6 +88,7 @@ func (f *Fleet) hold(ctx context.Context, rev uint64) error {
 	g.Go(func() error { f.traces.run(work); return nil })
 	g.Go(func() error { f.keepDrains(work); return nil })
 	g.Go(func() error { f.keepRecoveries(work); return nil })
+	g.Go(func() error { f.keepDeploys(work); return nil })
 	g.Go(func() error { f.keepStandbys(work); return nil })
 	g.Go(func() error { f.keepTimetable(work); return nil })
 	g.Go(func() error {

@@ -198,7 +198,25 @@ func (f *Fleet) MachineLogs(ctx context.Context, app drover.AppName, req drover.
 	if err != nil {
 		return drover.LogsAnswer{}, err
 	}
+	if req.Host != "" && req.Host != host {
+		if !f.wasOn(req.Machine, req.Host) {
+			return drover.LogsAnswer{}, drover.Errorf(drover.NotFound, "host: machine %q is on host %q, and its last move was not from %q", req.Machine, host, req.Host).
+				WithField("host")
+		}
+		host = req.Host
+	}
 	var answer drover.LogsAnswer
 	err = f.order(ctx, req.Wait+execMargin, host, drover.OrderLogs, req, &answer)
+	answer.Host = host
 	return answer, err
+}
+
+// wasOn tells whether the machine's last move was from the host: whoever may read its log may read what it wrote there.
+func (f *Fleet) wasOn(id drover.MachineID, host drover.HostID) bool {
+	p, _, ok := f.state.placements.seen(string(id))
+	if !ok || p.Migration == "" {
+		return false
+	}
+	m, _, ok := f.state.migrations.seen(string(p.Migration))
+	return ok && m.Source == host
 }

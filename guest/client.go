@@ -34,6 +34,7 @@ type Client struct {
 	mu      sync.Mutex
 	lastID  uint64
 	waiting map[uint64]chan Answer
+	streams map[uint64]*clientStream
 }
 
 // Dial connects to the agent socket of a VM and waits until its drover-init answers: not before the main process was started.
@@ -48,7 +49,7 @@ func Dial(ctx context.Context, socket string) (*Client, error) {
 		return nil, drover.Errorf(drover.Unavailable, "cannot reach the guest at %s: %w", socket, err).
 			WithHint("is its VM running?")
 	}
-	c := &Client{conn: conn, ended: make(chan struct{}), waiting: map[uint64]chan Answer{}}
+	c := &Client{conn: conn, ended: make(chan struct{}), waiting: map[uint64]chan Answer{}, streams: map[uint64]*clientStream{}}
 	hello := Request{ID: 1, Op: OpHello, Nonce: rand.Text()}
 	c.lastID = hello.ID
 	greeted := make(chan Answer, 1)
@@ -162,6 +163,11 @@ func (c *Client) Close() error {
 
 // call sends a request and waits for its answer.
 func (c *Client) call(ctx context.Context, req Request) (Answer, error) {
+	return c.callWith(ctx, req, func(uint64) {})
+}
+
+// callWith is call that tells the ID of the request before it is sent, under the lock.
+func (c *Client) callWith(ctx context.Context, req Request, known func(id uint64)) (Answer, error) {
 	ctx, cancel := bounded(ctx, defaultAnswer)
 	defer cancel()
 	answered := make(chan Answer, 1)
@@ -169,6 +175,7 @@ func (c *Client) call(ctx context.Context, req Request) (Answer, error) {
 	c.lastID++
 	req.ID = c.lastID
 	c.waiting[req.ID] = answered
+	known(req.ID)
 	c.mu.Unlock()
 	defer func() {
 		c.mu.Lock()
@@ -195,13 +202,7 @@ func (c *Client) call(ctx context.Context, req Request) (Answer, error) {
 func (c *Client) giveUp(ctx context.Context, req Request) error {
 	cause := context.Cause(ctx)
 	if req.Op == OpExec {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		c.mu.Lock()
-		c.lastID++
-		id := c.lastID
-		c.mu.Unlock()
-		if err := c.send(ctx, Request{ID: id, Op: OpCancel, Cancel: req.ID}, ""); err != nil {
+		if err := c.cancelRequest(req.ID); err != nil {
 			cause = errors.Join(cause, err)
 		}
 	}
@@ -211,24 +212,40 @@ func (c *Client) giveUp(ctx context.Context, req Request) error {
 	return drover.Errorf(drover.Unavailable, "the guest does not answer %s: %w", req.Op, cause)
 }
 
+// cancelRequest asks the guest to kill what a request has started. There is no answer to wait for.
+func (c *Client) cancelRequest(id uint64) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	c.mu.Lock()
+	c.lastID++
+	own := c.lastID
+	c.mu.Unlock()
+	return c.send(ctx, Request{ID: own, Op: OpCancel, Cancel: id}, "")
+}
+
 // send writes a frame. A frame that was cut by the context makes the connection useless, so it is ended.
 func (c *Client) send(ctx context.Context, req Request, before string) error {
 	frame, err := EncodeFrame(req)
 	if err != nil {
 		return err
 	}
+	return c.write(ctx, req.Op, append([]byte(before), frame...))
+}
+
+// write writes a whole frame, or ends the connection.
+func (c *Client) write(ctx context.Context, op string, frame []byte) error {
 	c.sending.Lock()
 	defer c.sending.Unlock()
 	if ctx.Err() != nil {
-		return drover.Errorf(drover.Unavailable, "cannot send %s to the guest: %w", req.Op, context.Cause(ctx))
+		return drover.Errorf(drover.Unavailable, "cannot send %s to the guest: %w", op, context.Cause(ctx))
 	}
 	deadline, _ := ctx.Deadline() // every caller has bounded ctx
-	err = c.conn.SetWriteDeadline(deadline)
+	err := c.conn.SetWriteDeadline(deadline)
 	if err == nil {
-		_, err = c.conn.Write(append([]byte(before), frame...))
+		_, err = c.conn.Write(frame)
 	}
 	if err != nil {
-		return drover.Errorf(drover.Unavailable, "cannot send %s to the guest: %w", req.Op, errors.Join(err, c.conn.Close()))
+		return drover.Errorf(drover.Unavailable, "cannot send %s to the guest: %w", op, errors.Join(err, c.conn.Close()))
 	}
 	return nil
 }
@@ -237,6 +254,7 @@ func (c *Client) send(ctx context.Context, req Request, before string) error {
 // before a Magic that the answer with our nonce follows.
 func (c *Client) read(nonce string, greeted chan<- Answer) {
 	defer close(c.ended)
+	defer c.endStreams()
 	var d Decoder
 	ours := false
 	buffer := make([]byte, 64<<10)
@@ -246,6 +264,12 @@ func (c *Client) read(nonce string, greeted chan<- Answer) {
 			ours = false
 		}
 		for frame := d.Next(); frame != nil; frame = d.Next() {
+			if id, f, ok := DecodeStream(frame); ok {
+				if ours {
+					c.deliverFrame(id, f)
+				}
+				continue
+			}
 			var a Answer
 			if json.Unmarshal(frame, &a) != nil {
 				d.Reset() // nothing that follows can be believed

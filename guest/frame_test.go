@@ -9,8 +9,8 @@ import (
 	"drover"
 )
 
-// frames returns all frames that d has now.
-func frames(d *Decoder) (all []string) {
+// takeFrames returns all frames that d has now.
+func takeFrames(d *Decoder) (all []string) {
 	for f := d.Next(); f != nil; f = d.Next() {
 		all = append(all, string(f))
 	}
@@ -32,7 +32,7 @@ func TestDecoderTakesBytesOneByOne(t *testing.T) {
 	var got []string
 	for i := range stream {
 		d.Feed(stream[i : i+1])
-		got = append(got, frames(&d)...)
+		got = append(got, takeFrames(&d)...)
 	}
 	if want := `"one" "two"`; strings.Join(got, " ") != want {
 		t.Errorf("got %q, want %s", got, want)
@@ -46,13 +46,13 @@ func TestDecoderBeginsAgainAtMagic(t *testing.T) {
 	}
 	half := encode(t, strings.Repeat("x", 5000))
 	stream := append([]byte(Magic), half[:3000]...)
-	if !d.Feed(stream) || len(frames(&d)) != 0 {
+	if !d.Feed(stream) || len(takeFrames(&d)) != 0 {
 		t.Error("half a frame was taken for a whole one")
 	}
 	if !d.Feed(append([]byte(Magic), encode(t, "new")...)) {
 		t.Error("the second session was not seen")
 	}
-	if got := frames(&d); len(got) != 1 || got[0] != `"new"` {
+	if got := takeFrames(&d); len(got) != 1 || got[0] != `"new"` {
 		t.Errorf("got %q", got)
 	}
 }
@@ -61,11 +61,11 @@ func TestDecoderEndsTheSessionAtABadLength(t *testing.T) {
 	for _, length := range []string{"\x00\x00\x00\x00", "\x00\x40\x00\x01", "\x80\x00\x00\x00"} {
 		var d Decoder
 		d.Feed([]byte(Magic + length))
-		if got := frames(&d); got != nil || d.InSession() {
+		if got := takeFrames(&d); got != nil || d.InSession() {
 			t.Errorf("length %q: %q, in session %v", length, got, d.InSession())
 		}
 		d.Feed(append([]byte(Magic), encode(t, 1)...))
-		if got := frames(&d); len(got) != 1 {
+		if got := takeFrames(&d); len(got) != 1 {
 			t.Errorf("length %q: nothing after the next Magic", length)
 		}
 	}
@@ -95,7 +95,7 @@ func FuzzDecoder(f *testing.F) {
 			n := min(cut, len(rest))
 			d.Feed(rest[:n])
 			rest = rest[n:]
-			for _, got := range frames(&d) {
+			for _, got := range takeFrames(&d) {
 				last = got
 			}
 		}

@@ -74,6 +74,9 @@ type Request struct {
 	Stdin []byte   `json:"stdin,omitempty"`
 	// Time is what the clock is to be (clock).
 	Time time.Time `json:"time,omitzero"`
+	// Terminal gives the command a terminal, of the size (stream).
+	Terminal     bool                `json:"terminal,omitempty"`
+	TerminalSize drover.TerminalSize `json:"terminal_size,omitzero"`
 }
 
 // Answer is a message from the guest.

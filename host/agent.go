@@ -50,6 +50,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.GuestDial = newGuests(cfg.GuestDial).get
 	a := &Agent{cfg: cfg, machines: map[drover.MachineID]*machine{}, promised: map[drover.VolumeID]drover.Bytes{},
 		reserved: map[drover.VolumeID]reservation{}}
 	a.publish.init()
@@ -86,7 +87,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.mu.Unlock()
 	for _, work := range []func(context.Context){a.publishLoop, a.infoLoop, a.watchLoop, a.placementLoop, a.sweepLoop, a.fillLoop, a.routeLoop,
-		a.observeLoop} {
+		a.observeLoop, a.serveStreams} {
 		group.Go(func() error { work(runCtx); return nil })
 	}
 	for order, handler := range a.handlers() {

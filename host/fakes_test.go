@@ -2,11 +2,13 @@ package host
 
 import (
 	"context"
+	"io"
 	"path/filepath"
 	"time"
 
 	"drover"
 	"drover/guest"
+	"drover/internal/frames"
 )
 
 // The ports' fakes. Each is one session's view of the world.
@@ -191,6 +193,50 @@ func (s *session) dial(socket string) (g Guest, err error) {
 
 func (g fakeGuest) Exec(_ context.Context, req drover.ExecRequest) (drover.ExecResult, error) {
 	return drover.ExecResult{Stdout: []byte(req.Command[0])}, nil
+}
+
+// Stream gives back what it gets, and ends with the code 5 when there is no more, or when its VM is gone.
+func (g fakeGuest) Stream(_ context.Context, req drover.ExecStreamRequest) (frames.Conn, error) {
+	if len(req.Command) > 0 && req.Command[0] == "refused" {
+		return nil, drover.Errorf(drover.Exhausted, "16 commands are running in this machine already")
+	}
+	return &fakeStream{vm: g.vm, queue: frames.NewQueue()}, nil
+}
+
+func (g fakeGuest) Done() <-chan struct{} { return g.vm.done }
+
+type fakeStream struct {
+	vm    *fakeVM
+	queue *frames.Queue
+}
+
+func (s *fakeStream) Send(_ context.Context, f frames.Frame) error {
+	switch f.Kind {
+	case frames.Stdin:
+		f.Kind = frames.Stdout
+	case frames.StdinEnd:
+		f = frames.NewExit(drover.StreamExit{ExitCode: 5})
+	}
+	s.queue.Put(f)
+	return nil
+}
+
+func (s *fakeStream) Receive(ctx context.Context) (frames.Frame, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-s.vm.done:
+			s.queue.End(frames.Cut(nil))
+		case <-ctx.Done():
+		}
+	}()
+	return s.queue.Get(ctx)
+}
+
+func (s *fakeStream) Close() error {
+	s.queue.End(io.EOF)
+	return nil
 }
 
 func (g fakeGuest) Freeze(_ context.Context, volume drover.VolumeID, most time.Duration) error {
@@ -383,6 +429,11 @@ func (f fakeBus) PublishInfo(context.Context, drover.HostInfo) error {
 }
 
 func (f fakeBus) Serve(ctx context.Context, _ drover.Order, _ func(context.Context, []byte) (any, error)) error {
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+func (f fakeBus) ServeStream(ctx context.Context, _ drover.Order, _ func(context.Context, []byte, func() (frames.Conn, error)) error) error {
 	<-ctx.Done()
 	return context.Cause(ctx)
 }

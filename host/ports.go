@@ -121,6 +121,7 @@ type Guest interface {
 	Ps(ctx context.Context) ([]drover.Process, error)
 	// SetClock sets the wall clock. Precondition when the guest is too old to know how.
 	SetClock(ctx context.Context, now time.Time) error
+	StreamGuest
 	Close() error
 }
 
@@ -142,6 +143,7 @@ type Bus interface {
 	FollowPlacements(ctx context.Context, fn func(drover.MachineID, *drover.Placement) error) error
 	FollowMachines(ctx context.Context, fn func(drover.MachineID, *drover.Machine) error) error
 	FollowHosts(ctx context.Context, fn func(drover.HostID, *drover.HostInfo) error) error
+	StreamBus
 }
 
 // Routes sends packets for the machines of other hosts there (netdev.Routes). Repeatable.

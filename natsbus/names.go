@@ -34,6 +34,8 @@ const (
 	BucketHalts  = "halts"
 	// BucketFences has the hosts that certainly write no volume any more, BucketRecoveries the machines that are started elsewhere,
 	// BucketStandbys the copies of volumes that follow them.
+	// BucketDeploys has the deploys of apps.
+	BucketDeploys    = "deploys"
 	BucketFences     = "fences"
 	BucketRecoveries = "recoveries"
 	BucketStandbys   = "standbys"

@@ -61,6 +61,7 @@ type Backend struct {
 	once       map[fleet.Once]drover.MachineID
 	secrets    map[drover.AppName]secretsOf
 	releases   []drover.Release
+	deploys    []drover.Deploy // newest first
 }
 
 var _ api.Backend = (*Backend)(nil)

@@ -9,6 +9,7 @@ import (
 
 	"drover"
 	"drover/guest"
+	"drover/internal/frames"
 )
 
 // answerPatience is how long an answer waits for the host to take it. It is lost then; the host asks again.
@@ -20,12 +21,14 @@ const silence = 2 * time.Second
 // errSessionEnded is why the commands of a client that left are killed.
 var errSessionEnded = errors.New("the host's connection ended")
 
-// handler does what requests ask. Exec, freeze, thaw, grow and ps may block; the others may not.
+// handler does what requests ask. Exec, stream, freeze, thaw, grow and ps may block; the others may not.
 type handler interface {
 	freeze(volume string, most time.Duration) error
 	thaw(volume string) error
 	grow(volume string, size drover.Bytes) error
 	exec(ctx context.Context, req guest.Request) (drover.ExecResult, error)
+	// stream runs a command whose input and output go by the connection; it neither sends the last frame nor closes it.
+	stream(ctx context.Context, req guest.Request, conn frames.Conn) (drover.StreamExit, error)
 	signal(name string) error
 	stop(signal string, timeout time.Duration) error
 	status() guest.Status
@@ -56,6 +59,8 @@ type session struct {
 	heard uint64
 	// execs are the commands that run, by request ID.
 	execs map[uint64]context.CancelCauseFunc
+	// streams are the ends of those that run with one.
+	streams map[uint64]*agentStream
 }
 
 // serve answers requests; it returns only when the port is broken.
@@ -101,9 +106,18 @@ func (a *agent) replace(next *session) {
 func (a *agent) received(data []byte) {
 	if a.decoder.Feed(data) {
 		ctx, end := context.WithCancelCause(context.Background())
-		a.replace(&session{ctx: ctx, end: end, execs: map[uint64]context.CancelCauseFunc{}})
+		a.replace(&session{ctx: ctx, end: end, execs: map[uint64]context.CancelCauseFunc{}, streams: map[uint64]*agentStream{}})
 	}
 	for frame := a.decoder.Next(); frame != nil; frame = a.decoder.Next() {
+		if id, f, ok := guest.DecodeStream(frame); ok {
+			a.mu.Lock()
+			s := a.session
+			a.mu.Unlock()
+			if s != nil {
+				a.receivedFrame(s, id, f)
+			}
+			continue
+		}
 		var req guest.Request
 		if err := json.Unmarshal(frame, &req); err != nil {
 			a.broken()
@@ -154,6 +168,10 @@ func (a *agent) handle(s *session, req guest.Request) {
 		if err = a.startExec(s, req); err == nil {
 			return
 		}
+	case guest.OpStream:
+		if err = a.startStream(s, req); err == nil {
+			return
+		}
 	case guest.OpFreeze, guest.OpThaw, guest.OpGrow:
 		go a.onVolume(s, req)
 		return
@@ -199,15 +217,10 @@ func (a *agent) startExec(s *session, req guest.Request) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(s.execs) >= guest.MaxExecs {
-		return drover.Errorf(drover.Exhausted, "%d commands are running in this machine already", guest.MaxExecs).
-			WithHint("wait until one has ended")
+	ctx, cancel, err := a.placeLocked(s, req.ID)
+	if err != nil {
+		return err
 	}
-	if s.execs[req.ID] != nil {
-		return drover.Errorf(drover.Conflict, "request %d is running already", req.ID)
-	}
-	ctx, cancel := context.WithCancelCause(s.ctx)
-	s.execs[req.ID] = cancel
 	go func() {
 		limited, stop := context.WithTimeoutCause(ctx, timeout, drover.Errorf(drover.Canceled, "it ran longer than %s", timeout))
 		defer stop()
@@ -223,6 +236,20 @@ func (a *agent) startExec(s *session, req guest.Request) error {
 		a.answer(s, answer, "")
 	}()
 	return nil
+}
+
+// placeLocked takes one of the places for commands. The caller frees it when the command has ended.
+func (a *agent) placeLocked(s *session, id uint64) (context.Context, context.CancelCauseFunc, error) {
+	if len(s.execs) >= guest.MaxExecs {
+		return nil, nil, drover.Errorf(drover.Exhausted, "%d commands are running in this machine already", guest.MaxExecs).
+			WithHint("wait until one has ended")
+	}
+	if s.execs[id] != nil {
+		return nil, nil, drover.Errorf(drover.Conflict, "request %d is running already", id)
+	}
+	ctx, cancel := context.WithCancelCause(s.ctx)
+	s.execs[id] = cancel
+	return ctx, cancel, nil
 }
 
 // cancel kills a command; one that has ended meanwhile needs no killing.
@@ -245,19 +272,26 @@ func (a *agent) answer(s *session, answer guest.Answer, before string) {
 		console("cannot answer request %d: %v", answer.ID, err)
 		return
 	}
+	a.write(s, append([]byte(before), frame...))
+}
+
+// write writes a whole frame to the client of the session; false when it is not there any more.
+func (a *agent) write(s *session, frame []byte) bool {
 	a.sending.Lock()
 	defer a.sending.Unlock()
 	a.mu.Lock()
 	current := a.session == s
 	a.mu.Unlock()
 	if !current {
-		return
+		return false
 	}
-	if err := a.port.write(append([]byte(before), frame...), answerPatience); err != nil {
+	if err := a.port.write(frame, answerPatience); err != nil {
 		a.port.forget() // the next session begins with Magic, so a frame may be cut here
 		if !errors.Is(err, errHostGone) {
-			console("cannot answer request %d: %v", answer.ID, err)
+			console("cannot write to the host: %v", err)
 		}
 		a.replace(nil)
+		return false
 	}
+	return true
 }

@@ -15,6 +15,7 @@ import (
 
 	"drover"
 	"drover/guest"
+	"drover/internal/frames"
 )
 
 // The defaults of an orderly stop.
@@ -166,7 +167,7 @@ func (m *machine) startProgram(p program, outputs *sync.WaitGroup) (*process, er
 	if err != nil {
 		return nil, err
 	}
-	proc, err := m.procs.start(command{path: file, argv: p.argv, env: p.env, dir: m.dir, files: files, credential: p.user.credential(), tty: p.tty})
+	proc, err := m.procs.start(command{path: file, argv: p.argv, env: p.env, dir: m.dir, files: files, credential: p.user.credential(), terminal: p.tty})
 	if err != nil {
 		return nil, explainExec(p.argv[0], err)
 	}
@@ -178,7 +179,7 @@ func (m *machine) startProgram(p program, outputs *sync.WaitGroup) (*process, er
 func (m *machine) connect(p program, outputs *sync.WaitGroup) (files [3]int, err error) {
 	files = [3]int{-1, -1, -1}
 	if p.tty {
-		r, tty, err := openTerminal(p.user.uid, p.user.gid)
+		r, tty, err := openLogTerminal(p.user.uid, p.user.gid)
 		if err != nil {
 			return files, err
 		}
@@ -256,6 +257,10 @@ func (m *machine) killAll() error {
 
 func (m *machine) exec(ctx context.Context, req guest.Request) (drover.ExecResult, error) {
 	return execCommand(ctx, m.procs, req, m.dir, m.env)
+}
+
+func (m *machine) stream(ctx context.Context, req guest.Request, conn frames.Conn) (drover.StreamExit, error) {
+	return streamCommand(ctx, m.procs, req, m.dir, m.env, conn)
 }
 
 func (m *machine) signal(name string) error {

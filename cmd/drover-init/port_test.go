@@ -14,6 +14,7 @@ import (
 
 	"drover"
 	"drover/guest"
+	"drover/internal/frames"
 )
 
 // testPort returns a port and the host's end of it.
@@ -120,6 +121,22 @@ func (f *fakeMachine) exec(ctx context.Context, req guest.Request) (drover.ExecR
 		return drover.ExecResult{}, drover.Errorf(drover.Canceled, "killed: %w", context.Cause(ctx))
 	}
 	return drover.ExecResult{Stdout: req.Stdin}, nil
+}
+func (f *fakeMachine) stream(ctx context.Context, req guest.Request, conn frames.Conn) (drover.StreamExit, error) {
+	if req.Argv[0] == "block" {
+		f.execs <- ctx
+		<-ctx.Done()
+		return drover.StreamExit{}, context.Cause(ctx)
+	}
+	for {
+		got, err := conn.Receive(ctx)
+		if err != nil || got.Kind == frames.StdinEnd {
+			return drover.StreamExit{ExitCode: 3}, err
+		}
+		if err := conn.Send(ctx, frames.Frame{Kind: frames.Stdout, Data: got.Data}); err != nil {
+			return drover.StreamExit{}, err
+		}
+	}
 }
 func (f *fakeMachine) freeze(volume string, _ time.Duration) error {
 	if volume == "slow" {

@@ -35,8 +35,8 @@ type command struct {
 	// files are stdin, stdout, stderr.
 	files      [3]int
 	credential *syscall.Credential
-	// tty: stdin is a terminal, which becomes the one of the process's session.
-	tty bool
+	// terminal: the files are a terminal, which becomes that of the process's session.
+	terminal bool
 }
 
 // newProcesses starts to reap.
@@ -60,7 +60,7 @@ func (p *processes) start(c command) (*process, error) {
 		Dir:   c.dir,
 		Env:   c.env,
 		Files: []uintptr{uintptr(c.files[0]), uintptr(c.files[1]), uintptr(c.files[2])},
-		Sys:   &syscall.SysProcAttr{Setsid: true, Setctty: c.tty, Credential: c.credential},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Setctty: c.terminal, Credential: c.credential},
 	})
 	if err != nil {
 		return nil, err

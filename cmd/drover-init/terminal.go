@@ -7,47 +7,71 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"drover"
 )
 
-// openTerminal makes a terminal for a process of the user: r reads what the process writes, tty is the process's end.
-func openTerminal(uid, gid uint32) (r *os.File, tty int, err error) {
+// openTerminal makes a pseudo-terminal: our end, and the command's.
+func openTerminal(size drover.TerminalSize) (master *os.File, slave int, err error) {
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, -1, fmt.Errorf("cannot make a terminal: %w", err)
 	}
-	r = os.NewFile(uintptr(fd), "terminal")
-	tty, err = prepareTerminal(fd, uid, gid)
-	if err != nil {
-		return nil, -1, errors.Join(fmt.Errorf("cannot make a terminal: %w", err), r.Close())
+	err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
+	number := 0
+	if err == nil {
+		number, err = unix.IoctlGetInt(fd, unix.TIOCGPTN)
 	}
-	return r, tty, nil
+	if err == nil {
+		slave, err = unix.Open("/dev/pts/"+strconv.Itoa(number), unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return nil, -1, errors.Join(fmt.Errorf("cannot make a terminal: %w", err), unix.Close(fd))
+	}
+	master = os.NewFile(uintptr(fd), "terminal") // not blocking, so that reads and writes end when it is closed
+	if err := setSize(master, size); err != nil {
+		closeFD(slave)
+		return nil, -1, errors.Join(err, master.Close())
+	}
+	return master, slave, nil
 }
 
-func prepareTerminal(fd int, uid, gid uint32) (int, error) {
-	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
-		return -1, err
-	}
-	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+// openLogTerminal makes a terminal for a process of the user whose output is logged: lines end in a newline alone.
+func openLogTerminal(uid, gid uint32) (master *os.File, slave int, err error) {
+	master, slave, err = openTerminal(drover.TerminalSize{Rows: 24, Columns: 80})
 	if err != nil {
-		return -1, err
+		return nil, -1, err
 	}
-	name := "/dev/pts/" + strconv.Itoa(n)
-	if err := unix.Chown(name, int(uid), int(gid)); err != nil {
-		return -1, err
-	}
-	tty, err := unix.Open(name, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, err
-	}
-	// The log has lines that end in a newline alone.
-	settings, err := unix.IoctlGetTermios(tty, unix.TCGETS)
+	err = unix.Fchown(slave, int(uid), int(gid))
 	if err == nil {
-		settings.Oflag &^= unix.ONLCR
-		err = errors.Join(unix.IoctlSetTermios(tty, unix.TCSETS, settings),
-			unix.IoctlSetWinsize(tty, unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 80}))
+		var settings *unix.Termios
+		if settings, err = unix.IoctlGetTermios(slave, unix.TCGETS); err == nil {
+			settings.Oflag &^= unix.ONLCR
+			err = unix.IoctlSetTermios(slave, unix.TCSETS, settings)
+		}
 	}
 	if err != nil {
-		return -1, errors.Join(err, unix.Close(tty))
+		closeFD(slave)
+		return nil, -1, errors.Join(fmt.Errorf("cannot make a terminal: %w", err), master.Close())
 	}
-	return tty, nil
+	return master, slave, nil
+}
+
+// setSize tells a terminal its size, which tells the commands in it. A size of zero is left as it is.
+func setSize(master *os.File, size drover.TerminalSize) error {
+	if size.Rows == 0 || size.Columns == 0 {
+		return nil
+	}
+	raw, err := master.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("cannot set the terminal's size: %w", err)
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		failed = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: size.Rows, Col: size.Columns})
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return fmt.Errorf("cannot set the terminal's size: %w", err)
+	}
+	return nil
 }

@@ -15,7 +15,7 @@ func newAppCommand(c *cli) *cobra.Command {
 		Short: "Apps: named groups of machines and volumes",
 		Long: `An app is a named group of machines and volumes of one organization. Machines
 and volumes belong to one app for life.`,
-	}, newAppCreateCommand(c), newAppListCommand(c), newAppShowCommand(c), newAppDeleteCommand(c), newAppLabelCommand(c), newAppRecoveryCommand(c))
+	}, newAppCreateCommand(c), newAppListCommand(c), newAppShowCommand(c), newAppDeleteCommand(c), newAppLabelCommand(c), newAppRecoveryCommand(c), newAppRestartCommand(c))
 }
 
 func newAppCreateCommand(c *cli) *cobra.Command {

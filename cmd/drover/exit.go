@@ -1,11 +1,13 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 
 	"drover"
+	"drover/apiv1"
 )
 
 // exitCode is the one table from codes to exit codes; newRootCommand's help has it for people.
@@ -39,8 +41,8 @@ type exitError struct{ code int }
 
 func (e *exitError) Error() string { return fmt.Sprintf("exit code %d", e.code) }
 
-// report prints the error and the next step, and returns the exit code.
-func report(w io.Writer, err error) int {
+// report prints the error and the next step, as one JSON object if asJSON is set, and returns the exit code.
+func report(w io.Writer, asJSON bool, err error) int {
 	var exit *exitError
 	if errors.As(err, &exit) {
 		return exit.code
@@ -49,6 +51,13 @@ func report(w io.Writer, err error) int {
 		return 0
 	}
 	e := drover.AsError(err)
+	if asJSON {
+		body, jsonErr := json.Marshal(apiv1.ErrorResponse{Error: e.Text, Code: e.Code, Hint: e.Hint, Field: e.Field})
+		if jsonErr == nil {
+			fmt.Fprintf(w, "%s\n", body)
+			return exitCode(e.Code)
+		}
+	}
 	fmt.Fprintf(w, "Error: %s\n", e.Text)
 	if e.Hint != "" {
 		fmt.Fprintf(w, "Hint: %s\n", e.Hint)

@@ -237,7 +237,7 @@ func TestLogsFollow(t *testing.T) {
 	}
 }
 
-func TestExecGivesBytesAndExitCode(t *testing.T) {
+func TestExecJSONGivesOneObjectAndTheExitCode(t *testing.T) {
 	backend, r, id := prepared(t)
 	var stdin string
 	backend.Exec = func(req drover.ExecRequest) (drover.ExecResult, error) {
@@ -245,12 +245,12 @@ func TestExecGivesBytesAndExitCode(t *testing.T) {
 		return drover.ExecResult{Stdout: []byte("\x00\xff"), Stderr: []byte("oops\n"), ExitCode: 7, Truncated: true}, nil
 	}
 	r.stdin = "in\x00"
-	got := r.run(t.Context(), "machine", "exec", string(id), "-i", "--", "sh", "-c", "exit 7")
-	if got.code != 7 || got.stdout != "\x00\xff" || !strings.HasPrefix(got.stderr, "oops\n") || stdin != "in\x00" || !strings.Contains(got.stderr, "cut at 1 MiB") {
+	got := r.run(t.Context(), "machine", "exec", string(id), "-i", "--json", "--", "sh", "-c", "exit 7")
+	if got.code != 7 || !strings.Contains(got.stdout, `"stderr": "oops\n"`) || stdin != "in\x00" || !strings.Contains(got.stderr, "cut at 1 MiB") {
 		t.Errorf("%+v, stdin %q", got, stdin)
 	}
 	backend.Exec = func(drover.ExecRequest) (drover.ExecResult, error) { return drover.ExecResult{ExitSignal: 9}, nil }
-	if got := r.run(t.Context(), "machine", "exec", string(id), "true"); got.code != 137 {
+	if got := r.run(t.Context(), "machine", "exec", string(id), "--json", "true"); got.code != 137 {
 		t.Errorf("%+v", got)
 	}
 }

@@ -190,6 +190,9 @@ fleet.`,
 			if err != nil {
 				return err
 			}
+			if err := c.fillApp(&app); err != nil {
+				return err
+			}
 			if app == "" {
 				return usage(cmd, "--app is missing").WithHint("'drover app list' shows the apps; 'drover app create NAME' makes one")
 			}
@@ -215,7 +218,7 @@ fleet.`,
 	}
 	flags.add(cmd)
 	follow.add(cmd)
-	cmd.Flags().StringVarP(&app, "app", "a", "", "app that the machine is to belong to")
+	cmd.Flags().StringVarP(&app, "app", "a", "", "app that the machine is to belong to (default "+appDefaults+")")
 	cmd.Flags().StringVar(&req.Name, "name", "", "name of the machine (default: made up)")
 	cmd.Flags().StringVarP(&req.Region, "region", "r", "", "region to run in, or several with commas between them, in the order in which they are tried (default: any)")
 	cmd.Flags().StringVar(&req.Host, "host", "", "host to run on (default: chosen by the fleet)")

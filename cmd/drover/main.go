@@ -29,6 +29,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		asks:   isTerminal(stdin),
 		redraw: isTerminal(stderr),
 		width:  width(stdout),
+		fit:    isTerminal(stdout),
 	})
 }
 

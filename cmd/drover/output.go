@@ -55,6 +55,10 @@ func (c *cli) printTable(t table, none string) error {
 		fmt.Fprintln(c.stderr, none)
 		return nil
 	}
+	fit := c.fit && !c.wide && c.width > 0
+	if fit {
+		t = t.narrow(c.width)
+	}
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	writeRow(w, t.header)
@@ -63,6 +67,9 @@ func (c *cli) printTable(t table, none string) error {
 	}
 	if err := w.Flush(); err != nil {
 		return drover.Errorf(drover.Internal, "cannot format the table: %w", err)
+	}
+	if fit {
+		return c.print("%s", clip(b.String(), c.width))
 	}
 	return c.print("%s", b.String())
 }

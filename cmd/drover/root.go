@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,8 +23,9 @@ type environment struct {
 	asks bool
 	// redraw: stderr is a terminal, on which a line can be drawn again.
 	redraw bool
-	// width is stdout's, in columns.
+	// width is stdout's, in columns; fit: stdout is a terminal, into which tables are to fit.
 	width int
+	fit   bool
 	// interval is the pause between two looks at what is followed; 0 means the default.
 	interval time.Duration
 }
@@ -35,6 +37,7 @@ type cli struct {
 	json            bool
 	// nonce is that of the lease with which machines are changed.
 	nonce string
+	wide  bool
 }
 
 // execute runs the command line and reports its error. The exit code is that of the error's code, or of the command that was
@@ -46,7 +49,13 @@ func execute(ctx context.Context, args []string, env environment) int {
 	root.SetIn(env.stdin)
 	root.SetOut(env.stdout)
 	root.SetErr(env.stderr)
-	return report(env.stderr, root.ExecuteContext(ctx))
+	own := args
+	if dash := slices.Index(args, "--"); dash >= 0 {
+		own = args[:dash]
+	}
+	// A command line that cannot be read may not have got as far as the flag.
+	err := root.ExecuteContext(ctx)
+	return report(env.stderr, c.json || slices.Contains(own, "--json"), err)
 }
 
 func newRootCommand(c *cli) *cobra.Command {
@@ -70,8 +79,11 @@ The fleet is found by --api and --token, else by DROVER_API_URL and
 DROVER_API_TOKEN, else by the dev fleet's file api.json in the directory of
 --dir or DROVER_DEV_DIR (default ~/.drover/dev).
 
-With --json a command prints what the API answered, in the forms that its document
-at /v1/openapi.json describes; fields are only ever added.
+With --json a command prints one JSON value, in the forms that the API's document
+at /v1/openapi.json describes, and an error as an object at stderr; fields are
+only ever added. --watch shows changes in what is listed or shown. The app of
+commands that need one is --app, else DROVER_APP, else that of ./fly.toml.
+'drover completion' lets your shell complete commands and names.
 
 Exit codes: 0 done, 1 internal error, 2 wrong request, 3 not found, 4 conflict
 or name taken, 5 not possible in this state, 6 not enough memory or disk, 7 no
@@ -84,10 +96,12 @@ answer, 8 not allowed, 130 interrupted.`,
 	flags.StringVar(&c.token, "token", "", "token for the API")
 	flags.StringVar(&c.dir, "dir", "", "directory of the dev fleet")
 	flags.BoolVar(&c.json, "json", false, "print JSON instead of text for people")
+	flags.BoolVar(&c.wide, "wide", false, "do not cut tables to the width of the terminal")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, "%w", err) })
 	root.AddCommand(subcommands(c)...)
-	root.CompletionOptions.HiddenDefaultCmd = true
 	group(root)
+	addWatch(c, root)
+	addCompletion(c, root)
 	return root
 }
 
@@ -109,6 +123,10 @@ func subcommands(c *cli) []*cobra.Command {
 		newPlatformCommand(c),
 		newRecoveryCommand(c),
 		newEnvCommand(c),
+		newDeployCommand(c),
+		newExecCommand(c, "drover exec"),
+		newSSHCommand(c),
+		newLogsCommand(c),
 		newDevCommand(c),
 		newServeCommand(c),
 	}

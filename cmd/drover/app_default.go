@@ -1,0 +1,64 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"drover"
+)
+
+// envApp names the app of commands that need one and are given none.
+const envApp = "DROVER_APP"
+
+// appFileName is the file that describes an app, in the directory that a command is run in.
+const appFileName = "fly.toml"
+
+// appDefaults is how help calls where the app is taken from.
+const appDefaults = "DROVER_APP, else the app of ./fly.toml"
+
+// defaultApp returns the app that is meant where none is given: that of the environment, else that of the fly.toml of this directory; empty if
+// there is neither.
+func (c *cli) defaultApp() (drover.AppName, error) {
+	if name := c.getenv(envApp); name != "" {
+		return drover.AppName(name), nil
+	}
+	data, err := os.ReadFile(appFileName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", drover.Errorf(drover.Invalid, "cannot read %s: %w", appFileName, err)
+	}
+	var file struct {
+		App string `toml:"app"`
+	}
+	if err := toml.Unmarshal(data, &file); err != nil {
+		return "", drover.Errorf(drover.Invalid, "cannot tell the app by %s: %w", appFileName, err).WithHint("name the app with --app")
+	}
+	return drover.AppName(file.App), nil
+}
+
+// appOr returns the app that a flag names, else the default. Invalid when there is neither.
+func (c *cli) appOr(flag string) (drover.AppName, error) {
+	if flag != "" {
+		return drover.AppName(flag), nil
+	}
+	name, err := c.defaultApp()
+	if err == nil && name == "" {
+		err = drover.Errorf(drover.Invalid, "no app is named").WithHint("name it with --app, or with %s, or be where its %s is", envApp, appFileName)
+	}
+	return name, err
+}
+
+// fillApp sets a flag that names no app to the default, if there is one.
+func (c *cli) fillApp(flag *string) error {
+	if *flag != "" {
+		return nil
+	}
+	name, err := c.defaultApp()
+	*flag = string(name)
+	return err
+}

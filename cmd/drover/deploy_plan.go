@@ -1,0 +1,258 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"drover"
+	"drover/apiv1"
+	"drover/client"
+	"drover/flytoml"
+)
+
+// deployPlan is what a deploy is to do, made of the file and of what there is.
+type deployPlan struct {
+	*cli
+	cl    *client.Client
+	app   drover.AppName
+	file  flytoml.File
+	flags deployFlags
+
+	newApp bool
+	image  string
+	items  []plannedItem
+	// apart are machines of the app that no deploy has made.
+	apart int
+}
+
+// plannedItem is one machine, with the volumes that it will have.
+type plannedItem struct {
+	apiv1.DeployItemRequest
+	volumes []plannedVolume
+}
+
+// plannedVolume is there, or is made when it has no ID.
+type plannedVolume struct {
+	flytoml.Volume
+	id drover.VolumeID
+}
+
+// make looks at what there is.
+func (p *deployPlan) make(ctx context.Context) error {
+	_, err := p.cl.App(ctx, p.app)
+	if p.newApp = drover.Is(err, drover.NotFound); err != nil && !p.newApp {
+		return err
+	}
+	var machines []apiv1.Machine
+	var volumes []apiv1.Volume
+	if !p.newApp {
+		if machines, err = p.cl.Machines(ctx, p.app); err != nil {
+			return err
+		}
+		if volumes, err = p.cl.Volumes(ctx, p.app); err != nil {
+			return err
+		}
+	}
+	groups := p.file.Groups()
+	have := map[string][]apiv1.Machine{}
+	for _, m := range machines {
+		name := m.Config.Metadata[drover.LabelProcessGroup]
+		if name == "" {
+			p.apart++
+			continue
+		}
+		have[name] = append(have[name], m)
+	}
+	for _, name := range groups {
+		config, err := p.file.Config(name, p.flags.image)
+		if err != nil {
+			return err
+		}
+		p.image = config.Image
+		for _, m := range have[name] {
+			if err := p.update(name, config, m, volumes); err != nil {
+				return err
+			}
+		}
+		if len(have[name]) == 0 {
+			p.create(name, config, volumes)
+		}
+		delete(have, name)
+	}
+	for name, gone := range have {
+		for _, m := range gone {
+			p.items = append(p.items, plannedItem{DeployItemRequest: apiv1.DeployItemRequest{Action: drover.DeployDestroy, Machine: m.ID, Name: m.Name, Group: name}})
+		}
+	}
+	return nil
+}
+
+// update plans a machine that there is: its volumes stay, at the file's paths.
+func (p *deployPlan) update(group string, config drover.MachineConfig, m apiv1.Machine, volumes []apiv1.Volume) error {
+	wanted := p.file.Volumes(group)
+	item := plannedItem{DeployItemRequest: apiv1.DeployItemRequest{Action: drover.DeployUpdate, Machine: m.ID, Name: m.Name, Group: group}}
+	config.Mounts = nil
+	for _, mount := range m.Config.Mounts {
+		name := volumeNamed(volumes, mount.Volume)
+		k := slices.IndexFunc(wanted, func(v flytoml.Volume) bool { return v.Name == name })
+		if k < 0 {
+			return drover.Errorf(drover.Precondition, "machine %s has the volume %q (%s), which the file does not mount in the process group %s", m.ID, name, mount.Volume, group).
+				WithHint("the volumes of a machine are chosen when it is created: add the mount, or destroy the machine; its volume stays")
+		}
+		config.Mounts = append(config.Mounts, drover.Mount{Volume: mount.Volume, Path: wanted[k].Path, Name: name})
+		wanted = slices.Delete(slices.Clone(wanted), k, k+1)
+	}
+	if len(wanted) > 0 {
+		return drover.Errorf(drover.Precondition, "machine %s has no volume %q, which the file mounts in the process group %s", m.ID, wanted[0].Name, group).
+			WithHint("the volumes of a machine are chosen when it is created: destroy it, and the deploy makes another one")
+	}
+	item.Config = &config
+	p.items = append(p.items, item)
+	return nil
+}
+
+func volumeNamed(volumes []apiv1.Volume, id drover.VolumeID) string {
+	for _, v := range volumes {
+		if v.ID == id {
+			return v.Name
+		}
+	}
+	return ""
+}
+
+// create plans the first machine of a group. A volume of the right name that no machine has is taken.
+func (p *deployPlan) create(group string, config drover.MachineConfig, volumes []apiv1.Volume) {
+	item := plannedItem{DeployItemRequest: apiv1.DeployItemRequest{Action: drover.DeployCreate, Region: drover.Region(p.flags.region), Group: group, Config: &config,
+		Name: newMachineName(group)}}
+	for _, wanted := range p.file.Volumes(group) {
+		v := plannedVolume{Volume: wanted}
+		for _, there := range volumes {
+			if there.Name == wanted.Name && there.AttachedMachineID == "" && (p.flags.region == "" || string(there.Region) == p.flags.region) && !p.taken(there.ID) {
+				v.id = there.ID
+				break
+			}
+		}
+		item.volumes = append(item.volumes, v)
+	}
+	p.items = append(p.items, item)
+}
+
+// taken tells whether a volume is planned for a machine already.
+func (p *deployPlan) taken(id drover.VolumeID) bool {
+	for _, i := range p.items {
+		for _, v := range i.volumes {
+			if v.id == id {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// show prints the plan.
+func (p *deployPlan) show() error {
+	w := p.stderr
+	if p.flags.dryRun {
+		w = p.stdout
+	}
+	fmt.Fprintf(w, "App %s, image %s\n", p.app, p.image)
+	if p.newApp {
+		fmt.Fprintf(w, "  create    the app\n")
+	}
+	for _, i := range p.items {
+		name := i.Name
+		if i.Machine != "" {
+			name = fmt.Sprintf("%s (%s)", i.Machine, i.Name)
+		}
+		var with []string
+		for _, v := range i.volumes {
+			if v.id == "" {
+				with = append(with, fmt.Sprintf("a new volume %s of %s", v.Name, sizeText(v.Size)))
+			} else {
+				with = append(with, fmt.Sprintf("volume %s (%s)", v.id, v.Name))
+			}
+		}
+		line := fmt.Sprintf("  %-8s  %s of the group %s", i.Action, name, i.Group)
+		if len(with) > 0 {
+			line += ", with " + strings.Join(with, " and ")
+		}
+		if _, err := fmt.Fprintln(w, line); err != nil {
+			return drover.Errorf(drover.Internal, "cannot write the plan: %w", err)
+		}
+	}
+	if p.apart > 0 {
+		fmt.Fprintf(w, "  left      %d machines that no deploy has made\n", p.apart)
+	}
+	return nil
+}
+
+// grave names what is worth a question; empty if nothing is.
+func (p *deployPlan) grave() string {
+	var what []string
+	if p.newApp {
+		what = append(what, fmt.Sprintf("create the app %s", p.app))
+	}
+	gone := 0
+	for _, i := range p.items {
+		if i.Action == drover.DeployDestroy {
+			gone++
+		}
+	}
+	if gone > 0 {
+		what = append(what, fmt.Sprintf("destroy %d machines of process groups that the file has no more", gone))
+	}
+	return strings.Join(what, " and ")
+}
+
+// prepare makes the app and the volumes.
+func (p *deployPlan) prepare(ctx context.Context) error {
+	if p.newApp {
+		if _, err := p.cl.CreateApp(ctx, apiv1.CreateAppRequest{Name: string(p.app), OrgSlug: p.flags.org}); err != nil {
+			return err
+		}
+		fmt.Fprintf(p.stderr, "app %s created\n", p.app)
+	}
+	for k := range p.items {
+		i := &p.items[k]
+		if i.Action != drover.DeployCreate {
+			continue
+		}
+		for _, v := range i.volumes {
+			if v.id == "" {
+				made, err := p.cl.CreateVolume(ctx, p.app, apiv1.CreateVolumeRequest{Name: v.Name, Region: p.flags.region, Size: v.Size, SnapshotRetention: v.SnapshotRetention})
+				if err != nil {
+					return err
+				}
+				v.id = made.ID
+				fmt.Fprintf(p.stderr, "volume %s (%s) created\n", v.id, v.Name)
+			}
+			i.Config.Mounts = append(i.Config.Mounts, drover.Mount{Volume: v.id, Path: v.Path, Name: v.Name})
+		}
+	}
+	return nil
+}
+
+// request is what the fleet is asked.
+func (p *deployPlan) request() apiv1.DeployRequest {
+	o := p.file.Options(len(p.items))
+	req := apiv1.DeployRequest{Text: p.image, Strategy: o.Strategy, MaxUnavailable: o.MaxUnavailable, WaitTimeout: o.WaitTimeout, Items: []apiv1.DeployItemRequest{}}
+	if p.flags.strategy != "" {
+		req.Strategy = drover.DeployStrategy(p.flags.strategy)
+	}
+	if p.flags.maxUnavailable != 0 {
+		req.MaxUnavailable = p.flags.maxUnavailable
+	}
+	if p.flags.waitTimeout != 0 {
+		req.WaitTimeout = drover.Duration(p.flags.waitTimeout)
+	}
+	for _, i := range p.items {
+		item := i.DeployItemRequest
+		if item.Machine != "" {
+			item.Name = "" // it is named by its ID
+		}
+		req.Items = append(req.Items, item)
+	}
+	return req
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"drover"
+	"drover/fleet"
+)
+
+func TestWatchShowsWhatChanges(t *testing.T) {
+	backend, r, id := prepared(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	looks := 0
+	backend.Fail = func(method string) error {
+		if method != "Machines" {
+			return nil
+		}
+		switch looks++; looks {
+		case 3:
+			return drover.Errorf(drover.Unavailable, "the store does not answer")
+		case 4:
+			go backend.ChangeMachine(id, func(v *fleet.MachineView) { v.Status.State = drover.StateStopped })
+		case 40:
+			cancel()
+		}
+		return nil
+	}
+	got := r.run(ctx, "machine", "list", "-a", "ledger", "--watch")
+	parts := strings.Split(got.stdout, "\n\n")
+	if got.code != 130 || len(parts) < 4 || !strings.Contains(parts[0], "started") || !strings.Contains(parts[1], "the store does not answer") ||
+		!strings.Contains(parts[len(parts)-1], "stopped") {
+		t.Errorf("%+v", got)
+	}
+	if got := r.run(t.Context(), "app", "show", "nope", "--watch"); got.code != 3 {
+		t.Errorf("what is not there is not waited for: %+v", got)
+	}
+}
+
+func TestTablesFitTheTerminal(t *testing.T) {
+	_, r, _ := prepared(t)
+	wide := func(width int, args ...string) string {
+		var out bytes.Buffer
+		execute(t.Context(), args, environment{stdin: strings.NewReader(""), stdout: &out, stderr: io.Discard, getenv: func(name string) string { return r.vars[name] },
+			now: testNow, width: width, fit: true, interval: time.Millisecond})
+		return out.String()
+	}
+	whole := wide(1000, "machine", "list")
+	for _, width := range []int{120, 80, 60, 40, 20} {
+		for line := range strings.Lines(wide(width, "machine", "list")) {
+			if len(strings.TrimSuffix(line, "\n")) > width {
+				t.Errorf("on %d columns: %q", width, line)
+			}
+		}
+		if !strings.Contains(wide(width, "machine", "list"), "d0000000000001") {
+			t.Errorf("the ID is cut on %d columns", width)
+		}
+	}
+	if wide(40, "machine", "list", "--wide") != whole {
+		t.Error("--wide cuts")
+	}
+}
+
+func TestNamesAreCompleted(t *testing.T) {
+	_, r, id := prepared(t)
+	for _, c := range []struct {
+		args []string
+		want string
+		not  string
+	}{
+		{[]string{"machine", "stop", ""}, string(id) + "\tone of ledger, started", ""},
+		{[]string{"machine", "stop", "o"}, "one\t", string(id) + "\t"},
+		{[]string{"exec", ""}, "one\t", ""},
+		{[]string{"ssh", "one", ""}, "", "one\t"},
+		{[]string{"app", "show", "l"}, "ledger\t1 machines", ""},
+		{[]string{"machine", "list", "-a", ""}, "ledger\t", ""},
+		{[]string{"machine", "move", "one", "--to", "h"}, "h2\tsouth, ok", ""},
+		{[]string{"host", "show", ""}, "h1\tnorth, ok", ""},
+		{[]string{"app", "create", ""}, "", "ledger"},
+		{[]string{"deploy", "sh"}, "show\t", ""},
+	} {
+		got := r.run(t.Context(), append([]string{"__complete"}, c.args...)...)
+		if got.code != 0 || !strings.Contains(got.stdout, c.want) || c.not != "" && strings.Contains(got.stdout, c.not) {
+			t.Errorf("%q: %+v", c.args, got)
+		}
+	}
+	r.vars[envAPI] = "http://127.0.0.1:1"
+	if got := r.run(t.Context(), "__complete", "machine", "stop", ""); got.code != 0 || strings.Contains(got.stdout, "one") {
+		t.Errorf("without a fleet: %+v", got)
+	}
+	if got := r.run(t.Context(), "completion", "bash"); got.code != 0 || !strings.Contains(got.stdout, "__complete") {
+		t.Errorf("no script for bash: %d", got.code)
+	}
+}
+
+func TestErrorsAreJSONWithJSON(t *testing.T) {
+	_, r, _ := prepared(t)
+	for args, code := range map[string]string{"machine show nope": "not_found", "machine list --nope": "invalid", "machine logs one --tail 0": "invalid", "nope": "invalid"} {
+		got := r.run(t.Context(), append(strings.Fields(args), "--json")...)
+		var e struct{ Error, Code, Hint string }
+		if err := json.Unmarshal([]byte(got.stderr), &e); err != nil || e.Code != code || e.Error == "" || e.Hint == "" || got.stdout != "" || got.code == 0 {
+			t.Errorf("%s: %+v, %v", args, got, err)
+		}
+	}
+}
+
+func TestTheAppIsThatOfTheEnvironmentOrTheFile(t *testing.T) {
+	_, r, _ := prepared(t)
+	inDirectory(t, "app = \"ledger\"\n")
+	if got := r.run(t.Context(), "machine", "create", "debian", "-d"); got.code != 0 {
+		t.Errorf("by the file: %+v", got)
+	}
+	inDirectory(t, "app = 'nope'\n")
+	r.vars[envApp] = "ledger"
+	if got := r.run(t.Context(), "volume", "create", "data", "--size", "1GiB"); got.code != 0 {
+		t.Errorf("by the environment: %+v", got)
+	}
+	delete(r.vars, envApp)
+	inDirectory(t, "app = \n")
+	if got := r.run(t.Context(), "deploy", "list"); got.code != 2 || !strings.Contains(got.stderr, "cannot tell the app by fly.toml") {
+		t.Errorf("by a broken file: %+v", got)
+	}
+}
