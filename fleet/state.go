@@ -54,6 +54,7 @@ type state struct {
 	fences     *table[drover.HostFence]
 	recoveries *table[drover.Recovery]
 	standbys   *table[drover.Standby]
+	identities *table[drover.HostIdentity]
 
 	// Indexes, guarded by mu.
 	machinesOf index[drover.AppName]   // machine IDs by app
@@ -143,6 +144,7 @@ func newState(now func() time.Time) *state {
 	s.fences = newTable[drover.HostFence](&s.mu, natsbus.BucketFences)
 	s.recoveries = newTable[drover.Recovery](&s.mu, natsbus.BucketRecoveries)
 	s.standbys = newTable[drover.Standby](&s.mu, natsbus.BucketStandbys)
+	s.identities = newTable[drover.HostIdentity](&s.mu, natsbus.BucketIdentities)
 	return s
 }
 
@@ -157,7 +159,7 @@ func (t *table[T]) done() <-chan struct{} { return t.synced }
 
 func (s *state) followers() []follower {
 	return []follower{s.apps, s.machines, s.placements, s.status, s.volumes, s.snapshots, s.migrations, s.hosts, s.tokens, s.leases, s.counters, s.claims,
-		s.marks, s.drains, s.halts, s.tallies, s.fences, s.recoveries, s.standbys}
+		s.marks, s.drains, s.halts, s.tallies, s.fences, s.recoveries, s.standbys, s.identities}
 }
 
 // open makes and opens the buckets; it tries until ctx ends.

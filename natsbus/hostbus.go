@@ -32,6 +32,8 @@ type HostBus struct {
 	migrations lazyBucket[drover.Migration]
 	status     lazyBucket[drover.MachineStatus]
 	hosts      lazyBucket[drover.HostInfo]
+	identities lazyBucket[drover.HostIdentity]
+	counters   lazyBucket[uint64]
 
 	mu       sync.Mutex
 	stored   drover.HostInfo
@@ -48,6 +50,8 @@ func NewHostBus(conn *Conn, host drover.HostID) *HostBus {
 		migrations: lazyBucket[drover.Migration]{name: BucketMigrations},
 		status:     lazyBucket[drover.MachineStatus]{name: BucketStatus},
 		hosts:      lazyBucket[drover.HostInfo]{name: BucketHosts},
+		identities: lazyBucket[drover.HostIdentity]{name: BucketIdentities},
+		counters:   lazyBucket[uint64]{name: BucketCounters},
 	}
 }
 

@@ -1,0 +1,112 @@
+package natsbus
+
+import (
+	"context"
+	"encoding/hex"
+	"time"
+
+	"drover"
+)
+
+// hostCounter is the counter of hosts' numbers.
+const hostCounter = "hosts"
+
+// claimTries bounds how often something is tried again because others wrote meanwhile.
+const claimTries = 50
+
+// keyOwner is the key of the record that says whose a public key is. No host's name has a dot.
+func keyOwner(publicKey string) string { return "key." + hex.EncodeToString([]byte(publicKey)) }
+
+// ClaimIdentity joins the fleet, or finds that this host has joined: it allots a number to the name, and proves that name and key are nobody else's.
+// Of want, Host, Instance, PublicKey and Address count. Conflict when another host has the name or the key, and says which; Unavailable when the bus
+// does not answer. It may be repeated and cut anywhere: a number that nobody got is lost, nothing else.
+func (h *HostBus) ClaimIdentity(ctx context.Context, want drover.HostIdentity) (drover.HostIdentity, error) {
+	var none drover.HostIdentity
+	b, err := h.identities.get(ctx, h.conn)
+	if err != nil {
+		return none, err
+	}
+	for range claimTries {
+		have, rev, err := b.GetConfirmed(ctx, string(want.Host))
+		switch {
+		case err == nil && have.Instance != want.Instance:
+			return none, drover.Errorf(drover.Conflict, "this host cannot join as %q: that is the name of another host, which joined from %s on %s",
+				want.Host, have.Address, have.Since.Format(time.RFC3339)).
+				WithHint("give this host an id of its own; if it replaces that one for good: drover network release %s", want.Host)
+		case err == nil && have.PublicKey == want.PublicKey && have.Address == want.Address:
+			return have, nil
+		case err != nil && !drover.Is(err, drover.NotFound):
+			return none, err
+		}
+		next := want
+		next.Number, next.PrivateAddress, next.Since = have.Number, have.PrivateAddress, have.Since
+		if rev == 0 || next.Number == 0 {
+			if next, err = h.newHost(ctx, want); err != nil {
+				return none, err
+			}
+		}
+		if err := claimKey(ctx, b, next); err != nil {
+			return none, err
+		}
+		if drover.Is(err, drover.NotFound) || rev == 0 {
+			_, err = b.Create(ctx, string(want.Host), next)
+		} else {
+			_, err = b.Update(ctx, string(want.Host), next, rev)
+		}
+		if err == nil {
+			return next, nil
+		}
+		if !drover.Is(err, drover.Conflict) && !drover.Is(err, drover.Exists) {
+			return none, err
+		}
+	}
+	return none, drover.Errorf(drover.Unavailable, "host %q has not joined: its record was written by others %d times in a row", want.Host, claimTries)
+}
+
+// claimKey notes whose a public key is, before anybody is told of it.
+func claimKey(ctx context.Context, b *Bucket[drover.HostIdentity], id drover.HostIdentity) error {
+	_, err := b.Create(ctx, keyOwner(id.PublicKey), id)
+	if !drover.Is(err, drover.Exists) {
+		return err
+	}
+	owner, _, err := b.GetConfirmed(ctx, keyOwner(id.PublicKey))
+	if err != nil {
+		return err
+	}
+	if owner.Host != id.Host || owner.Instance != id.Instance {
+		return drover.Errorf(drover.Conflict, "host %q cannot join: its key is that of host %q, which joined from %s", id.Host, owner.Host, owner.Address).
+			WithHint("a data directory must not be copied from one host to another: remove mesh/identity.json from this one's")
+	}
+	return nil
+}
+
+// newHost gives a host a number that none had.
+func (h *HostBus) newHost(ctx context.Context, want drover.HostIdentity) (drover.HostIdentity, error) {
+	counters, err := h.counters.get(ctx, h.conn)
+	if err != nil {
+		return want, err
+	}
+	for range claimTries {
+		last, rev, err := counters.Get(ctx, hostCounter)
+		switch {
+		case drover.Is(err, drover.NotFound):
+			_, err = counters.Create(ctx, hostCounter, 1)
+		case err == nil:
+			_, err = counters.Update(ctx, hostCounter, last+1, rev)
+		}
+		if err == nil {
+			address, err := drover.HostAddress(last + 1)
+			want.Number, want.PrivateAddress, want.Since = last+1, address.String(), time.Now().UTC()
+			return want, err
+		}
+		if !drover.Is(err, drover.Conflict) && !drover.Is(err, drover.Exists) {
+			return want, err
+		}
+	}
+	return want, drover.Errorf(drover.Unavailable, "no number for host %q: they were taken by others %d times in a row", want.Host, claimTries)
+}
+
+// FollowStatuses is FollowPlacements for what hosts say of machines.
+func (h *HostBus) FollowStatuses(ctx context.Context, fn func(drover.MachineID, *drover.MachineStatus) error) error {
+	return follow(ctx, h.conn, &h.status, func(key string, s *drover.MachineStatus, _ uint64) error { return fn(drover.MachineID(key), s) })
+}
