@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -61,23 +62,39 @@ func (Routes) Remove(_ context.Context, machine netip.Addr) error {
 
 // List returns the machines' addresses that are routed, with the hosts' addresses.
 func (Routes) List(context.Context) (map[netip.Addr]netip.Addr, error) {
+	list, err := machineRoutes()
+	if err != nil {
+		return nil, err
+	}
+	found := map[netip.Addr]netip.Addr{}
+	for _, r := range list {
+		if via, ok := netip.AddrFromSlice(r.Gw); ok {
+			found[routed(r)] = via
+		}
+	}
+	return found, nil
+}
+
+// machineRoutes lists the routes to single machines that Routes or MeshRoutes made.
+func machineRoutes() ([]netlink.Route, error) {
 	list, err := netlink.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Protocol: routeProtocol, Table: unix.RT_TABLE_MAIN},
 		netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return nil, translate(err, "cannot list routes: %w", err)
 	}
-	found := map[netip.Addr]netip.Addr{}
-	for _, r := range list {
-		if r.Dst == nil {
-			continue
-		}
-		machine, ok := netip.AddrFromSlice(r.Dst.IP)
-		via, viaOK := netip.AddrFromSlice(r.Gw)
-		if ok && viaOK {
-			found[machine] = via
-		}
+	return slices.DeleteFunc(list, func(r netlink.Route) bool { return !routed(r).IsValid() || r.Priority != routePriority }), nil
+}
+
+// routed returns the machine's address that a route leads to.
+func routed(r netlink.Route) netip.Addr {
+	if r.Dst == nil {
+		return netip.Addr{}
 	}
-	return found, nil
+	a, ok := netip.AddrFromSlice(r.Dst.IP)
+	if ones, bits := r.Dst.Mask.Size(); !ok || ones != bits {
+		return netip.Addr{}
+	}
+	return a
 }
 
 // Forwards reports whether this network namespace forwards IPv6.
