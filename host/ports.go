@@ -139,7 +139,7 @@ type Bus interface {
 	FollowHosts(ctx context.Context, fn func(drover.HostID, *drover.HostInfo) error) error
 }
 
-// Routes sends packets for the machines of other hosts there (netdev.Routes). Repeatable.
+// Routes sends packets for the machines of other hosts there (netdev.MeshRoutes). Repeatable.
 type Routes interface {
 	// Set routes a machine's address by way of another host, before any other route to it.
 	Set(ctx context.Context, machine, via netip.Addr) error

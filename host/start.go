@@ -157,6 +157,9 @@ func (m *machine) launch(ctx context.Context, d *drover.ApplyRequest, spec drove
 	vm := vmRecord{Launch: old.Launch + 1, Live: true, At: m.agent.now(), Instance: d.Machine.Instance, Run: d.Machine.Run, Epoch: d.Epoch, Offset: old.Offset}
 	guestCfg := guestConfig(*d, disks[0], disks[1:], spec.Tap == "", m.agent.cfg.BootTimeout)
 	guestCfg.Run = bootName(m.id, vm)
+	if spec.Tap != "" {
+		guestCfg.Network.MTU, guestCfg.DNS = m.agent.cfg.GuestMTU, m.agent.cfg.GuestDNS
+	}
 	if err := m.agent.cfg.files.WriteConfig(spec.ConfigPath, guestCfg); err != nil {
 		return err
 	}

@@ -159,6 +159,20 @@ func putProbe(b []byte, kind uint32, n uint64, clock int64) {
 	binary.BigEndian.PutUint64(b[16:], uint64(clock))
 }
 
+// RTT tells how long the last answer of a peer took; 0 when there was none lately.
+func (p *Prober) RTT(host drover.HostID) time.Duration {
+	for _, peer := range p.device.Peers() {
+		if peer.Host == host {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if s := p.seen[peer.Address]; s != nil && time.Since(s.answered) < linkBad {
+				return s.rtt
+			}
+		}
+	}
+	return 0
+}
+
 // Links tells how the links to all peers are, in an order that does not change.
 func (p *Prober) Links() []Link {
 	peers, now := p.device.Peers(), time.Now()

@@ -106,6 +106,20 @@ func (h *HostBus) newHost(ctx context.Context, want drover.HostIdentity) (drover
 	return want, drover.Errorf(drover.Unavailable, "no number for host %q: they were taken by others %d times in a row", want.Host, claimTries)
 }
 
+// FollowMoves is FollowPlacements with the time at which the store took each in.
+func (h *HostBus) FollowMoves(ctx context.Context, fn func(id drover.MachineID, p *drover.Placement, stored time.Time) error) error {
+	return followEntries(ctx, h.conn, &h.placements, func(e Entry[drover.Placement]) error {
+		switch {
+		case e.Synced:
+			return fn("", nil, time.Time{})
+		case e.Deleted:
+			return fn(drover.MachineID(e.Key), nil, e.Created)
+		}
+		e.Value.Epoch = drover.Epoch(e.Revision)
+		return fn(drover.MachineID(e.Key), &e.Value, e.Created)
+	})
+}
+
 // FollowStatuses is FollowPlacements for what hosts say of machines.
 func (h *HostBus) FollowStatuses(ctx context.Context, fn func(drover.MachineID, *drover.MachineStatus) error) error {
 	return follow(ctx, h.conn, &h.status, func(key string, s *drover.MachineStatus, _ uint64) error { return fn(drover.MachineID(key), s) })

@@ -1,8 +1,6 @@
 package netdev
 
 import (
-	"context"
-	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -11,12 +9,10 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"drover"
 )
 
 const (
-	// routeProtocol marks the routes that Routes made (RTA_PROTOCOL of rtnetlink(7)): a number that no program of iproute2's
+	// routeProtocol marks the routes that MeshRoutes made (RTA_PROTOCOL of rtnetlink(7)): a number that no program of iproute2's
 	// rt_protos has.
 	routeProtocol netlink.RouteProtocol = 119
 	// routePriority is before that of a tap's own route (1024, the kernel's default): a machine that has just left goes by way of its
@@ -26,10 +22,6 @@ const (
 
 const forwardingFile = "/proc/sys/net/ipv6/conf/all/forwarding"
 
-// Routes leads packets for machines of other hosts there, in the process's network namespace. What it made is found again by a mark that
-// the kernel keeps. Safe for concurrent use.
-type Routes struct{}
-
 func machineRoute(machine netip.Addr) netlink.Route {
 	return netlink.Route{
 		Dst:      &net.IPNet{IP: machine.AsSlice(), Mask: net.CIDRMask(machine.BitLen(), machine.BitLen())},
@@ -37,45 +29,7 @@ func machineRoute(machine netip.Addr) netlink.Route {
 	}
 }
 
-// Set routes a machine's address by way of another host's. Unavailable when that address is on no link of this host.
-func (Routes) Set(_ context.Context, machine, via netip.Addr) error {
-	route := machineRoute(machine)
-	route.Gw = via.AsSlice()
-	if err := netlink.RouteReplace(&route); err != nil {
-		if errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EINVAL) {
-			return drover.Errorf(drover.Unavailable, "cannot route %s by way of %s: %w", machine, via, err).
-				WithHint("route_address of each host must be on a link that this host has too")
-		}
-		return translate(err, "cannot route %s by way of %s: %w", machine, via, err)
-	}
-	return nil
-}
-
-// Remove takes a route away; nothing to remove is no error.
-func (Routes) Remove(_ context.Context, machine netip.Addr) error {
-	route := machineRoute(machine)
-	if err := netlink.RouteDel(&route); err != nil && !errors.Is(err, unix.ESRCH) {
-		return translate(err, "cannot remove the route to %s: %w", machine, err)
-	}
-	return nil
-}
-
-// List returns the machines' addresses that are routed, with the hosts' addresses.
-func (Routes) List(context.Context) (map[netip.Addr]netip.Addr, error) {
-	list, err := machineRoutes()
-	if err != nil {
-		return nil, err
-	}
-	found := map[netip.Addr]netip.Addr{}
-	for _, r := range list {
-		if via, ok := netip.AddrFromSlice(r.Gw); ok {
-			found[routed(r)] = via
-		}
-	}
-	return found, nil
-}
-
-// machineRoutes lists the routes to single machines that Routes or MeshRoutes made.
+// machineRoutes lists the routes to single machines that MeshRoutes made, or an earlier version in another way.
 func machineRoutes() ([]netlink.Route, error) {
 	list, err := netlink.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Protocol: routeProtocol, Table: unix.RT_TABLE_MAIN},
 		netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)

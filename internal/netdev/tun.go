@@ -2,6 +2,7 @@ package netdev
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 
@@ -92,12 +93,16 @@ func (m MeshRoutes) Set(_ context.Context, machine, _ netip.Addr) error {
 }
 
 // Remove takes a route away; nothing to remove is no error.
-func (m MeshRoutes) Remove(ctx context.Context, machine netip.Addr) error {
-	return Routes{}.Remove(ctx, machine)
+func (m MeshRoutes) Remove(_ context.Context, machine netip.Addr) error {
+	route := machineRoute(machine)
+	if err := netlink.RouteDel(&route); err != nil && !errors.Is(err, unix.ESRCH) {
+		return translate(err, "cannot remove the route to %s: %w", machine, err)
+	}
+	return nil
 }
 
-// List returns the machines' addresses that are routed. The kernel does not know by which host each goes: that is the unspecified address for all, and
-// for those whose route is one of Routes the host's.
+// List returns the machines' addresses that are routed. The kernel does not know by which host each goes: that is the unspecified address for all; for
+// those whose route an earlier version made it is the host's.
 func (m MeshRoutes) List(context.Context) (map[netip.Addr]netip.Addr, error) {
 	list, err := machineRoutes()
 	if err != nil {
