@@ -37,6 +37,18 @@ func (v View) Find(app drover.AppName, id drover.MachineID) (*Machine, bool) {
 	return m, ok && m.Started && m.Host != ""
 }
 
+// At returns the started machine of the network that has an address.
+func (v View) At(address netip.Addr) (*Machine, bool) {
+	for _, machines := range v.apps {
+		for _, m := range machines {
+			if m.Address == address {
+				return m, m.Started && m.Host != ""
+			}
+		}
+	}
+	return nil, false
+}
+
 // Apps calls fn with every app of the network.
 func (v View) Apps(fn func(drover.AppName)) {
 	for app := range v.apps {

@@ -6,12 +6,16 @@ import (
 	"path/filepath"
 
 	"drover"
+	"drover/dns"
 	"drover/host"
 	"drover/internal/durable"
 	"drover/internal/netdev"
 	"drover/natsbus"
 	"drover/network"
 )
+
+// resolvFile names the host's own resolvers.
+const resolvFile = "/etc/resolv.conf"
 
 // serveMesh is the network of a host: WireGuard to the other hosts, and the answers to names.
 func serveMesh(ctx context.Context, p process) error {
@@ -50,7 +54,15 @@ func serveMesh(ctx context.Context, p process) error {
 	if err != nil {
 		return err
 	}
-	return d.Run(ctx, func(ctx context.Context) error { <-ctx.Done(); return nil })
+	names := dns.New(dns.Config{
+		Host:   p.conf.ID,
+		Region: p.conf.Region,
+		Table:  d.Table(),
+		RTT:    d.RTT,
+		Resolv: resolvFile,
+		Log:    p.log,
+	})
+	return d.Run(ctx, func(ctx context.Context) error { return names.Run(ctx, drover.ResolverAddress()) })
 }
 
 // isMeshed reports whether this host's machines are joined with others: where they have taps, unless the configuration says otherwise.
@@ -65,5 +77,5 @@ func isMeshed(p process, chosen host.Network) bool {
 // joinMesh gives an agent its mesh.
 func joinMesh(p process, c *host.Config) {
 	c.Routes, c.Mesh = netdev.MeshRoutes{Device: netdev.MeshDevice}, network.NewClient(p.conf.RunDir)
-	c.GuestMTU = p.conf.MTU
+	c.GuestMTU, c.GuestDNS = p.conf.MTU, []string{drover.ResolverAddress().String()}
 }
