@@ -11,6 +11,7 @@ import (
 // durable when it returns.
 type Backend interface {
 	RecoveryBackend
+	NetworkBackend
 	// Authenticate tells whose token it is; Denied for an unknown one.
 	Authenticate(ctx context.Context, token string) (fleet.Principal, error)
 

@@ -54,6 +54,7 @@ func routes() []route {
 	all = append(all, waterfallRoutes()...)
 	all = append(all, drainRoutes()...)
 	all = append(all, recoveryRoutes()...)
+	all = append(all, networkRoutes()...)
 	return append(all,
 		route{method: "GET", path: "/healthz", id: "Health", summary: "Tell that the API answers", access: public,
 			status: http.StatusOK, response: apiv1.Health{}, handle: (*handler).health},

@@ -14,8 +14,8 @@ const hostCounter = "hosts"
 // claimTries bounds how often something is tried again because others wrote meanwhile.
 const claimTries = 50
 
-// keyOwner is the key of the record that says whose a public key is. No host's name has a dot.
-func keyOwner(publicKey string) string { return "key." + hex.EncodeToString([]byte(publicKey)) }
+// KeyOwner is the key of the record that says whose a public key is. No host's name has a dot.
+func KeyOwner(publicKey string) string { return "key." + hex.EncodeToString([]byte(publicKey)) }
 
 // ClaimIdentity joins the fleet, or finds that this host has joined: it allots a number to the name, and proves that name and key are nobody else's.
 // Of want, Host, Instance, PublicKey and Address count. Conflict when another host has the name or the key, and says which; Unavailable when the bus
@@ -65,11 +65,11 @@ func (h *HostBus) ClaimIdentity(ctx context.Context, want drover.HostIdentity) (
 
 // claimKey notes whose a public key is, before anybody is told of it.
 func claimKey(ctx context.Context, b *Bucket[drover.HostIdentity], id drover.HostIdentity) error {
-	_, err := b.Create(ctx, keyOwner(id.PublicKey), id)
+	_, err := b.Create(ctx, KeyOwner(id.PublicKey), id)
 	if !drover.Is(err, drover.Exists) {
 		return err
 	}
-	owner, _, err := b.GetConfirmed(ctx, keyOwner(id.PublicKey))
+	owner, _, err := b.GetConfirmed(ctx, KeyOwner(id.PublicKey))
 	if err != nil {
 		return err
 	}

@@ -100,6 +100,7 @@ func subcommands(c *cli) []*cobra.Command {
 		newMigrationCommand(c),
 		newDrainCommand(c),
 		newRegionCommand(c),
+		newNetworkCommand(c),
 		newRecoveryCommand(c),
 		newDevCommand(c),
 		newServeCommand(c),
