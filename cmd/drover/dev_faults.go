@@ -60,7 +60,7 @@ that machine is killed.`,
 		}
 		return "without power", f.Kill(ctx, id)
 	})
-	cmd.Flags().StringVar(&service, "service", "", "kill only this service: storage, worker or control")
+	cmd.Flags().StringVar(&service, "service", "", "kill only this service: storage, mesh, worker or control")
 	cmd.Flags().StringVar(&machine, "machine", "", "kill only the VM of this machine")
 	return cmd
 }
