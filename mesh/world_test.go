@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.zx2c4.com/wireguard/device"
 
 	"drover"
 	"drover/internal/netdev"
@@ -104,6 +105,12 @@ func newWorld(t testing.TB) *world {
 // site starts a host.
 func (w *world) site(number int) *site {
 	w.t.Helper()
+	return w.siteOf(number, "mesh")
+}
+
+// siteOf starts a host with a mesh, or with WireGuard "alone".
+func (w *world) siteOf(number int, kind string) *site {
+	w.t.Helper()
 	s := &site{t: w.t, number: number, id: drover.HostID(fmt.Sprintf("h%d", number)), cmd: exec.Command("/proc/self/exe")}
 	s.cmd.Env, s.cmd.Stderr = append(os.Environ(), roleEnv+"=site"), os.Stderr
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
@@ -129,7 +136,7 @@ func (w *world) site(number int) *site {
 	if err := errors.Join(w.ns.AddPort(port, "eth0", net.HardwareAddr{2, 0, 0, 0, 0, byte(number)}, s.cmd.Process.Pid), w.ns.Plug(port, "br0")); err != nil {
 		w.t.Fatal(err)
 	}
-	if err := json.Unmarshal([]byte(s.do(order{Op: "open", Number: number}).Text), &s.peer); err != nil {
+	if err := json.Unmarshal([]byte(s.do(order{Op: "open", Number: number, Text: kind}).Text), &s.peer); err != nil {
 		w.t.Fatal(err)
 	}
 	return s
@@ -196,6 +203,7 @@ type siteProcess struct {
 	device *Device
 	table  *Table
 	prober *Prober
+	alone  *device.Device
 	echoes map[netip.Addr]net.PacketConn
 }
 
@@ -222,8 +230,20 @@ func serveSite(in io.Reader, out io.Writer) error {
 func (p *siteProcess) handle(o order) (r reply, err error) {
 	switch o.Op {
 	case "open":
-		return p.open(o.Number)
+		return p.open(o.Number, o.Text == "alone")
+	case "sink":
+		return r, sink()
+	case "pump":
+		r.Count, err = pump(o.To)
+		return r, err
 	case "peer":
+		if p.alone != nil {
+			key, err := publicHex(o.Peer.PublicKey)
+			if err != nil {
+				return r, err
+			}
+			return r, p.alone.IpcSet(fmt.Sprintf("public_key=%s\nendpoint=%s\nallowed_ip=%s/128\n", key, o.Peer.Endpoint, o.Peer.Address))
+		}
 		return r, p.device.SetPeer(o.Peer)
 	case "route":
 		p.table.Set(o.Machine, o.Via)
@@ -246,7 +266,7 @@ func (p *siteProcess) handle(o order) (r reply, err error) {
 	return r, nil
 }
 
-func (p *siteProcess) open(number int) (r reply, err error) {
+func (p *siteProcess) open(number int, alone bool) (r reply, err error) {
 	key, err := NewPrivateKey()
 	if err != nil {
 		return r, err
@@ -265,6 +285,13 @@ func (p *siteProcess) open(number int) (r reply, err error) {
 	if err := netdev.StartLink(ctx, "eth0", net.IPNet{IP: underlay.AsSlice(), Mask: net.CIDRMask(24, 32)}); err != nil {
 		return r, err
 	}
+	text, err := json.Marshal(Peer{Host: drover.HostID(fmt.Sprintf("h%d", number)), Address: address, PublicKey: key.Public(), Endpoint: netip.AddrPortFrom(underlay, sitePort)})
+	if err != nil {
+		return r, err
+	}
+	if r.Text = string(text); alone {
+		return r, p.openAlone(key, address)
+	}
 	log := slog.New(slog.DiscardHandler)
 	p.device, err = Open(Config{Name: "drover0", Key: key, Address: address, Port: sitePort, MTU: DefaultMTU, Log: log}, p.table)
 	if err != nil {
@@ -277,8 +304,7 @@ func (p *siteProcess) open(number int) (r reply, err error) {
 			os.Exit(1)
 		}
 	}()
-	text, err := json.Marshal(Peer{Host: drover.HostID(fmt.Sprintf("h%d", number)), Address: address, PublicKey: key.Public(), Endpoint: netip.AddrPortFrom(underlay, sitePort)})
-	return reply{Text: string(text)}, err
+	return r, nil
 }
 
 // machine gives this site the machine: an address at which something answers with the number of the site.
