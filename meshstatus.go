@@ -8,6 +8,8 @@ type MeshStatus struct {
 	Mesh *HostMesh `json:"mesh,omitempty"`
 	// Problem says why it does not work as it should; empty when it does.
 	Problem string `json:"problem,omitempty"`
+	// NameTaken: the problem is that the host's name or key is another host's. It must do nothing in that name.
+	NameTaken bool `json:"name_taken,omitempty"`
 	// Links are those to the other hosts.
 	Links []MeshLink `json:"links,omitempty"`
 	// Routes is how many machines it knows a way to.

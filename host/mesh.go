@@ -34,6 +34,11 @@ func (a *Agent) meshLoop(ctx context.Context) {
 			s = a.meshNow() // who this host is does not change by that
 			s.Problem, s.Links = err.Error(), nil
 		}
+		if s.NameTaken {
+			a.cfg.Log.Error("the agent stops: it must do nothing in another host's name; machines and storage run on", "err", s.Problem)
+			a.stop(drover.Errorf(drover.Conflict, "%s", s.Problem))
+			return
+		}
 		a.mesh.Store(&s)
 		raised = a.reportMesh(s, raised)
 		pause(ctx, meshEvery)

@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -11,11 +12,12 @@ import (
 )
 
 // fakeMesh is the host's network process.
-type fakeMesh struct{ routes []drover.MeshRoute }
-
-func (f *fakeMesh) Status(context.Context) (drover.MeshStatus, error) {
-	return drover.MeshStatus{}, nil
+type fakeMesh struct {
+	routes []drover.MeshRoute
+	status drover.MeshStatus
 }
+
+func (f *fakeMesh) Status(context.Context) (drover.MeshStatus, error) { return f.status, nil }
 
 // Routes answers in pages of two.
 func (f *fakeMesh) Routes(_ context.Context, after string) (drover.MeshRoutesAnswer, error) {
@@ -75,5 +77,16 @@ func TestWhatAHostBelievesIsBothOfItsTables(t *testing.T) {
 	}
 	if _, err := (&Agent{cfg: Config{ID: "h1"}}).meshRoutes(t.Context(), drover.MeshRoutesRequest{}); !drover.Is(err, drover.Precondition) {
 		t.Errorf("a host without a mesh: %v", err)
+	}
+}
+
+// A second host of a name does nothing in it.
+func TestAnAgentWhoseNameIsAnothersStops(t *testing.T) {
+	ctx, stop := context.WithCancelCause(t.Context())
+	mesh := &fakeMesh{status: drover.MeshStatus{NameTaken: true, Problem: `this host cannot join as "h1"`}}
+	a := &Agent{cfg: Config{ID: "h1", Mesh: mesh, Log: slog.New(slog.DiscardHandler)}, ctx: ctx, stop: stop}
+	a.meshLoop(ctx)
+	if err := context.Cause(ctx); !drover.Is(err, drover.Conflict) || !strings.Contains(err.Error(), `"h1"`) {
+		t.Errorf("the agent goes on: %v", err)
 	}
 }

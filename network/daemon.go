@@ -67,6 +67,8 @@ type Daemon struct {
 	prober  *mesh.Prober
 	device  *mesh.Device
 	problem string
+	// taken: the problem is that this host's name or key is another's.
+	taken bool
 }
 
 // New reads what the last process has left, and starts nothing.
@@ -116,7 +118,7 @@ func (d *Daemon) Run(ctx context.Context, joined func(ctx context.Context) error
 			return nil
 		}
 		if err := d.open(); err != nil {
-			d.setProblem(err.Error())
+			d.setProblem(drover.Errorf(drover.Unavailable, "%w", err))
 			return err
 		}
 		group.Go(func() error { return d.prober.Run(ctx) })
@@ -135,7 +137,7 @@ func (d *Daemon) join(ctx context.Context) bool {
 			return true
 		}
 		if ctx.Err() == nil {
-			d.setProblem(err.Error())
+			d.setProblem(err)
 			d.cfg.Log.Warn("this host cannot join the fleet", "err", err, "hint", drover.AsError(err).Hint)
 		}
 		pause(ctx, retryEvery)
@@ -150,7 +152,7 @@ func (d *Daemon) confirm(ctx context.Context) error {
 		err := d.id.claim(ctx, d.cfg.Bus, d.cfg.Host, d.cfg.Listen.Addr().String())
 		switch {
 		case drover.Is(err, drover.Conflict):
-			d.setProblem(err.Error())
+			d.setProblem(err)
 			d.device.Close()
 			return err
 		case err == nil && d.id.file.Allotted.Number != before:
@@ -163,9 +165,9 @@ func (d *Daemon) confirm(ctx context.Context) error {
 	return nil
 }
 
-func (d *Daemon) setProblem(text string) {
+func (d *Daemon) setProblem(err error) {
 	d.mu.Lock()
-	d.problem = text
+	d.problem, d.taken = err.Error(), drover.Is(err, drover.Conflict)
 	d.mu.Unlock()
 }
 
@@ -188,6 +190,7 @@ func (d *Daemon) open() error {
 	d.feed.start(device)
 	d.mu.Lock()
 	d.device, d.prober, d.problem = device, mesh.NewProber(d.cfg.Host, device, d.cfg.Log), ""
+	d.taken = false
 	d.mesh = &drover.HostMesh{Number: allotted.Number, PrivateAddress: allotted.PrivateAddress, PublicKey: d.id.key.Public(), Endpoint: d.cfg.Listen.String(), MTU: d.cfg.MTU}
 	d.mu.Unlock()
 	d.cfg.Log.Info("the mesh is open", "address", allotted.PrivateAddress, "listen", d.cfg.Listen.String(), "mtu", d.cfg.MTU, "routes", len(d.feed.routes.All()))
@@ -220,7 +223,7 @@ func (d *Daemon) saveLoop(ctx context.Context) {
 // Status says how the network is.
 func (d *Daemon) Status() drover.MeshStatus {
 	d.mu.Lock()
-	s := drover.MeshStatus{Mesh: d.mesh, Problem: d.problem}
+	s := drover.MeshStatus{Mesh: d.mesh, Problem: d.problem, NameTaken: d.taken}
 	prober := d.prober
 	d.mu.Unlock()
 	s.Routes, s.SyncedAt, s.News = len(d.feed.routes.All()), d.feed.syncedAt(), d.feed.news()

@@ -202,8 +202,8 @@ func TestAHostWhoseNameIsTakenSaysSoAndJoinsWhenItIsFree(t *testing.T) {
 		go func() { joined <- d.join(t.Context()) }()
 		<-time.After(3 * retryEvery)
 		synctest.Wait()
-		if got := d.Status().Problem; !strings.Contains(got, `"h1"`) {
-			t.Errorf("its problem is %q", got)
+		if s := d.Status(); !strings.Contains(s.Problem, `"h1"`) || !s.NameTaken {
+			t.Errorf("its problem is %q, name taken %t", s.Problem, s.NameTaken)
 		}
 		bus.mu.Lock()
 		bus.refuse = nil

@@ -102,3 +102,21 @@ func TestARouteToAnotherHostGoesBeforeTheTap(t *testing.T) {
 		t.Errorf("the machine that is back goes %s", got)
 	}
 }
+
+// BenchmarkMeshRoutes leads machines of 10,000 into the mesh, one after the other.
+func BenchmarkMeshRoutes(b *testing.B) {
+	if err := EnsureTUN(MeshDevice, 1380, netip.MustParseAddr("fdaa:0:0:0:1::1")); err != nil {
+		b.Skip(err)
+	}
+	r := MeshRoutes{Device: MeshDevice}
+	for i := 0; b.Loop(); i++ {
+		a, err := drover.MachineAddress(1, uint64(i%10000))
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := r.Set(b.Context(), a, netip.Addr{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "routes/s")
+}
