@@ -107,7 +107,7 @@ func (d *Daemon) Run(ctx context.Context, joined func(ctx context.Context) error
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.serve(ctx) })
 	group.Go(func() error {
-		d.feed.follow(ctx, d.cfg.Bus, func() { d.cfg.Faults.Hit("network.feed") }, func(list string, err error) {
+		d.feed.follow(ctx, d.cfg.Bus, func() { d.cfg.Faults.Hit(pointFeed) }, func(list string, err error) {
 			d.cfg.Log.Warn("cannot follow the fleet", "list", list, "err", err)
 		})
 		return nil

@@ -12,6 +12,7 @@ import (
 	"drover/dev"
 	"drover/fleet"
 	"drover/host"
+	"drover/network"
 	"drover/volume"
 )
 
@@ -210,5 +211,5 @@ A fault strikes once; --release disarms one that has not struck. The points are 
 
 // faultPoints lists the points of all processes.
 func faultPoints() []string {
-	return slices.Concat(fleet.FaultPoints(), fleet.AbortFaultPoints(), fleet.VolumeFaultPoints(), fleet.TallyFaultPoints(), fleet.TraceFaultPoints(), host.FaultPoints(), volume.FaultPoints())
+	return slices.Concat(fleet.FaultPoints(), fleet.AbortFaultPoints(), fleet.VolumeFaultPoints(), fleet.TallyFaultPoints(), fleet.TraceFaultPoints(), host.FaultPoints(), volume.FaultPoints(), network.FaultPoints())
 }
