@@ -29,8 +29,10 @@ type HostInfo struct {
 	Roles  []Role `json:"roles"`
 	// Address is the host's own IP address, which other hosts reach.
 	Address string `json:"address"`
-	// RouteAddress is the IPv6 address to which other hosts send packets for the machines of this one; empty where they cannot.
+	// RouteAddress is the private IPv6 address to which other hosts send packets for the machines of this one; empty where they cannot.
 	RouteAddress string `json:"route_address,omitempty"`
+	// Mesh is how other hosts reach its machines; nil where they cannot, or not by the mesh.
+	Mesh *HostMesh `json:"mesh,omitempty"`
 	// StorageAddress is the host and port of its storage daemon's TLS listener.
 	StorageAddress string `json:"storage_address,omitempty"`
 	Accel          Accel  `json:"accel,omitempty"`

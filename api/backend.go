@@ -12,6 +12,7 @@ import (
 type Backend interface {
 	RecoveryBackend
 	TokenBackend
+	NetworkBackend
 
 	CreateApp(ctx context.Context, app drover.App) (drover.App, error)
 	Apps(ctx context.Context) ([]drover.App, error)

@@ -392,5 +392,8 @@ func everyOperationOfRecoveries(s *server, backend *apitest.Backend, volume stri
 	s.want(200, "GET", "/v1/operator/recoveries/"+string(started.Recoveries[0].ID), "")
 	s.want(404, "GET", "/v1/operator/recoveries/rec_1", "")
 	s.want(200, "GET", "/v1/operator/hosts/h1/kept", "")
+	s.want(200, "GET", "/v1/operator/network", "")
+	s.want(412, "DELETE", "/v1/operator/hosts/h2/identity", "")
+	s.want(404, "DELETE", "/v1/operator/hosts/h77/identity", "")
 	backend.ChangeHost("h1", func(h *drover.HostInfo) { h.Status = drover.HostOK })
 }

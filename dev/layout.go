@@ -58,7 +58,7 @@ func (h HostSpec) services() []string {
 		out = append(out, "control")
 	}
 	if h.has(drover.RoleWorker) {
-		out = append(out, "storage", "worker")
+		out = append(out, "storage", "mesh", "worker")
 	}
 	return out
 }
@@ -243,7 +243,6 @@ func prepareHost(p paths, n network, ca *fleetca.CA, l *Layout, h HostSpec, urls
 		c.PowerOffCommand = []string{exe, "dev", "kill", powercommand.Placeholder}
 	}
 	if n.mode == ModeNamespaces {
-		c.RouteAddress = addresses[len(addresses)-1].String() // the IPv6 one
 		c.ImageProxy = fmt.Sprintf("http://%s:%d", n.address(gatewayNumber), egressPort)
 	} else {
 		c.Network = hostconf.NetworkUser // even where taps could be made: they would be in the machine's own network

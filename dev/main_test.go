@@ -75,6 +75,9 @@ func play(ctx context.Context, args []string) error {
 		return playWorker(ctx, c)
 	case "storage":
 		return playStorage(ctx, c)
+	case "mesh":
+		<-ctx.Done()
+		return nil
 	}
 	return fmt.Errorf("unknown command %v", args)
 }

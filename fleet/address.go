@@ -2,9 +2,7 @@ package fleet
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
-	"net/netip"
 
 	"drover"
 )
@@ -52,7 +50,8 @@ func (f *Fleet) network(ctx context.Context, app drover.App) (uint64, error) {
 	return n, err
 }
 
-// newAddress gives a new machine of an app its private address, which nobody had before.
+// newAddress gives a new machine of an app its private address, which nobody had before and nobody will have after it: numbers only grow, so that
+// who still knows an address of a machine that is gone reaches nobody by it, however late.
 func (f *Fleet) newAddress(ctx context.Context, app drover.App) (string, error) {
 	network, err := f.network(ctx, app)
 	if err != nil {
@@ -62,18 +61,6 @@ func (f *Fleet) newAddress(ctx context.Context, app drover.App) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	a, err := machineAddress(network, machine)
+	a, err := drover.MachineAddress(network, machine)
 	return a.String(), err
-}
-
-// machineAddress makes an address: fdaa, 32 bits for the network (its /48), 32 bits for the machine, 32 bits of zeroes (its /112), and ::2.
-func machineAddress(network, machine uint64) (netip.Addr, error) {
-	const most = 1<<32 - 1
-	if network > most || machine > most {
-		return netip.Addr{}, drover.Errorf(drover.Exhausted, "no address left: network %d, machine %d", network, machine)
-	}
-	a := [16]byte{0: 0xfd, 1: 0xaa, 15: 2}
-	binary.BigEndian.PutUint32(a[2:], uint32(network))
-	binary.BigEndian.PutUint32(a[6:], uint32(machine))
-	return netip.AddrFrom16(a), nil
 }

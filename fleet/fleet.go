@@ -185,6 +185,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 	g.Go(func() error { f.tendKeys(ctx); return nil })
 	g.Go(func() error { f.serveKeys(ctx); return nil })
 	g.Go(func() error { f.serveSecrets(ctx); return nil })
+	g.Go(func() error { f.serveIdentities(ctx); return nil })
 	g.Go(func() error { f.watchRegions(ctx); return nil })
 	g.Go(func() error { f.proveTokens(ctx); return nil })
 	g.Go(func() error { f.keepUses(ctx); return nil })

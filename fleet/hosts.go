@@ -41,7 +41,7 @@ func (f *Fleet) hostLocked(id drover.HostID) (drover.HostInfo, bool) {
 	if mark, ok := f.state.marks.items[string(id)]; ok {
 		info.Mark = &mark.value
 	}
-	info.Conditions = append(slices.Clone(info.Conditions), f.conditionsLocked(info)...)
+	info.Conditions = append(f.dropLinksToDeadLocked(slices.Clone(info.Conditions)), f.conditionsLocked(info)...)
 	return info, true
 }
 

@@ -58,9 +58,10 @@ type state struct {
 	machineLeases *table[drover.MachineLease]
 	requests      *table[request]
 	// versions is not followed: it is read where somebody asks.
-	versions *natsbus.Bucket[drover.MachineVersion]
-	releases *table[drover.Release]
-	deploys  *table[drover.Deploy]
+	versions   *natsbus.Bucket[drover.MachineVersion]
+	releases   *table[drover.Release]
+	deploys    *table[drover.Deploy]
+	identities *table[drover.HostIdentity]
 
 	// Indexes, guarded by mu.
 	machinesOf index[drover.AppName]   // machine IDs by app
@@ -157,6 +158,7 @@ func newState(now func() time.Time) *state {
 	s.releases = newTable[drover.Release](&s.mu, natsbus.BucketReleases)
 	s.releases.changed = keep(s.releasesOf, func(r drover.Release) (drover.AppName, bool) { return r.App, true })
 	s.deploys = newTable[drover.Deploy](&s.mu, natsbus.BucketDeploys)
+	s.identities = newTable[drover.HostIdentity](&s.mu, natsbus.BucketIdentities)
 	return s
 }
 
@@ -172,7 +174,7 @@ func (t *table[T]) done() <-chan struct{} { return t.synced }
 func (s *state) followers() []follower {
 	return []follower{s.apps, s.machines, s.placements, s.status, s.volumes, s.snapshots, s.migrations, s.hosts, s.tokens, s.leases, s.counters, s.claims,
 		s.marks, s.drains, s.halts, s.tallies, s.fences, s.recoveries, s.standbys,
-		s.machineLeases, s.requests, s.releases, s.deploys}
+		s.machineLeases, s.requests, s.releases, s.deploys, s.identities}
 }
 
 // open makes and opens the buckets; it tries until ctx ends.

@@ -22,6 +22,8 @@ type Agent struct {
 	publish publisher
 	watched watcher
 	routes  *router
+	// mesh is what the mesh said last; nil before it said anything.
+	mesh atomic.Pointer[drover.MeshStatus]
 	// observer has what this host says of others.
 	observer observer
 	// settings are what an operator set for the host's storage.
@@ -87,7 +89,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.mu.Unlock()
 	for _, work := range []func(context.Context){a.publishLoop, a.infoLoop, a.watchLoop, a.placementLoop, a.sweepLoop, a.fillLoop, a.routeLoop,
-		a.observeLoop, a.serveStreams} {
+		a.observeLoop, a.serveStreams, a.meshLoop} {
 		group.Go(func() error { work(runCtx); return nil })
 	}
 	for order, handler := range a.handlers() {

@@ -30,6 +30,8 @@ func conditionKinds() []conditionKind {
 		{drover.LayerRefused, drover.SeverityCritical, 0, "layer %s: %s"},
 		{drover.KeyMissing, drover.SeverityCritical, 10 * time.Second, "%s"},
 		{drover.HydrationStalled, drover.SeverityWarning, 0, "layer %s makes no progress: %s"},
+		{drover.MeshDown, drover.SeverityCritical, 10 * time.Second, "machines of this host and of others do not reach each other: %s"},
+		{drover.MeshLinkBad, drover.SeverityWarning, 5 * time.Second, "%s"},
 		{drover.SnapshotFailing, drover.SeverityWarning, 2 * time.Minute, "layer %s is not on its way to the object store: %s"},
 	}
 }

@@ -53,10 +53,12 @@ type Config struct {
 	Images  Images
 	Network Network
 	Bus     Bus
-	// Routes leads to machines of other hosts; nil where there is no way to them. RouteAddress is where other hosts send packets for
-	// the machines of this one; empty for nowhere.
-	Routes       Routes
-	RouteAddress string
+	// Routes leads to machines of other hosts; nil where there is no way to them. Mesh is what carries packets there; nil for nothing.
+	Routes Routes
+	Mesh   Mesh
+	// GuestMTU is the largest packet of a machine, 0 for what its card has; GuestDNS are the name servers that machines ask.
+	GuestMTU int
+	GuestDNS []string
 	// Keys gets the keys of encrypted volumes; nil where there are none.
 	Keys Keys
 	// Secrets gets the secrets of apps; nil where there are none.

@@ -20,7 +20,10 @@ type guestInput struct {
 	volumes []diskRecord
 	// userNet: the guest has the VMM's user networking.
 	userNet bool
-	boot    time.Duration
+	// mtu and dns are those of the private network, which a guest with the VMM's networking has none of.
+	mtu  int
+	dns  []string
+	boot time.Duration
 	// secrets are the values of the app's secrets, by name.
 	secrets map[string]string
 }
@@ -42,6 +45,9 @@ func guestConfig(in guestInput) (guest.Config, error) {
 		TTY: c.Init.TTY, Swap: drover.Bytes(c.Init.SwapSizeMB) * drover.MiB, Files: files,
 		Network: guest.Network{Address: d.Machine.Address, User: in.userNet}, Checks: c.AllChecks(),
 		Stop: drover.StopConfig{Signal: signal, Timeout: drover.Duration(timeout)}, BootDeadline: drover.Duration(in.boot)}
+	if !in.userNet {
+		cfg.Network.MTU, cfg.DNS = in.mtu, in.dns
+	}
 	for i, mount := range c.Mounts {
 		if i < len(in.volumes) {
 			cfg.Volumes = append(cfg.Volumes, guest.Volume{Name: string(mount.Volume), Path: path.Clean(mount.Path), MkFS: !in.volumes[i].Used})

@@ -61,7 +61,7 @@ func (m *machine) startTaking(ctx context.Context, mv *moveRecord) error {
 		return err
 	}
 	cfg, err := guestConfig(guestInput{apply: drover.ApplyRequest{Machine: inc.Spec}, root: disks[0], volumes: disks[1:], userNet: spec.Tap == "",
-		boot: m.agent.cfg.BootTimeout, secrets: revealed(secrets)})
+		boot: m.agent.cfg.BootTimeout, secrets: revealed(secrets), mtu: m.agent.cfg.GuestMTU, dns: m.agent.cfg.GuestDNS})
 	if err != nil {
 		return err
 	}

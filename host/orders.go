@@ -24,6 +24,8 @@ func (a *Agent) handlers() map[drover.Order]orderHandler {
 		drover.OrderLogs:              typed(a.logs),
 		drover.OrderInfo:              typed(a.infoOrder),
 		drover.OrderLayers:            typed(a.layers),
+		drover.OrderMeshRoutes:        typed(a.meshRoutes),
+		drover.OrderMeshStatus:        typed(a.meshStatus),
 		drover.OrderVolumeCreate:      typed(a.volumeCreate),
 		drover.OrderVolumeDestroy:     typed(a.volumeDestroy),
 		drover.OrderVolumeSnapshot:    typed(a.volumeSnapshot),

@@ -146,7 +146,7 @@ type Bus interface {
 	StreamBus
 }
 
-// Routes sends packets for the machines of other hosts there (netdev.Routes). Repeatable.
+// Routes sends packets for the machines of other hosts there (netdev.MeshRoutes). Repeatable.
 type Routes interface {
 	// Set routes a machine's address by way of another host, before any other route to it.
 	Set(ctx context.Context, machine, via netip.Addr) error

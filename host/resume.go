@@ -90,7 +90,7 @@ func (m *machine) openMemory(ctx context.Context, mem *memoryRecord, epoch drove
 func (m *machine) launchResuming(ctx context.Context, d *drover.ApplyRequest, spec drover.VMSpec, disks []diskRecord, head memoryHead, secrets drover.SecretValues) error {
 	inc, old := head.Incarnation, m.rec.Load().Obs.VM
 	guestCfg, err := guestConfig(guestInput{apply: drover.ApplyRequest{Machine: inc.Spec}, root: disks[0], volumes: disks[1:], userNet: spec.Tap == "",
-		boot: m.agent.cfg.BootTimeout, secrets: revealed(secrets)})
+		boot: m.agent.cfg.BootTimeout, secrets: revealed(secrets), mtu: m.agent.cfg.GuestMTU, dns: m.agent.cfg.GuestDNS})
 	if err != nil {
 		return err
 	}

@@ -160,7 +160,7 @@ func (m *machine) launch(ctx context.Context, d *drover.ApplyRequest, spec drove
 	old := m.rec.Load().Obs.VM
 	vm := vmRecord{Launch: old.Launch + 1, Live: true, At: m.agent.now(), Instance: d.Machine.Instance, Run: d.Machine.Run, Epoch: d.Epoch, Offset: old.Offset}
 	guestCfg, err := guestConfig(guestInput{apply: *d, root: disks[0], volumes: disks[1:], userNet: spec.Tap == "", boot: m.agent.cfg.BootTimeout,
-		secrets: revealed(secrets)})
+		secrets: revealed(secrets), mtu: m.agent.cfg.GuestMTU, dns: m.agent.cfg.GuestDNS})
 	if err != nil {
 		return err
 	}

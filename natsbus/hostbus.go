@@ -101,11 +101,7 @@ func (h *HostBus) FollowHosts(ctx context.Context, fn func(drover.HostID, *drove
 
 // follow watches a bucket that the control side makes, perhaps later.
 func follow[T any](ctx context.Context, conn *Conn, bucket *lazyBucket[T], fn func(key string, value *T, rev uint64) error) error {
-	b, err := retryOpen(ctx, bucket.name, func(ctx context.Context) (*Bucket[T], error) { return bucket.get(ctx, conn) })
-	if err != nil {
-		return err
-	}
-	return b.Watch(ctx, func(e Entry[T]) error {
+	return followEntries(ctx, conn, bucket, func(e Entry[T]) error {
 		switch {
 		case e.Synced:
 			return fn("", nil, 0)
@@ -114,6 +110,14 @@ func follow[T any](ctx context.Context, conn *Conn, bucket *lazyBucket[T], fn fu
 		}
 		return fn(e.Key, &e.Value, e.Revision)
 	})
+}
+
+func followEntries[T any](ctx context.Context, conn *Conn, bucket *lazyBucket[T], fn func(Entry[T]) error) error {
+	b, err := retryOpen(ctx, bucket.name, func(ctx context.Context) (*Bucket[T], error) { return bucket.get(ctx, conn) })
+	if err != nil {
+		return err
+	}
+	return b.Watch(ctx, fn)
 }
 
 // Placement reads the newest placement of a machine, with its epoch. It is linearizable: what it returns was true at some moment

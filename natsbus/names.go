@@ -21,6 +21,8 @@ const (
 	BucketCounters = "counters"
 	// BucketClaims has what must be unique besides the records' own keys: machine names, and the one migration of a machine.
 	BucketClaims = "claims"
+	// BucketIdentities has who each host is.
+	BucketIdentities = "identities"
 	// BucketKeys has the keys of volumes, wrapped: see package sealedkeys.
 	BucketKeys      = "keys"
 	BucketSnapshots = "snapshots"

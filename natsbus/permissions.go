@@ -17,7 +17,7 @@ import (
 // hostReads are the buckets that hosts read, hostWatches those that they follow.
 var (
 	hostReads   = [...]string{BucketPlacements, BucketMachines, BucketMigrations, BucketStatus, BucketHosts, BucketVolumes}
-	hostWatches = [...]string{BucketPlacements, BucketMachines, BucketHosts}
+	hostWatches = [...]string{BucketPlacements, BucketMachines, BucketHosts, BucketStatus}
 )
 
 // replyTime is how long a host may answer a request after it came.
@@ -30,7 +30,7 @@ func inboxPrefix(name string) string { return nats.InboxPrefix + name }
 func hostPermissions(host drover.HostID) *server.Permissions {
 	id := string(host)
 	publish := []string{
-		seenSubject(id), controlSubject(">"), "$JS.API.INFO",
+		seenSubject(id), controlSubject(">"), identitySubject(id), "$JS.API.INFO",
 		"$KV." + BucketHosts + "." + id, "$KV." + BucketStatus + ".*." + id,
 	}
 	for _, bucket := range hostReads {

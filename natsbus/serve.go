@@ -54,10 +54,18 @@ func (c *Conn) serveAt(ctx context.Context, subject, queue, host, order string, 
 			}
 			handlers.Go(func() {
 				defer func() { <-slots }()
-				a.run(ctx, handler, m.Data)
+				a.run(context.WithValue(ctx, subjectKey{}, m.Subject), handler, m.Data)
 			})
 		}
 	}
+}
+
+// subjectKey is under what the context of a handler has the subject that was asked at.
+type subjectKey struct{}
+
+func subjectOf(ctx context.Context) string {
+	subject, _ := ctx.Value(subjectKey{}).(string)
+	return subject
 }
 
 // asked reports whether a message is a request of somebody who waits for the answer. JetStream delivers a record, such as a host's own, wherever a

@@ -3,6 +3,7 @@ package test
 import (
 	"bufio"
 	"io"
+	"strings"
 	"testing"
 
 	"drover"
@@ -46,6 +47,10 @@ func TestAConnectionOutlivesALiveMove(t *testing.T) {
 	app := newApp(t)
 	m := shell(t, app, "exec busybox nc -ll -p 7777 -e cat", "--host", "h1")
 	reachedFromEverywhere(t, m.PrivateIP)
+	eventually(t, boundBoot, "an echo", func() bool {
+		out, _ := onHost(t, "h3", "sh", "-c", "echo hello | busybox nc -w 2 "+m.PrivateIP+" 7777")
+		return strings.Contains(out, "hello")
+	})
 	// The client is on a host that the machine is never on.
 	client := fleet.cli.Command(t.Context(), "dev", "exec", "h3", "--", "busybox", "nc", m.PrivateIP, "7777")
 	in, err := client.StdinPipe()

@@ -12,6 +12,7 @@ import (
 	"drover/dev"
 	"drover/fleet"
 	"drover/host"
+	"drover/network"
 	"drover/volume"
 )
 
@@ -60,7 +61,7 @@ that machine is killed.`,
 		}
 		return "without power", f.Kill(ctx, id)
 	})
-	cmd.Flags().StringVar(&service, "service", "", "kill only this service: storage, worker or control")
+	cmd.Flags().StringVar(&service, "service", "", "kill only this service: storage, mesh, worker or control")
 	cmd.Flags().StringVar(&machine, "machine", "", "kill only the VM of this machine")
 	return cmd
 }
@@ -210,5 +211,5 @@ A fault strikes once; --release disarms one that has not struck. The points are 
 
 // faultPoints lists the points of all processes.
 func faultPoints() []string {
-	return slices.Concat(fleet.FaultPoints(), fleet.AbortFaultPoints(), fleet.VolumeFaultPoints(), fleet.TallyFaultPoints(), fleet.TraceFaultPoints(), host.FaultPoints(), volume.FaultPoints())
+	return slices.Concat(fleet.FaultPoints(), fleet.AbortFaultPoints(), fleet.VolumeFaultPoints(), fleet.TallyFaultPoints(), fleet.TraceFaultPoints(), host.FaultPoints(), volume.FaultPoints(), network.FaultPoints())
 }

@@ -121,6 +121,7 @@ func subcommands(c *cli) []*cobra.Command {
 		newDrainCommand(c),
 		newRegionCommand(c),
 		newPlatformCommand(c),
+		newNetworkCommand(c),
 		newRecoveryCommand(c),
 		newEnvCommand(c),
 		newDeployCommand(c),

@@ -15,15 +15,16 @@ import (
 func newServeCommand(c *cli) *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "serve",
-		Short: "The processes of a host: storage, worker, control",
-		Long: `Runs one of a host's processes until it gets SIGTERM. A worker host runs two of them: storage, which serves volumes, and worker, the
-agent that runs machines. A control host runs control: the fleet's state, placement, migrations and the API. Each may be killed
+		Short: "The processes of a host: storage, mesh, worker, control",
+		Long: `Runs one of a host's processes until it gets SIGTERM. A worker host runs three of them: storage, which serves volumes, mesh, which
+joins its machines with those of other hosts, and worker, the agent that runs machines. A control host runs control: the fleet's state, placement, migrations and the API. Each may be killed
 and started again at any time; machines run on.
 
 What the host is, is in its configuration file, which all its processes read. 'drover dev up' writes such files
 (~/.drover/dev/hosts/*/host.json): they are good examples.`,
 	},
 		newServePartCommand(c, "storage", "Serve this host's volumes", serveStorage),
+		newServePartCommand(c, "mesh", "Carry packets between this host's machines and others", serveMesh),
 		newServePartCommand(c, "worker", "Run this host's machines", serveWorker),
 		newServePartCommand(c, "control", "Run the fleet's control side and its API", serveControl),
 	)

@@ -86,7 +86,7 @@ func newAgent(ctx context.Context, p process, parts agentParts) (*host.Agent, er
 	if err != nil {
 		return nil, err
 	}
-	routes, routeAddress := chooseRoutes(p, network)
+	meshed := isMeshed(p, network)
 	accel, accelReason := parts.driver.Accel()
 	p.log.Info("accelerator chosen", "accel", accel, "reason", accelReason)
 	cpu, err := parts.driver.CPU()
@@ -101,7 +101,7 @@ func newAgent(ctx context.Context, p process, parts agentParts) (*host.Agent, er
 	if cpus == 0 {
 		cpus = runtime.NumCPU()
 	}
-	return host.New(host.Config{
+	config := host.Config{
 		ID:             p.conf.ID,
 		Region:         p.conf.Region,
 		Roles:          p.conf.Roles,
@@ -124,8 +124,6 @@ func newAgent(ctx context.Context, p process, parts agentParts) (*host.Agent, er
 		VMM:            vmm{parts.driver},
 		Images:         parts.images,
 		Network:        network,
-		Routes:         routes,
-		RouteAddress:   routeAddress,
 		Bus:            natsbus.NewHostBus(parts.conn, p.conf.ID),
 		Peers:          peers{p.conf.TLSDir},
 		Keys:           natsbus.NewHostKeys(parts.conn, p.conf.ID, p.conf.TLSDir),
@@ -141,7 +139,11 @@ func newAgent(ctx context.Context, p process, parts agentParts) (*host.Agent, er
 		Faults:         p.faults,
 		Clock:          p.faults.Clock(),
 		DiskTransport:  p.conf.DiskTransport,
-	})
+	}
+	if meshed {
+		joinMesh(p, &config)
+	}
+	return host.New(config)
 }
 
 // chooseNetwork returns what links machines: as configured, or what works.
@@ -156,22 +158,6 @@ func chooseNetwork(ctx context.Context, p process) (host.Network, error) {
 	}
 	p.log.Info("network of machines chosen", "reason", reason)
 	return network, nil
-}
-
-// chooseRoutes returns what leads to the machines of other hosts, where the configuration says that there is a way to them.
-func chooseRoutes(p process, network host.Network) (host.Routes, string) {
-	_, taps := network.(*netdev.Taps)
-	switch {
-	case p.conf.RouteAddress == "":
-		return nil, ""
-	case !taps:
-		p.log.Warn("machines of other hosts are not reached, although route_address is set: machines have the VMM's user networking here")
-		return nil, ""
-	case !netdev.Forwards():
-		p.log.Warn("machines of other hosts are not reached, although route_address is set: this host does not forward IPv6 (sysctl net.ipv6.conf.all.forwarding=1)")
-		return nil, ""
-	}
-	return netdev.Routes{}, p.conf.RouteAddress
 }
 
 // peers tries the way to other hosts with this host's certificates.

@@ -97,9 +97,14 @@ type Config struct {
 	BootTimeout drover.Duration `json:"boot_timeout,omitempty"`
 	// Network is how machines are linked: "taps", "user" (the VMM's user networking), or empty for taps where they can be made.
 	Network string `json:"network,omitempty"`
-	// RouteAddress is this host's own IPv6 address on a link that it shares with the other hosts: each sends packets for the machines of the
-	// others there, as they are. Default: none, and machines of different hosts do not reach each other.
+	// RouteAddress did what the mesh does now. It is read, and does nothing.
 	RouteAddress string `json:"route_address,omitempty"`
+	// MeshListen is the IP address and UDP port at which other hosts send packets for the machines of this one, encrypted. Default: Address,
+	// port 51820. Where machines have user networking there is no mesh.
+	MeshListen string `json:"mesh_listen,omitempty"`
+	// MTU is the largest packet that machines send: the largest that the hosts' own network carries, less 120. It should be the same on all hosts.
+	// Default 1380.
+	MTU int `json:"mtu,omitempty"`
 	// DiskTransport is how the disks of machines are attached that leave it to the host: "nbd", "vhost-user-blk", or "auto" for the faster
 	// one. Default: auto.
 	DiskTransport drover.Transport `json:"disk_transport,omitempty"`
@@ -190,8 +195,6 @@ func (c *Config) check() []string {
 	}
 	_, err := netip.ParseAddr(c.Address)
 	wrong(err == nil, "address: %q is not an IP address", c.Address)
-	route, err := netip.ParseAddr(c.RouteAddress)
-	wrong(c.RouteAddress == "" || err == nil && route.Is6() && !route.Is4In6(), "route_address: %q is not an IPv6 address", c.RouteAddress)
 	for name, dir := range map[string]string{"data_dir": c.DataDir, "run_dir": c.RunDir, "tls_dir": c.TLSDir} {
 		wrong(filepath.IsAbs(dir), "%s: %q is not an absolute path", name, dir)
 	}
@@ -234,6 +237,7 @@ func (c *Config) check() []string {
 	}
 	c.checkObjectStore(wrong)
 	c.checkTelemetry(wrong)
+	c.checkMesh(wrong)
 	slices.Sort(mistakes)
 	return mistakes
 }
@@ -249,6 +253,10 @@ func (c *Config) setDefaults() {
 	at(&c.API.Listen, APIPort)
 	if c.GuestSizes == "" {
 		c.GuestSizes = GuestSizesDocumented
+	}
+	at(&c.MeshListen, MeshPort)
+	if c.MTU == 0 {
+		c.MTU = DefaultMTU
 	}
 	if c.LinkCompression == "" {
 		c.LinkCompression = CompressionAuto

@@ -29,9 +29,11 @@ const (
 // gateway is the address that every host has on every tap: a machine that moves keeps its gateway.
 func gateway() *net.IPNet { return &net.IPNet{IP: net.ParseIP("fe80::1"), Mask: net.CIDRMask(64, 128)} }
 
-// Taps gives each machine a tap device of its own and routes the machine's address to it. Safe for concurrent use.
+// Taps gives each machine a tap device of its own, routes the machine's address to it, and keeps machines apart. Safe for concurrent use.
 type Taps struct {
 	mu sync.Mutex // one change at a time: the steps of two calls for one machine must not mix
+	// guarded says that the rules which keep machines apart were made by this process.
+	guarded bool
 }
 
 // TapName returns the name of the machine's tap device.
@@ -55,6 +57,12 @@ func (t *Taps) Attach(ctx context.Context, id drover.MachineID, address string) 
 	if err := ctx.Err(); err != nil {
 		return "", drover.Errorf(drover.Canceled, "cannot attach machine %q: %w", id, err)
 	}
+	if !t.guarded {
+		if err := newFirewall().install(); err != nil {
+			return "", err
+		}
+		t.guarded = true
+	}
 	var route *net.IPNet
 	if address != "" {
 		a, err := netip.ParseAddr(address)
@@ -70,6 +78,11 @@ func (t *Taps) Attach(ctx context.Context, id drover.MachineID, address string) 
 	if link.Attrs().Alias == "" {
 		if err := netlink.LinkSetHardwareAddr(link, tapMAC(id)); err != nil {
 			return "", translate(err, "cannot set the hardware address of the tap device of machine %q: %w", id, err)
+		}
+	}
+	if a, err := netip.ParseAddr(address); err == nil && a.Is6() {
+		if err := newFirewall().allow(link.Attrs().Name, a); err != nil {
+			return "", err
 		}
 	}
 	if err := setUpTap(link, aliasPrefix+string(id)+" "+address, route); err != nil {
@@ -166,6 +179,9 @@ func (t *Taps) Detach(_ context.Context, id drover.MachineID) error {
 	}
 	if err := netlink.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
 		return translate(err, "cannot remove the tap device of machine %q: %w", id, err)
+	}
+	if address, ok := addressOf(link); ok {
+		return newFirewall().forget(link.Attrs().Name, address)
 	}
 	return nil
 }

@@ -1,0 +1,33 @@
+package apitest
+
+import (
+	"context"
+
+	"drover"
+)
+
+// CheckNetwork finds that one host has not heard of a move.
+func (b *Backend) CheckNetwork(context.Context) (drover.NetworkCheck, error) {
+	if err := b.begin("CheckNetwork"); err != nil {
+		return drover.NetworkCheck{}, err
+	}
+	defer b.mu.Unlock()
+	return drover.NetworkCheck{Hosts: []drover.NetworkHost{
+		{Host: "h1", Checked: 2, Mesh: drover.MeshStatus{Routes: 2, SyncedAt: b.Now(), Links: []drover.MeshLink{{Host: "h2", State: "to-dead", Bad: true,
+			Text: "packets from h1 to h2 do not arrive; those from h2 to h1 do"}}},
+			Stale: []drover.StaleRoute{{Machine: "00000000000001", Address: "fdaa:0:1:0:1::2", Believed: "h1", Placed: "h2"}}},
+		{Host: "h2", Problem: `host "h2" does not answer`},
+	}}, nil
+}
+
+// ReleaseHost is refused: all hosts that there are, are heard.
+func (b *Backend) ReleaseHost(_ context.Context, host drover.HostID) (drover.HostIdentity, error) {
+	if err := b.begin("ReleaseHost"); err != nil {
+		return drover.HostIdentity{}, err
+	}
+	defer b.mu.Unlock()
+	if _, err := b.hostLocked(host); err != nil {
+		return drover.HostIdentity{}, err
+	}
+	return drover.HostIdentity{}, drover.Errorf(drover.Precondition, "host %q is heard: its name is its own", host)
+}

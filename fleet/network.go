@@ -1,0 +1,205 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"drover"
+	"drover/natsbus"
+)
+
+// settleTime is how long news may take: what a host believes is stale when it still believes it that much later.
+const settleTime = time.Second
+
+// expectation is where packets should go: by a machine's address, the machine, its host, and the private address of that.
+type expectation struct {
+	machine drover.MachineID
+	host    drover.HostID
+	via     netip.Addr
+}
+
+// CheckNetwork asks every worker host by which hosts it reaches machines, and compares that with the placements. What is different is asked for once
+// more: news take their time.
+func (f *Fleet) CheckNetwork(ctx context.Context) (drover.NetworkCheck, error) {
+	if err := f.await(ctx); err != nil {
+		return drover.NetworkCheck{}, err
+	}
+	check := drover.NetworkCheck{OK: true}
+	for _, h := range f.hostList() {
+		if isWorker(h) {
+			check.Hosts = append(check.Hosts, drover.NetworkHost{Host: h.ID})
+		}
+	}
+	var group sync.WaitGroup
+	slots := make(chan struct{}, maxAsked)
+	for i := range check.Hosts {
+		group.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			if err := f.checkHost(ctx, &check.Hosts[i]); err != nil {
+				check.Hosts[i].Problem = err.Error()
+			}
+		})
+	}
+	group.Wait()
+	for _, h := range check.Hosts {
+		bad := slices.ContainsFunc(h.Mesh.Links, func(l drover.MeshLink) bool { return l.Bad })
+		check.OK = check.OK && h.Problem == "" && h.Mesh.Problem == "" && len(h.Stale) == 0 && !bad
+	}
+	return check, ctx.Err()
+}
+
+// checkHost fills in what one host believes.
+func (f *Fleet) checkHost(ctx context.Context, h *drover.NetworkHost) error {
+	if !f.reachable(h.Host) {
+		return drover.Errorf(drover.Unavailable, "host %q does not answer", h.Host)
+	}
+	if err := f.order(ctx, f.timing.Apply, h.Host, drover.OrderMeshStatus, drover.Empty{}, &h.Mesh); err != nil {
+		return err
+	}
+	first, _, err := f.staleRoutes(ctx, h.Host)
+	if err != nil || len(first) == 0 {
+		h.Checked = len(f.expectedRoutes())
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(settleTime):
+	}
+	second, checked, err := f.staleRoutes(ctx, h.Host)
+	h.Checked = checked
+	for _, s := range second {
+		if slices.Contains(first, s) {
+			h.Stale = append(h.Stale, s)
+		}
+	}
+	return err
+}
+
+// staleRoutes compares what a host believes now with where machines are placed now.
+func (f *Fleet) staleRoutes(ctx context.Context, host drover.HostID) ([]drover.StaleRoute, int, error) {
+	var believed []drover.MeshRoute
+	for page := (drover.MeshRoutesAnswer{More: true}); page.More; {
+		req := drover.MeshRoutesRequest{}
+		if len(believed) > 0 {
+			req.After = believed[len(believed)-1].Machine
+		}
+		page = drover.MeshRoutesAnswer{}
+		if err := f.order(ctx, f.timing.Apply, host, drover.OrderMeshRoutes, req, &page); err != nil {
+			return nil, 0, err
+		}
+		believed = append(believed, page.Routes...)
+	}
+	expected := f.expectedRoutes()
+	return compareRoutes(believed, expected, f.hostsByAddress()), len(expected), nil
+}
+
+// compareRoutes names what is believed and not so, and what is so and not believed.
+func compareRoutes(believed []drover.MeshRoute, expected map[netip.Addr]expectation, hosts map[netip.Addr]drover.HostID) []drover.StaleRoute {
+	var stale []drover.StaleRoute
+	seen := map[netip.Addr]bool{}
+	for _, b := range believed {
+		address, err := netip.ParseAddr(b.Machine)
+		via, viaErr := netip.ParseAddr(b.Host)
+		want := expected[address]
+		seen[address] = true
+		if err == nil && viaErr == nil && want.via == via {
+			continue
+		}
+		who := b.Host
+		if id, ok := hosts[via]; ok {
+			who = string(id)
+		}
+		stale = append(stale, drover.StaleRoute{Machine: want.machine, Address: b.Machine, Believed: who, Placed: want.host})
+	}
+	for address, want := range expected {
+		if !seen[address] {
+			stale = append(stale, drover.StaleRoute{Machine: want.machine, Address: address.String(), Placed: want.host})
+		}
+	}
+	slices.SortFunc(stale, func(a, b drover.StaleRoute) int { return cmp.Compare(a.Address, b.Address) })
+	return stale
+}
+
+// expectedRoutes says where packets for each machine should go.
+func (f *Fleet) expectedRoutes() map[netip.Addr]expectation {
+	addresses := map[drover.HostID]netip.Addr{}
+	for a, h := range f.hostsByAddress() {
+		addresses[h] = a
+	}
+	f.state.mu.RLock()
+	defer f.state.mu.RUnlock()
+	expected := map[netip.Addr]expectation{}
+	for id, m := range f.state.machines.items {
+		p, placed := f.state.placements.items[id]
+		address, err := netip.ParseAddr(m.value.Address)
+		via, meshed := addresses[p.value.Host]
+		if placed && meshed && err == nil && drover.NetworkOf(address).IsValid() {
+			expected[address] = expectation{m.value.ID, p.value.Host, via}
+		}
+	}
+	return expected
+}
+
+// hostsByAddress finds hosts by their private addresses.
+func (f *Fleet) hostsByAddress() map[netip.Addr]drover.HostID {
+	found := map[netip.Addr]drover.HostID{}
+	for _, h := range f.hostList() {
+		if h.Mesh == nil {
+			continue
+		}
+		if a, err := netip.ParseAddr(h.Mesh.PrivateAddress); err == nil {
+			found[a] = h.ID
+		}
+	}
+	return found
+}
+
+// ReleaseHost takes a host's name away from it, so that another may join with it. Precondition while the host is heard: it would be cut off.
+func (f *Fleet) ReleaseHost(ctx context.Context, host drover.HostID) (drover.HostIdentity, error) {
+	if err := f.await(ctx); err != nil {
+		return drover.HostIdentity{}, err
+	}
+	id, rev, err := f.state.identities.get(ctx, string(host))
+	if drover.Is(err, drover.NotFound) {
+		return id, drover.Errorf(drover.NotFound, "no host has joined with the name %q", host).WithField("host")
+	}
+	if err != nil {
+		return id, err
+	}
+	if f.reachable(host) {
+		return id, drover.Errorf(drover.Precondition, "host %q is heard: its name is its own", host).
+			WithHint("switch it off first, if another host is to have the name")
+	}
+	// The key goes first: cut between the two, the name is still the host's, and this can be asked again.
+	if err := f.state.identities.remove(ctx, natsbus.KeyOwner(id.PublicKey), 0); err != nil && !drover.Is(err, drover.NotFound) {
+		return id, err
+	}
+	return id, f.state.identities.remove(ctx, string(host), rev)
+}
+
+// dropLinksToDeadLocked leaves out what a host says of its links to hosts that are unreachable: that is those hosts' condition, not this one's.
+func (f *Fleet) dropLinksToDeadLocked(all []drover.Condition) []drover.Condition {
+	return slices.DeleteFunc(all, func(c drover.Condition) bool {
+		return c.Code == drover.MeshLinkBad && f.hostStatusLocked(drover.HostID(c.Subject)) == drover.HostUnreachable
+	})
+}
+
+// serveIdentities lets hosts join until ctx ends.
+func (f *Fleet) serveIdentities(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := natsbus.ServeIdentities(ctx, f.conn)
+		if ctx.Err() == nil {
+			f.log.Warn("no host can join for a moment", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(f.timing.Repair):
+		}
+	}
+}

@@ -1,0 +1,30 @@
+package drover
+
+import "time"
+
+// HostIdentity is what a host is to its fellows, allotted when it joins and never given to another: its name, its number (from which its private
+// address is made) and its public key. The record is the proof: whoever has another Instance is another host.
+type HostIdentity struct {
+	Host   HostID `json:"host"`
+	Number uint64 `json:"number"`
+	// PrivateAddress is the host's own address in the fleet's network.
+	PrivateAddress string `json:"private_address"`
+	// Instance was made up by the host when it first started, and is kept in its data directory.
+	Instance string `json:"instance"`
+	// PublicKey is the host's WireGuard key, in base64.
+	PublicKey string `json:"public_key"`
+	// Address is where it was when it joined.
+	Address string    `json:"address"`
+	Since   time.Time `json:"since"`
+}
+
+// HostMesh is how other hosts reach the machines of a host.
+type HostMesh struct {
+	Number         uint64 `json:"number"`
+	PrivateAddress string `json:"private_address"`
+	PublicKey      string `json:"public_key"`
+	// Endpoint is the IP address and UDP port that WireGuard listens on.
+	Endpoint string `json:"endpoint"`
+	// MTU is the largest packet that machines may send.
+	MTU int `json:"mtu"`
+}

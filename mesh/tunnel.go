@@ -1,0 +1,122 @@
+package mesh
+
+import (
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+
+	"golang.zx2c4.com/wireguard/tun"
+)
+
+// The IPv6 header (RFC 8200): its length, and where what is.
+const (
+	headerLen     = 40
+	lengthAt      = 4
+	nextHeaderAt  = 6
+	hopLimitAt    = 7
+	sourceAt      = 8
+	destinationAt = 24
+)
+
+// nextIPv6 says that an IPv6 packet follows (RFC 2473); outerHops is how many routers a packet may pass between two hosts of the mesh: none does more
+// than one.
+const (
+	nextIPv6  = 41
+	outerHops = 64
+)
+
+// tunnel stands between WireGuard and the TUN device: towards WireGuard every packet has a second header, from host to host.
+type tunnel struct {
+	tun.Device
+	table *Table
+	self  [16]byte
+	log   *slog.Logger
+}
+
+var _ tun.Device = (*tunnel)(nil)
+
+// Read reads packets that machines send and puts the header before each. The device leaves room for it, so nothing is copied. A packet that cannot go
+// anywhere gets size 0, which WireGuard passes over.
+func (t *tunnel) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
+	n, err := t.Device.Read(bufs, sizes, offset+headerLen)
+	if err != nil && !deviceGone(err) {
+		// A guest says itself how its large packets are to be cut (struct virtio_net_hdr). WireGuard ends with the first that makes no sense;
+		// here it costs that packet.
+		t.table.malformed.Add(1)
+		if !errors.Is(err, tun.ErrTooManySegments) {
+			n = 0
+		}
+		err = nil
+	}
+	t.table.mu.RLock()
+	defer t.table.mu.RUnlock()
+	for i := range n {
+		sizes[i] = t.wrapLocked(bufs[i][offset:], sizes[i])
+	}
+	return n, err
+}
+
+// deviceGone reports whether an error is one of the device and not of a packet.
+func deviceGone(err error) bool {
+	var file *fs.PathError
+	return errors.Is(err, os.ErrClosed) || errors.As(err, &file)
+}
+
+// wrapLocked writes the outer header in front of a packet of the size, and returns the size with it; 0 when the packet goes nowhere.
+func (t *tunnel) wrapLocked(b []byte, size int) int {
+	if size < headerLen {
+		t.table.malformed.Add(1)
+		return 0
+	}
+	inner := b[headerLen : headerLen+size]
+	to := [16]byte(inner[destinationAt:headerLen])
+	if inner[0]>>4 != 6 || !private(to) {
+		t.table.malformed.Add(1)
+		return 0
+	}
+	host, ok := t.table.lookupLocked(to)
+	if !ok || host == t.self {
+		t.table.unknown.Add(1)
+		return 0
+	}
+	copy(b, inner[:lengthAt]) // version, class and flow are the inner packet's
+	binary.BigEndian.PutUint16(b[lengthAt:], uint16(size))
+	b[nextHeaderAt], b[hopLimitAt] = nextIPv6, outerHops
+	copy(b[sourceAt:], t.self[:])
+	copy(b[destinationAt:], host[:])
+	return size + headerLen
+}
+
+// Write takes the header off what comes from other hosts and hands the packets to the device. WireGuard has proven who sent each.
+func (t *tunnel) Write(bufs [][]byte, offset int) (int, error) {
+	kept := bufs[:0]
+	for _, b := range bufs {
+		if t.unwraps(b[offset:]) {
+			kept = append(kept, b)
+		} else {
+			t.table.malformed.Add(1)
+		}
+	}
+	if len(kept) == 0 {
+		return 0, nil
+	}
+	return t.Device.Write(kept, offset+headerLen)
+}
+
+// unwraps reports whether there is a packet between private addresses in what came.
+func (t *tunnel) unwraps(b []byte) bool {
+	if len(b) < 2*headerLen || b[0]>>4 != 6 || b[nextHeaderAt] != nextIPv6 || [16]byte(b[destinationAt:headerLen]) != t.self {
+		return false
+	}
+	inner := b[headerLen:]
+	return inner[0]>>4 == 6 && int(binary.BigEndian.Uint16(inner[lengthAt:]))+headerLen == len(inner) &&
+		private([16]byte(inner[sourceAt:destinationAt])) && private([16]byte(inner[destinationAt:headerLen]))
+}
+
+// MTU is what WireGuard may be handed: the device's, and the header.
+func (t *tunnel) MTU() (int, error) {
+	mtu, err := t.Device.MTU()
+	return mtu + headerLen, err
+}

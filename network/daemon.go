@@ -1,0 +1,272 @@
+package network
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"drover"
+	"drover/internal/fault"
+	"drover/internal/netdev"
+	"drover/mesh"
+	"drover/route"
+)
+
+const (
+	// claimWait bounds one attempt to join, retryEvery is how long to wait before the next of anything that failed.
+	claimWait  = 10 * time.Second
+	retryEvery = 2 * time.Second
+	// saveEvery is how often the table is stored, if it has changed.
+	saveEvery = 5 * time.Second
+	// followed is how many of the fleet's lists are followed.
+	followed = 4
+)
+
+// Bus is what the network needs of the fleet (natsbus.HostBus).
+type Bus interface {
+	// ClaimIdentity joins the fleet. Conflict when name or key are another host's.
+	ClaimIdentity(ctx context.Context, want drover.HostIdentity) (drover.HostIdentity, error)
+	// The others call fn with every record, then with an empty ID, then with every change of one, nil when it is gone, until ctx ends. stored is when
+	// the store took the record in.
+	FollowMoves(ctx context.Context, fn func(id drover.MachineID, p *drover.Placement, stored time.Time) error) error
+	FollowMachines(ctx context.Context, fn func(drover.MachineID, *drover.Machine) error) error
+	FollowStatuses(ctx context.Context, fn func(drover.MachineID, *drover.MachineStatus) error) error
+	FollowHosts(ctx context.Context, fn func(drover.HostID, *drover.HostInfo) error) error
+}
+
+// Config is what a Daemon is made of; all fields are required but Faults.
+type Config struct {
+	Host drover.HostID
+	// Dir is the directory of what is kept, RunDir has the control socket.
+	Dir, RunDir string
+	// Listen is where WireGuard listens, on the underlay.
+	Listen netip.AddrPort
+	// MTU is the largest packet of a machine.
+	MTU    int
+	Bus    Bus
+	Log    *slog.Logger
+	Faults *fault.Points
+}
+
+// Daemon is the network of one host. Make it with New, run it with Run.
+type Daemon struct {
+	cfg  Config
+	id   *identity
+	feed *feed
+
+	mu      sync.Mutex
+	mesh    *drover.HostMesh
+	prober  *mesh.Prober
+	device  *mesh.Device
+	problem string
+	// taken: the problem is that this host's name or key is another's.
+	taken bool
+}
+
+// New reads what the last process has left, and starts nothing.
+func New(cfg Config) (*Daemon, error) {
+	id, err := loadIdentity(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	d := &Daemon{cfg: cfg, id: id, feed: newFeed(cfg.Host, cfg.Dir, time.Now), problem: "this host has not joined the fleet yet"}
+	if err := d.feed.load(); err != nil {
+		cfg.Log.Warn("the table of an earlier process is not used", "err", err)
+	}
+	return d, nil
+}
+
+// SocketPath is where a host's network answers, in its run directory.
+func SocketPath(runDir string) string { return filepath.Join(runDir, "mesh.sock") }
+
+// Table is what the network knows of machines and hosts, for those who answer questions about them.
+func (d *Daemon) Table() *route.Table { return d.feed.table }
+
+// RTT tells how far another host is; 0 when it is not known.
+func (d *Daemon) RTT(host drover.HostID) time.Duration {
+	d.mu.Lock()
+	prober := d.prober
+	d.mu.Unlock()
+	if prober == nil {
+		return 0
+	}
+	return prober.RTT(host)
+}
+
+// Run works until ctx ends. joined is called once, when the host has its addresses; it runs until its context ends. An error of Run is one that a
+// new start may mend.
+func (d *Daemon) Run(ctx context.Context, joined func(ctx context.Context) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.serve(ctx) })
+	group.Go(func() error {
+		d.feed.follow(ctx, d.cfg.Bus, func() { d.cfg.Faults.Hit(pointFeed) }, func(list string, err error) {
+			d.cfg.Log.Warn("cannot follow the fleet", "list", list, "err", err)
+		})
+		return nil
+	})
+	group.Go(func() error { d.saveLoop(ctx); return nil })
+	group.Go(func() error {
+		if d.id.file.Allotted.Number == 0 && !d.join(ctx) {
+			return nil
+		}
+		if err := d.open(); err != nil {
+			d.setProblem(drover.Errorf(drover.Unavailable, "%w", err))
+			return err
+		}
+		group.Go(func() error { return d.prober.Run(ctx) })
+		group.Go(func() error { return joined(ctx) })
+		group.Go(func() error { return d.confirm(ctx) })
+		return d.watch(ctx)
+	})
+	return group.Wait()
+}
+
+// join asks for a name until it is given; false when ctx ended before.
+func (d *Daemon) join(ctx context.Context) bool {
+	for ctx.Err() == nil {
+		err := d.id.claim(ctx, d.cfg.Bus, d.cfg.Host, d.cfg.Listen.Addr().String())
+		if err == nil {
+			return true
+		}
+		if ctx.Err() == nil {
+			d.setProblem(err)
+			d.cfg.Log.Warn("this host cannot join the fleet", "err", err, "hint", drover.AsError(err).Hint)
+		}
+		pause(ctx, retryEvery)
+	}
+	return false
+}
+
+// confirm asks once more whether name and key are still this host's: it may have been away for long, and its name given to another.
+func (d *Daemon) confirm(ctx context.Context) error {
+	for ctx.Err() == nil {
+		before := d.id.file.Allotted.Number
+		err := d.id.claim(ctx, d.cfg.Bus, d.cfg.Host, d.cfg.Listen.Addr().String())
+		switch {
+		case drover.Is(err, drover.Conflict):
+			d.setProblem(err)
+			d.device.Close()
+			return err
+		case err == nil && d.id.file.Allotted.Number != before:
+			return drover.Errorf(drover.Conflict, "this host has joined anew and has another number: its network starts again")
+		case err == nil:
+			return nil
+		}
+		pause(ctx, retryEvery)
+	}
+	return nil
+}
+
+func (d *Daemon) setProblem(err error) {
+	d.mu.Lock()
+	d.problem, d.taken = err.Error(), drover.Is(err, drover.Conflict)
+	d.mu.Unlock()
+}
+
+// open starts the mesh.
+func (d *Daemon) open() error {
+	allotted := d.id.file.Allotted
+	address, err := netip.ParseAddr(allotted.PrivateAddress)
+	if err != nil {
+		return drover.Errorf(drover.Internal, "this host was allotted the address %q, which is none", allotted.PrivateAddress)
+	}
+	device, err := mesh.Open(mesh.Config{Name: netdev.MeshDevice, Key: d.id.key, Address: address, Port: d.cfg.Listen.Port(), MTU: d.cfg.MTU, Log: d.cfg.Log},
+		d.feed.routes)
+	if err != nil {
+		return err
+	}
+	if err := netdev.AddLocal(drover.ResolverAddress()); err != nil {
+		device.Close()
+		return err
+	}
+	d.feed.start(device)
+	d.mu.Lock()
+	d.device, d.prober, d.problem = device, mesh.NewProber(d.cfg.Host, device, d.cfg.Log), ""
+	d.taken = false
+	d.mesh = &drover.HostMesh{Number: allotted.Number, PrivateAddress: allotted.PrivateAddress, PublicKey: d.id.key.Public(), Endpoint: d.cfg.Listen.String(), MTU: d.cfg.MTU}
+	d.mu.Unlock()
+	d.cfg.Log.Info("the mesh is open", "address", allotted.PrivateAddress, "listen", d.cfg.Listen.String(), "mtu", d.cfg.MTU, "routes", len(d.feed.routes.All()))
+	return nil
+}
+
+// watch ends with an error when the device is gone: a new process makes it anew.
+func (d *Daemon) watch(ctx context.Context) error {
+	defer d.device.Close()
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-d.device.Done():
+		return drover.Errorf(drover.Unavailable, "the device %s of the mesh is gone", netdev.MeshDevice)
+	}
+}
+
+func (d *Daemon) saveLoop(ctx context.Context) {
+	for {
+		pause(ctx, saveEvery)
+		if err := d.feed.save(); err != nil {
+			d.cfg.Log.Warn("the table is not stored: a start without the bus would go by an older one", "err", err)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// Status says how the network is.
+func (d *Daemon) Status() drover.MeshStatus {
+	d.mu.Lock()
+	s := drover.MeshStatus{Mesh: d.mesh, Problem: d.problem, NameTaken: d.taken}
+	prober := d.prober
+	d.mu.Unlock()
+	s.Routes, s.SyncedAt, s.News = len(d.feed.routes.All()), d.feed.syncedAt(), d.feed.news()
+	s.DroppedUnknown, s.DroppedMalformed = d.feed.routes.Dropped()
+	if refused, err := netdev.Refusals(); err == nil { // no machine was ever started here: there are no rules yet
+		s.Refused = refused
+	}
+	if prober != nil {
+		for _, l := range prober.Links() {
+			s.Links = append(s.Links, drover.MeshLink{Host: l.Host, State: string(l.State), Text: l.Text, Bad: l.State.Bad(), RTT: l.RTT})
+		}
+	}
+	d.feed.mu.Lock()
+	defer d.feed.mu.Unlock()
+	for host, trouble := range d.feed.troubles {
+		s.Problem = cmp.Or(s.Problem, fmt.Sprintf("host %s is no peer: %s", host, trouble))
+	}
+	return s
+}
+
+// Routes lists the table that packets follow, after an address.
+func (d *Daemon) Routes(after netip.Addr) drover.MeshRoutesAnswer {
+	all := d.feed.routes.All()
+	addresses := make([]netip.Addr, 0, len(all))
+	for a := range all {
+		if !after.IsValid() || after.Less(a) {
+			addresses = append(addresses, a)
+		}
+	}
+	slices.SortFunc(addresses, netip.Addr.Compare)
+	answer := drover.MeshRoutesAnswer{More: len(addresses) > drover.MaxMeshRoutes}
+	for _, a := range addresses[:min(len(addresses), drover.MaxMeshRoutes)] {
+		answer.Routes = append(answer.Routes, drover.MeshRoute{Machine: a.String(), Host: all[a].String()})
+	}
+	return answer
+}
+
+// pause waits, or less when ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}

@@ -1,0 +1,96 @@
+package network
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"time"
+
+	"drover"
+)
+
+// socketWait bounds one question to the network of the same host; maxAnswer its answer.
+const (
+	socketWait = 5 * time.Second
+	maxAnswer  = 16 << 20
+)
+
+// serve answers the agent of the same host.
+func (d *Daemon) serve(ctx context.Context) error {
+	path := SocketPath(d.cfg.RunDir)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return drover.Errorf(drover.Internal, "cannot take away the socket of an earlier process: %w", err)
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
+	if err != nil {
+		return drover.Errorf(drover.Internal, "cannot listen on %q: %w", path, err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { d.answer(w, d.Status()) })
+	mux.HandleFunc("GET /routes", func(w http.ResponseWriter, r *http.Request) {
+		after, err := netip.ParseAddr(r.FormValue("after"))
+		if err != nil {
+			after = netip.Addr{} // from the beginning
+		}
+		d.answer(w, d.Routes(after))
+	})
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: socketWait}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	if err := server.Serve(l); ctx.Err() == nil {
+		return drover.Errorf(drover.Internal, "cannot serve %q: %w", path, err)
+	}
+	return nil
+}
+
+func (d *Daemon) answer(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(v); err != nil {
+		d.cfg.Log.Debug("an answer to the agent was cut short", "err", err)
+	}
+}
+
+// Client asks the network process of the same host. Unavailable when it does not answer.
+type Client struct{ http *http.Client }
+
+// NewClient makes a client for the process with the run directory.
+func NewClient(runDir string) *Client {
+	path := SocketPath(runDir)
+	return &Client{&http.Client{Timeout: socketWait, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", path)
+	}}}}
+}
+
+// Status asks how the network is.
+func (c *Client) Status(ctx context.Context) (s drover.MeshStatus, err error) {
+	return s, c.get(ctx, "/status", &s)
+}
+
+// Routes asks for the table that packets follow, after an address; empty for the beginning.
+func (c *Client) Routes(ctx context.Context, after string) (a drover.MeshRoutesAnswer, err error) {
+	return a, c.get(ctx, "/routes?after="+url.QueryEscape(after), &a)
+}
+
+func (c *Client) get(ctx context.Context, path string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://mesh"+path, nil)
+	if err != nil {
+		return drover.Errorf(drover.Internal, "cannot ask this host's network: %w", err)
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return drover.Errorf(drover.Unavailable, "this host's network does not answer: %w", err).
+			WithHint("it is another process of the host: drover serve mesh, with the same configuration")
+	}
+	defer res.Body.Close()
+	if err := json.NewDecoder(io.LimitReader(res.Body, maxAnswer)).Decode(into); err != nil {
+		return drover.Errorf(drover.Unavailable, "this host's network does not answer well: %w", err)
+	}
+	return nil
+}

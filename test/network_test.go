@@ -1,0 +1,97 @@
+package test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"drover"
+)
+
+// try runs a command in a machine and tells whether it ended well.
+func try(t *testing.T, id drover.MachineID, command string) (string, bool) {
+	t.Helper()
+	out, err := fleet.cli.Command(t.Context(), "machine", "exec", string(id), "--", "sh", "-c", command).Output()
+	return string(out), err == nil
+}
+
+// Machines of one network find each other by name on whatever host they are, and reach nothing else; that a machine moves is noticed by nobody.
+func TestMachinesHaveAPrivateNetwork(t *testing.T) {
+	t.Parallel()
+	app := newApp(t)
+	stranger := app + "-other"
+	run(t, "app", "create", stranger, "--org", "others")
+	t.Cleanup(func() { removeApp(t, stranger) })
+	a := shell(t, app, "exec sleep 100000", "--host", "h1")
+	b := shell(t, app, "exec sleep 100000", "--host", "h2")
+	c := shell(t, stranger, "exec sleep 100000", "--host", "h2")
+
+	lookUp := func(name string) string {
+		out, _ := try(t, a.ID, "nslookup -type=aaaa "+name+" fdaa::3")
+		return out
+	}
+	eventually(t, boundBoot, "names of both machines", func() bool {
+		out := lookUp(app + ".internal")
+		return strings.Contains(out, a.PrivateIP) && strings.Contains(out, b.PrivateIP)
+	})
+	if out := lookUp(string(b.ID) + ".vm." + app + ".internal"); !strings.Contains(out, b.PrivateIP) {
+		t.Errorf("machine b is not found by its ID: %s", out)
+	}
+	if out := lookUp(stranger + ".internal"); strings.Contains(out, c.PrivateIP) {
+		t.Errorf("the name of another network is told: %s", out)
+	}
+	if out := inside(t, a.ID, "cat", "/etc/resolv.conf"); !strings.Contains(out, "fdaa::3") {
+		t.Errorf("the machine asks %s", out)
+	}
+
+	ping := func(to string, more string) bool {
+		_, ok := try(t, a.ID, "ping6 -c 1 -W 2 "+more+" "+to)
+		return ok
+	}
+	// 1332 bytes and the headers are the largest packet; one byte more has to be cut.
+	for _, size := range []int{56, 1332, 1333, 6000} {
+		eventually(t, boundBoot, fmt.Sprintf("a ping of %d bytes", size), func() bool { return ping(b.PrivateIP, fmt.Sprintf("-s %d", size)) })
+	}
+	for what, to := range map[string]string{"another network": c.PrivateIP, "a host's own network": "fd98:d0e5::1", "another host": "fd98:d0e5::2", "a host's mesh address": "fdaa::1:0:0:1"} {
+		if ping(to, "") {
+			t.Errorf("%s is reached at %s", what, to)
+		}
+	}
+	// An address of nobody, and one of the other network.
+	network, _, _ := strings.Cut(b.PrivateIP, "::2")
+	for _, forged := range []string{network + ":7::2", "fdaa:0:77:0:1::2"} {
+		if out, ok := try(t, a.ID, "ip -6 addr add "+forged+"/128 dev eth0 nodad 2>&1 && ping6 -c 1 -W 2 -I "+forged+" "+b.PrivateIP); ok {
+			t.Errorf("a packet from %s was answered: %s", forged, out)
+		}
+		try(t, a.ID, "ip -6 addr del "+forged+"/128 dev eth0")
+	}
+
+	moved := ask[drover.Migration](t, "machine", "move", string(b.ID), "--to", "h3", "--live", "--switch", "early")
+	if moved.Outcome != drover.Succeeded {
+		t.Fatalf("migration %+v", moved)
+	}
+	if !ping(b.PrivateIP, "-s 1332") {
+		t.Error("the machine that moved is not reached")
+	}
+	// What carries the packets may end at any time, and begins again by itself with what it knew.
+	run(t, "dev", "kill", "h1", "--service", "mesh")
+	eventually(t, boundBoot, "a ping after the mesh was killed", func() bool { return ping(b.PrivateIP, "") })
+	// Other tests move machines at the same time, and cut hosts off: only what is believed of these counts.
+	eventually(t, boundMove, "the same view of all hosts", func() bool {
+		var check drover.NetworkCheck
+		if err := fleet.cli.Ask(t.Context(), &check, "network", "check"); err != nil && len(check.Hosts) == 0 {
+			return false
+		}
+		for _, h := range check.Hosts {
+			for _, s := range h.Stale {
+				if s.Machine == a.ID || s.Machine == b.ID {
+					return false
+				}
+			}
+			if h.Problem != "" || h.Mesh.Mesh == nil {
+				return false
+			}
+		}
+		return len(check.Hosts) == 3
+	})
+}
