@@ -38,6 +38,8 @@ type setup struct {
 	size drover.Bytes
 	// machines is how many measureDrain drains, parallel how many at once; fillMiB is what each one's volume holds.
 	machines, parallel, fillMiB int
+	// hosts and fleet are how many simulated hosts and machines measureScale has.
+	hosts, fleet int
 	// log gets a line per run.
 	log io.Writer
 }
@@ -61,6 +63,7 @@ func benches() []bench {
 		{"drain", measureDrain},
 		{"live", measureLive},
 		{"memory", measureMemory},
+		{"scale", measureScale},
 		{"guest", measureGuest},
 	}
 }
@@ -74,6 +77,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	machines := flags.Int("machines", 10, "drain a host with so many machines")
 	parallel := flags.Int("parallel", 2, "move so many of them at once")
 	fill := flags.Int("fill", 256, "give each of them a volume of 1 GiB with so many MiB in it")
+	hosts := flags.Int("hosts", 1000, "fill a fleet of so many simulated hosts")
+	fleet := flags.Int("fleet", 50_000, "with so many machines")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -92,7 +97,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			continue
 		}
 		results, err := inDir(ctx, b, setup{drover: path, runs: *runs, size: drover.Bytes(*gib) * drover.GiB, machines: *machines,
-			parallel: *parallel, fillMiB: *fill, log: stderr})
+			parallel: *parallel, fillMiB: *fill, hosts: *hosts, fleet: *fleet, log: stderr})
 		if err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", b.name, err))
 			fmt.Fprintln(stderr, "bench:", failed[len(failed)-1])

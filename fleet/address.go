@@ -12,6 +12,9 @@ const counterTries = 50
 
 // nextNumber takes a number that nobody had and nobody will have.
 func (f *Fleet) nextNumber(ctx context.Context, counter string) (uint64, error) {
+	// One at a time here: those who make machines at once would take each other's numbers again and again.
+	f.counting.Lock()
+	defer f.counting.Unlock()
 	for range counterTries {
 		last, rev, err := f.state.counters.get(ctx, counter)
 		switch {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -127,6 +128,8 @@ type Fleet struct {
 	// kicks wakes the repair of single machines.
 	kicks *kicks
 	power *powerTries
+	// counting is held while a number is taken.
+	counting sync.Mutex
 	// regionsSeen remembers which regions could not be drained.
 	regionsSeen *regionWatch
 }

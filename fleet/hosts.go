@@ -165,7 +165,7 @@ func (f *Fleet) choose(ctx context.Context, req plan.Request, only drover.HostID
 	if err := req.CheckRegions(opts.Regions); err != nil {
 		return "", err
 	}
-	var ask []drover.HostID
+	var could []drover.HostInfo
 	opts.Silent = map[drover.HostID]string{}
 	for _, h := range f.hostList() {
 		switch {
@@ -173,12 +173,18 @@ func (f *Fleet) choose(ctx context.Context, req plan.Request, only drover.HostID
 		case h.Status == drover.HostUnreachable:
 			opts.Silent[h.ID] = "is unreachable"
 		default:
-			ask = append(ask, h.ID)
+			could = append(could, h)
 		}
 	}
 	opts.Exclude = f.excludeClosed(opts.Exclude)
+	ask, others := shortlist(could, req, opts.SameApp)
 	got, slow := f.offers(ctx, ask, offer, f.timing.Offer, opts.Silent)
 	host, err := plan.Choose(req, got, opts)
+	if err != nil && len(others) > 0 {
+		more, late := f.offers(ctx, others, offer, f.timing.Offer, opts.Silent)
+		got, slow = append(got, more...), append(slow, late...)
+		host, err = plan.Choose(req, got, opts)
+	}
 	if err == nil || len(slow) == 0 {
 		return host, err
 	}

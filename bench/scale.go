@@ -1,0 +1,323 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"drover"
+	"drover/api"
+	"drover/apiv1"
+	"drover/bench/simhost"
+	"drover/client"
+	control "drover/fleet"
+	"drover/internal/testkit"
+	"drover/natsbus"
+)
+
+const (
+	// scaleApps is how many apps the machines are dealt out to, beside one that has listMany and one that has listFew of them.
+	scaleApps = 200
+	listMany  = 10_000
+	listFew   = 100
+	// scaleClients is how many create machines at once.
+	scaleClients = 64
+	// scaleWaiters is how many wait at once.
+	scaleWaiters = 1000
+	// listings is how often a list is asked for.
+	listings = 100
+)
+
+// world is a fleet in this process: an embedded bus, a control host with its API, and simulated hosts. What is measured of the control side alone has the
+// hosts' share of the CPUs against it.
+type world struct {
+	setup
+	server *natsbus.Server
+	token  string
+	api    *httptest.Server
+	client *client.Client
+	loop   *control.Fleet
+	// end ends the control host.
+	end   context.CancelFunc
+	group errgroup.Group
+}
+
+// measureScale fills a fleet of simulated hosts with machines, and measures what an API client sees then.
+func measureScale(ctx context.Context, s setup) (results []result, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	w, err := newWorld(ctx, s)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	defer func() {
+		cancel()
+		err = errors.Join(err, w.close())
+	}()
+	begun := time.Now()
+	if err := w.hosts(ctx, s.hosts); err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(s.log, "%d hosts have joined after %s; %s\n", s.hosts, time.Since(begun).Round(time.Second), memory())
+	placed, err := w.fill(ctx)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(s.log, "%d machines; %s\n", s.fleet, memory())
+	results = append(results, compare("scale.placements", "1/s", "higher", "the goal", []float64{placed}, []float64{200}))
+	for _, m := range []func(context.Context) ([]result, error){w.lists, w.waits, w.resync} {
+		more, err := m(ctx)
+		results = append(results, more...)
+		if err != nil {
+			return results, err
+		}
+	}
+	return results, nil
+}
+
+func newWorld(ctx context.Context, s setup) (*world, error) {
+	w := &world{setup: s, token: "drv_" + rand.Text()}
+	var err error
+	w.server, err = natsbus.StartServer(natsbus.ServerConfig{Name: "c1", Host: "127.0.0.1", StoreDir: filepath.Join(s.dir, "bus"), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, err
+	}
+	return w, w.begin(ctx)
+}
+
+// begin starts the control host, and returns when it answers.
+func (w *world) begin(ctx context.Context) error {
+	ctx, w.end = context.WithCancel(ctx)
+	conn, err := natsbus.Connect(ctx, natsbus.Config{URLs: []string{w.server.ClientURL()}, Name: "c1", Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	w.loop, err = control.New(control.Config{Conn: conn, Host: "c1", Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	handler, err := api.New(api.Config{Backend: w.loop, Version: "bench"})
+	if err != nil {
+		return err
+	}
+	w.group.Go(func() error { return w.loop.Run(ctx) })
+	w.api = httptest.NewServer(handler)
+	w.client, err = client.New(client.Config{BaseURL: w.api.URL, Token: w.token})
+	if err != nil {
+		return err
+	}
+	return testkit.Eventually(ctx, 5*time.Minute, "the control host", func() (bool, error) {
+		err := w.loop.PutToken(ctx, w.token, control.Principal{Name: "operator", Operator: true})
+		return err == nil, err
+	})
+}
+
+func (w *world) close() error {
+	w.api.Close()
+	err := w.group.Wait()
+	w.server.Shutdown()
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return err
+}
+
+// hosts starts the simulated hosts and returns when all have joined.
+func (w *world) hosts(ctx context.Context, count int) error {
+	dir := filepath.Join(w.dir, "hosts")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	w.group.Go(func() error {
+		return simhost.Run(ctx, simhost.Config{URL: w.server.ClientURL(), Dir: dir, Region: "sim", Memory: 256 * drover.GiB, CPUs: 64,
+			Log: slog.New(slog.DiscardHandler)}, count)
+	})
+	return testkit.Eventually(ctx, 10*time.Minute, "all hosts", func() (bool, error) {
+		list, err := w.client.Hosts(ctx)
+		n := 0
+		for _, h := range list {
+			if h.Status == drover.HostOK {
+				n++
+			}
+		}
+		return err == nil && n >= count, err
+	})
+}
+
+// fill makes the machines, and returns how many per second were made and told to start.
+func (w *world) fill(ctx context.Context) (perSecond float64, err error) {
+	apps := []drover.AppName{"many", "few"}
+	for n := range scaleApps {
+		apps = append(apps, drover.AppName("app-"+strconv.Itoa(n)))
+	}
+	for _, app := range apps {
+		if _, err := w.client.CreateApp(ctx, apiv1.CreateAppRequest{AppName: string(app)}); err != nil {
+			return 0, err
+		}
+	}
+	var next atomic.Int64
+	begun := time.Now()
+	g, gctx := errgroup.WithContext(ctx)
+	for range scaleClients {
+		g.Go(func() error {
+			for {
+				n := int(next.Add(1)) - 1
+				if n >= w.fleet {
+					return nil
+				}
+				if n > 0 && n%5000 == 0 {
+					fmt.Fprintf(w.log, "%d machines after %s; %s\n", n, time.Since(begun).Round(time.Second), memory())
+				}
+				app := apps[2+n%scaleApps]
+				switch {
+				case n < min(listMany, w.fleet/2):
+					app = "many"
+				case n >= w.fleet-listFew:
+					app = "few"
+				}
+				if _, err := w.client.CreateMachine(gctx, app, apiv1.CreateMachineRequest{Config: drover.MachineConfig{Image: "busybox"}}); err != nil {
+					return fmt.Errorf("machine %d: %w", n, err)
+				}
+			}
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return 0, err
+	}
+	perSecond = float64(w.fleet) / time.Since(begun).Seconds()
+	return perSecond, testkit.Eventually(ctx, 5*time.Minute, "the last machines to run", func() (bool, error) {
+		list, err := w.client.Machines(ctx, "few")
+		for _, m := range list {
+			if m.State != drover.StateStarted {
+				return false, err
+			}
+		}
+		return err == nil, err
+	})
+}
+
+// lists measures the list of an app's machines, as bytes on the wire.
+func (w *world) lists(ctx context.Context) (results []result, err error) {
+	for _, l := range []struct {
+		app  string
+		goal float64
+	}{{"many", 100}, {"few", 50}} {
+		var took []float64
+		var size int64
+		for range listings {
+			begun := time.Now()
+			size, err = w.get(ctx, "/v1/apps/"+l.app+"/machines?summary=true")
+			if err != nil {
+				return results, err
+			}
+			took = append(took, float64(time.Since(begun).Microseconds())/1000)
+		}
+		fmt.Fprintf(w.log, "list of %s: %d bytes, p50 %.1f ms, p99 %.1f ms\n", l.app, size, percentile(took, 50), percentile(took, 99))
+		results = append(results, compare("scale.list."+l.app+".p99", "ms", "lower", "the goal", []float64{percentile(took, 99)}, []float64{l.goal}))
+	}
+	return results, nil
+}
+
+// get reads an answer to its end and returns its size.
+func (w *world) get(ctx context.Context, path string) (int64, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.api.URL+path, nil)
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Authorization", "Bearer "+w.token)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close() // it was read to its end
+	n, err := io.Copy(io.Discard, resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("GET %s: %s", path, resp.Status)
+	}
+	return n, err
+}
+
+// waits measures what waiters cost: the heap and the stacks that they take, those of the clients, which are in this process, too.
+func (w *world) waits(ctx context.Context) ([]result, error) {
+	list, err := w.client.Machines(ctx, "few")
+	if err != nil || len(list) == 0 {
+		return nil, errors.Join(err, errors.New("no machines to wait for"))
+	}
+	before := inUse()
+	ctx, cancel := context.WithCancel(ctx)
+	var group sync.WaitGroup
+	var failed atomic.Int64
+	for n := range scaleWaiters {
+		group.Go(func() {
+			id := list[n%len(list)].ID
+			if _, err := w.get(ctx, fmt.Sprintf("/v1/apps/few/machines/%s/wait?state=stopped&timeout=60", id)); err != nil && ctx.Err() == nil {
+				failed.Add(1)
+			}
+		})
+	}
+	time.Sleep(10 * time.Second) // all of them wait by then
+	cost := inUse() - before
+	cancel()
+	group.Wait()
+	if failed.Load() > 0 {
+		return nil, fmt.Errorf("%d of %d waiters failed", failed.Load(), scaleWaiters)
+	}
+	fmt.Fprintf(w.log, "%d waiters take %.1f MiB, with their clients\n", scaleWaiters, cost/(1<<20))
+	return []result{compare("scale.waiters", "B", "lower", "the goal", []float64{cost}, []float64{100 << 20})}, nil
+}
+
+// inUse is what the process uses of memory for heap and stacks, in bytes.
+func inUse() float64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapInuse + m.StackInuse)
+}
+
+// memory tells the resident set of this process, which has everything in it.
+func memory() string {
+	data, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(string(data), "\n")
+	i := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "VmRSS:") })
+	if i < 0 {
+		return "no VmRSS"
+	}
+	return strings.Join(strings.Fields(lines[i]), " ")
+}
+
+// resync measures how long a control host takes that starts anew, until it answers with every machine.
+func (w *world) resync(ctx context.Context) ([]result, error) {
+	w.end()
+	w.api.Close()
+	begun := time.Now()
+	if err := w.begin(ctx); err != nil {
+		return nil, err
+	}
+	want := min(listMany, w.fleet/2)
+	err := testkit.Eventually(ctx, 5*time.Minute, "the list of all machines", func() (bool, error) {
+		list, err := w.client.Machines(ctx, "many")
+		return err == nil && len(list) == want, err
+	})
+	took := time.Since(begun).Seconds()
+	fmt.Fprintf(w.log, "a control host that starts anew answers after %.1f s; %s\n", took, memory())
+	return []result{compare("scale.resync", "s", "lower", "the goal", []float64{took}, []float64{30})}, err
+}
