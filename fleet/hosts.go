@@ -177,7 +177,7 @@ func (f *Fleet) choose(ctx context.Context, req plan.Request, only drover.HostID
 		}
 	}
 	opts.Exclude = f.excludeClosed(opts.Exclude)
-	ask, others := shortlist(could, req, opts.SameApp)
+	ask, others := shortlist(could, req, opts)
 	got, slow := f.offers(ctx, ask, offer, f.timing.Offer, opts.Silent)
 	host, err := plan.Choose(req, got, opts)
 	if err != nil && len(others) > 0 {

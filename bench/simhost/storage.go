@@ -82,8 +82,9 @@ func (s storage) Layers(context.Context) (all []drover.LayerStatus, err error) {
 // images knows every image: its digest is made of its name.
 type images struct{ sim *sim }
 
-func (i images) Resolve(_ context.Context, image string) (drover.ImageRef, error) {
-	return drover.ImageRef{Repository: image, Digest: "sha256:" + (strings.Repeat("0", 64) + hexOf(image))[len(hexOf(image)):]}, nil
+func (i images) Resolve(_ context.Context, image string) (drover.ResolvedImage, error) {
+	digest := "sha256:" + (strings.Repeat("0", 64) + hexOf(image))[len(hexOf(image)):]
+	return drover.ResolvedImage{ImageRef: drover.ImageRef{Repository: image, Digest: digest}}, nil
 }
 
 // hexOf writes at most 32 bytes of a name as hexadecimal digits.

@@ -21,6 +21,7 @@ type vmm struct{ sim *sim }
 // interface.
 type vm struct {
 	host.LiveVM
+	host.StatefulVM
 	sim  *sim
 	spec drover.VMSpec
 	run  string
