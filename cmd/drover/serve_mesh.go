@@ -67,9 +67,6 @@ func serveMesh(ctx context.Context, p process) error {
 
 // isMeshed reports whether this host's machines are joined with others: where they have taps, unless the configuration says otherwise.
 func isMeshed(p process, chosen host.Network) bool {
-	if p.conf.RouteAddress != "" {
-		p.log.Warn("route_address is not used any more: hosts are joined by the mesh, see docs/NETWORK.md")
-	}
 	_, taps := chosen.(*netdev.Taps)
 	return taps && p.conf.Meshed()
 }

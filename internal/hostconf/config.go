@@ -97,8 +97,6 @@ type Config struct {
 	BootTimeout drover.Duration `json:"boot_timeout,omitempty"`
 	// Network is how machines are linked: "taps", "user" (the VMM's user networking), or empty for taps where they can be made.
 	Network string `json:"network,omitempty"`
-	// RouteAddress did what the mesh does now. It is read, and does nothing.
-	RouteAddress string `json:"route_address,omitempty"`
 	// MeshListen is the IP address and UDP port at which other hosts send packets for the machines of this one, encrypted. Default: Address,
 	// port 51820. Where machines have user networking there is no mesh.
 	MeshListen string `json:"mesh_listen,omitempty"`

@@ -44,7 +44,7 @@ func run(ctx context.Context, url, token string) error {
 	}
 	config := client.MachineConfig{Image: "debian", Env: &map[string]string{"A": "b"}, Mounts: &[]client.Mount{{Volume: volume.JSON200.Id, Path: "/data"}},
 		AdditionalProperties: map[string]any{"not_known": "kept"}}
-	machine, err := c.MachinesCreateWithResponse(ctx, name, client.CreateMachineRequest{Name: &name, Config: config})
+	machine, err := c.MachinesCreateWithResponse(ctx, name, nil, client.CreateMachineRequest{Name: &name, Config: config})
 	if err != nil || machine.JSON200 == nil {
 		return fmt.Errorf("machine: %v, %s", err, machine.Body)
 	}
@@ -65,7 +65,7 @@ func run(ctx context.Context, url, token string) error {
 	if err != nil || list.JSON200 == nil {
 		return fmt.Errorf("list: %v, %s", err, list.Body)
 	}
-	refused, err := c.MachinesCreateWithResponse(ctx, name, client.CreateMachineRequest{Config: client.MachineConfig{Image: "missing"}})
+	refused, err := c.MachinesCreateWithResponse(ctx, name, nil, client.CreateMachineRequest{Config: client.MachineConfig{Image: "missing"}})
 	if err != nil || refused.JSON404 == nil {
 		return fmt.Errorf("an image that does not exist: %v, %s", err, refused.Body)
 	}
