@@ -19,7 +19,8 @@ type capacity struct {
 
 func (c capacity) memoryFree() drover.Bytes { return max(c.memoryTotal-c.memoryUsed, 0) }
 
-// room counts what is used, as if the machine except were not there, nor what is held with the volumes.
+// room counts what is used, as if the machine except were not there, nor what is held with the volumes. The caller holds
+// capacity.
 func (a *Agent) room(except drover.MachineID, volumes ...drover.VolumeID) (capacity, error) {
 	c := capacity{memoryTotal: a.cfg.Memory, cpuTotal: a.cfg.cpuTotal()}
 	c.memoryUsed, c.cpuUsed = a.held(volumes)

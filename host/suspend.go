@@ -71,7 +71,9 @@ func (m *machine) beginMemory(blocked string) (disk diskRecord, begun bool, err 
 		return disk, false, err
 	}
 	if blocked == "" {
+		m.agent.capacity.Lock()
 		room, err := m.agent.room(m.id)
+		m.agent.capacity.Unlock()
 		if err != nil {
 			return disk, false, err
 		}
