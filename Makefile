@@ -39,10 +39,10 @@ guest: bootstrap
 demo: build guest
 	$(GO) run ./demo -bin bin
 
-# Everything, with real VMs. Packages wait more than they compute, so four are tested at a time. Needs root, or a user that may make user namespaces.
+# Everything, with real VMs. Packages and tests wait more than they compute, so four and eight are tested at a time. Needs root, or a user that may make user namespaces.
 test: build guest format vet
 ifeq ($(PKG),)
-	$(GO_TEST) -p 4 $(UNITS)
+	$(GO_TEST) -p 4 -parallel 8 $(UNITS)
 	$(GO_TEST) $(END_TO_END)
 else
 	$(GO_TEST) $(PKG)

@@ -11,6 +11,7 @@ import (
 )
 
 func TestALateMoveGoesInRounds(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	id := w.machine(n, CreateMachine{Host: "h1"}).Machine.ID
 	// The machine writes a lot at first: three rounds are needed.
@@ -35,6 +36,7 @@ func TestALateMoveGoesInRounds(t *testing.T) {
 }
 
 func TestAMoveThatDoesNotConvergeIsMadeAllTheSame(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	id := w.machine(n, CreateMachine{Host: "h1"}).Machine.ID
 	w.hosts["h1"].set(func() { w.hosts["h1"].dirty = func(int) drover.Bytes { return 100 * drover.GiB } })
@@ -49,6 +51,7 @@ func TestAMoveThatDoesNotConvergeIsMadeAllTheSame(t *testing.T) {
 }
 
 func TestALiveMoveTakesTheMemory(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []drover.SwitchMode{drover.SwitchEarly, drover.SwitchLate} {
 		t.Run(string(mode), func(t *testing.T) {
 			w, n := newWorld(t)
@@ -70,6 +73,7 @@ func TestALiveMoveTakesTheMemory(t *testing.T) {
 
 // What cannot be moved live is moved cold if that was allowed, and else stays where it is.
 func TestALiveMoveThatFailsBeforeThePause(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	id := w.machine(n, CreateMachine{Host: "h1"}).Machine.ID
 	w.hosts["h1"].failing(drover.Internal, false, drover.OrderMoveLive)
@@ -92,6 +96,7 @@ func TestALiveMoveThatFailsBeforeThePause(t *testing.T) {
 }
 
 func TestCopyingThatStandsAndADeadlineThatPasses(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	id := w.machine(n, CreateMachine{Host: "h1"}).Machine.ID
 	w.hosts["h2"].set(func() { w.hosts["h2"].stuck = true })
@@ -110,6 +115,7 @@ func TestCopyingThatStandsAndADeadlineThatPasses(t *testing.T) {
 
 // TestAControllerMayDieAnywhereInALateAndLiveMove kills the controller at every fault point that the others leave out.
 func TestAControllerMayDieAnywhereInALateAndLiveMove(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	id := w.machine(n, CreateMachine{Host: "h1"}).Machine.ID
 	at, other := drover.HostID("h1"), drover.HostID("h2")

@@ -18,6 +18,7 @@ func killOnce(point string) func(string) bool {
 
 // TestAControllerMayDieAnywhereInAMove kills the controller at every fault point, starts another, and looks at the end.
 func TestAControllerMayDieAnywhereInAMove(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	vol := w.volume(n, "h1")
 	v := w.machine(n, CreateMachine{Config: drover.MachineConfig{Image: "busybox", Mounts: []drover.Mount{{Volume: vol.Volume.ID, Path: "/data"}}}})
@@ -61,6 +62,7 @@ func TestAControllerMayDieAnywhereInAMove(t *testing.T) {
 
 // TestAControllerMayDieAnywhereInAnAbort does the same with a move that a user gives up, in every phase before the switch.
 func TestAControllerMayDieAnywhereInAnAbort(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	id := w.machine(n, CreateMachine{Host: "h1"}).Machine.ID
 	points := append(AbortFaultPoints(), "fleet.move.done.before")
@@ -108,6 +110,7 @@ func (w *world) checkLayers(host drover.HostID) {
 
 // TestAMakerMayDieAnywhere kills the control host while it makes a machine, and looks for leftovers.
 func TestAMakerMayDieAnywhere(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	vol := w.volume(n, "h1")
 	mounts := []drover.Mount{{Volume: vol.Volume.ID, Path: "/data"}}
@@ -143,6 +146,7 @@ func TestAMakerMayDieAnywhere(t *testing.T) {
 
 // TestAMoveThatWasClaimedButNeverBegunIsSwept kills the control host between the claim and the record.
 func TestAMoveThatWasClaimedButNeverBegunIsSwept(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	id := w.machine(n, CreateMachine{Host: "h1"}).Machine.ID
 	n.kill()
@@ -170,6 +174,7 @@ func TestAMoveThatWasClaimedButNeverBegunIsSwept(t *testing.T) {
 
 // TestThePowerOfTheControlHostGoesOut takes bus and controller away together, in the middle of a move.
 func TestThePowerOfTheControlHostGoesOut(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	id := w.machine(n, CreateMachine{Host: "h1"}).Machine.ID
 	to := []drover.HostID{"h2", "h1"}
@@ -194,6 +199,7 @@ func TestThePowerOfTheControlHostGoesOut(t *testing.T) {
 
 // TestTheBusMayRestartUnderARunningFleet restarts the bus alone.
 func TestTheBusMayRestartUnderARunningFleet(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	id := w.machine(n, CreateMachine{Host: "h1"}).Machine.ID
 	w.hosts["h2"].set(func() { w.hosts["h2"].polls = 1 << 30 })
@@ -222,6 +228,7 @@ func TestTheBusMayRestartUnderARunningFleet(t *testing.T) {
 
 // TestTwoControllersAtOnceSwitchOnce lets two control hosts drive the same migrations, as if the lease did not exist.
 func TestTwoControllersAtOnceSwitchOnce(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	second := w.control("c2", nil)
 	if err := second.await(t.Context()); err != nil {
@@ -254,6 +261,7 @@ func TestTwoControllersAtOnceSwitchOnce(t *testing.T) {
 
 // TestTheLeaseGoesToAnotherWhenItsHolderDies starts a second control host, and kills the first in the middle of a move.
 func TestTheLeaseGoesToAnotherWhenItsHolderDies(t *testing.T) {
+	t.Parallel()
 	w, first := newWorld(t)
 	id := w.machine(first, CreateMachine{Host: "h1"}).Machine.ID
 	first.kill()
@@ -293,6 +301,7 @@ func (n *node) isDead() bool {
 
 // TestFaultPointsAreAllReached makes sure that no point in the list is a name only, and none is missing in it.
 func TestFaultPointsAreAllReached(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	id := w.machine(n, CreateMachine{Host: "h1"}).Machine.ID
 	n.kill()

@@ -39,6 +39,7 @@ func updateItem(id drover.MachineID, env string) drover.DeployItem {
 }
 
 func TestADeployChangesCreatesRestartsAndDestroys(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	ids := w.machines(n, "h1", 3, nil)
 	restarted, err := n.Machine(t.Context(), "shop", ids[1])
@@ -77,6 +78,7 @@ func TestADeployChangesCreatesRestartsAndDestroys(t *testing.T) {
 }
 
 func TestWhatIsWrongWithADeployIsRefusedBefore(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	id := w.machines(n, "h1", 1, nil)[0]
 	bad := updateItem(id, "x")
@@ -114,6 +116,7 @@ func TestWhatIsWrongWithADeployIsRefusedBefore(t *testing.T) {
 }
 
 func TestAnAbortedDeployLeavesTheRest(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	ids := w.machines(n, "h1", 2, nil)
 	w.hosts["h1"].failing(drover.Unavailable, false, drover.OrderResolve)
@@ -137,6 +140,7 @@ func TestAnAbortedDeployLeavesTheRest(t *testing.T) {
 
 // TestAControllerMayDieAnywhereInADeploy kills the controller at every fault point of a deploy, and looks at the end: everything was done once.
 func TestAControllerMayDieAnywhereInADeploy(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	kept := w.machines(n, "h1", 2, nil)
 	for round, point := range DeployFaultPoints() {

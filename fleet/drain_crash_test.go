@@ -37,6 +37,7 @@ func (w *world) dieInDrain(n *node, point string, begin func(*node)) *node {
 
 // TestAControllerMayDieAnywhereInADrain kills the controller at every fault point of a drain that goes well, and looks at the end.
 func TestAControllerMayDieAnywhereInADrain(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	vol := w.volume(n, "h1")
 	id := w.machine(n, CreateMachine{Config: drover.MachineConfig{Metadata: map[string]string{drover.LabelPreMove: "true"},
@@ -81,6 +82,7 @@ func (w *world) movesOf(n *node, id drover.DrainID) []drover.Migration {
 
 // TestAControllerMayDieInTheReturn does the same with the way back.
 func TestAControllerMayDieInTheReturn(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	id := w.machines(n, "h1", 1, nil)[0]
 	known := 0
@@ -101,6 +103,7 @@ func TestAControllerMayDieInTheReturn(t *testing.T) {
 
 // TestAControllerMayDieInTheAbortOfADrain kills it while it aborts a migration of a drain.
 func TestAControllerMayDieInTheAbortOfADrain(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	id := w.machines(n, "h1", 1, nil)[0]
 	for _, point := range []string{"fleet.drain.abort.before", "fleet.drain.abort.after"} {
@@ -138,6 +141,7 @@ func TestAControllerMayDieInTheAbortOfADrain(t *testing.T) {
 
 // TestAControllerMayDieAtTheDeadlineAndAtAHalt kills it while it stops a machine, and after it has halted a class.
 func TestAControllerMayDieAtTheDeadlineAndAtAHalt(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	id := w.machines(n, "h1", 1, map[string]string{drover.LabelMove: "ask"})[0]
 	known := 0
@@ -177,6 +181,7 @@ func TestAControllerMayDieAtTheDeadlineAndAtAHalt(t *testing.T) {
 
 // TestADrainGoesToTheNextHolderOfTheLease starts a second control host and kills the first in the middle of a paused drain and of one that runs.
 func TestADrainGoesToTheNextHolderOfTheLease(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	ids := w.machines(n, "h1", 3, nil)
 	second := w.control("c2", nil)

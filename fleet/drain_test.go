@@ -65,6 +65,7 @@ func (w *world) machines(n *node, host drover.HostID, count int, metadata map[st
 }
 
 func TestADrainEmptiesAHostAndReturns(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	w.addHost(n, "h4")
 	ctx := t.Context()
@@ -121,6 +122,7 @@ func TestADrainEmptiesAHostAndReturns(t *testing.T) {
 }
 
 func TestADrainRefusesBeforeItTouchesAnything(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	w.machines(n, "h1", 3, nil)
 	w.hosts["h2"].set(func() { w.hosts["h2"].memory = 600 * drover.MiB })
@@ -141,6 +143,7 @@ func TestADrainRefusesBeforeItTouchesAnything(t *testing.T) {
 }
 
 func TestLabelsAreHonoured(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	never := w.machines(n, "h1", 1, map[string]string{drover.LabelMove: "never"})[0]
 	ask := w.machines(n, "h1", 1, map[string]string{drover.LabelMove: "ask"})[0]
@@ -174,6 +177,7 @@ func TestLabelsAreHonoured(t *testing.T) {
 }
 
 func TestTheFirstFailureOfAClassStopsTheClass(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	ids := w.machines(n, "h1", 2, nil)
 	w.hosts["h2"].failing(drover.Internal, false, drover.OrderMoveClone)
@@ -202,6 +206,7 @@ func TestTheFirstFailureOfAClassStopsTheClass(t *testing.T) {
 }
 
 func TestPauseResumeAndAbort(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	ctx := t.Context()
 	ids := w.machines(n, "h1", 2, nil)
@@ -250,6 +255,7 @@ func TestPauseResumeAndAbort(t *testing.T) {
 }
 
 func TestADeadlineLeavesOrStops(t *testing.T) {
+	t.Parallel()
 	for _, end := range []drover.AtDeadline{drover.DeadlineLeave, drover.DeadlineStop} {
 		t.Run(string(end), func(t *testing.T) {
 			w, n := newWorld(t)
@@ -268,6 +274,7 @@ func TestADeadlineLeavesOrStops(t *testing.T) {
 
 // Two hosts of a region are emptied at the same time, and one host is left. What the first drain was promised there, the second is not.
 func TestTwoDrainsDoNotPromiseTheSameRoom(t *testing.T) {
+	t.Parallel()
 	for room, refused := range map[drover.Bytes]bool{2: true, 4: false} {
 		w, n := newWorld(t)
 		w.addHost(n, "h4")
@@ -303,6 +310,7 @@ func TestTwoDrainsDoNotPromiseTheSameRoom(t *testing.T) {
 }
 
 func TestMachinesThatAppearOnADrainingHostAreTakenIn(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	old := w.machines(n, "h1", 1, nil)[0]
 	late := w.machines(n, "h3", 1, nil)[0]
@@ -327,6 +335,7 @@ func TestMachinesThatAppearOnADrainingHostAreTakenIn(t *testing.T) {
 }
 
 func TestCordonAndItsExpiry(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	ctx := t.Context()
 	if _, err := n.CordonHost(ctx, Cordon{Host: "h1", Owner: "ann"}); drover.CodeOf(err) != drover.Invalid {
@@ -358,6 +367,7 @@ func TestCordonAndItsExpiry(t *testing.T) {
 }
 
 func TestRegionCheck(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	w.machines(n, "h1", 1, nil)
 	c, err := n.CheckRegion(t.Context(), "ams")

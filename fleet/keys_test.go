@@ -42,6 +42,7 @@ func wantCode(t *testing.T, err error, code drover.Code) {
 
 // A key is handed to the host that the volume is on, to the target of its migration, and to nobody else; with the volume it goes.
 func TestKeysGoWhereVolumesAre(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	vol := w.volume(n, "h1")
 	key := vol.Volume.Cipher.Key
@@ -91,6 +92,7 @@ func TestKeysGoWhereVolumesAre(t *testing.T) {
 }
 
 func TestVolumesAreEncryptedUnlessAskedOtherwise(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	plain, err := n.CreateVolume(t.Context(), CreateVolume{App: "shop", Name: "plain", Size: drover.GiB, Unencrypted: true})
 	if err != nil || plain.Volume.Cipher != nil {
@@ -123,6 +125,7 @@ func TestVolumesAreEncryptedUnlessAskedOtherwise(t *testing.T) {
 
 // A control host that joins gets the fleet key from one that has it, and hands out keys when that one is gone.
 func TestAControlHostThatJoinsHandsOutKeys(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	vol := w.volume(n, "h1")
 	secret := w.getsKey(w.keysOf("h1"), vol.Volume.Cipher.Key)
@@ -141,6 +144,7 @@ func TestAControlHostThatJoinsHandsOutKeys(t *testing.T) {
 }
 
 func TestTheFleetKeyRotates(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	vol := w.volume(n, "h1")
 	key := vol.Volume.Cipher.Key
@@ -159,6 +163,7 @@ func TestTheFleetKeyRotates(t *testing.T) {
 
 // A key whose volume was never made, or whose volume went while the control host died, does not stay.
 func TestKeysWithoutAVolumeAreDestroyed(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	vol := w.volume(n, "h1")
 	if err := n.keys.CreateKey(t.Context(), drover.NewKeyID()); err != nil {
@@ -182,6 +187,7 @@ func TestKeysWithoutAVolumeAreDestroyed(t *testing.T) {
 
 // A snapshot keeps the key of its volume, which what is restored from it has, too; the last of them takes it along.
 func TestASnapshotKeepsItsVolumesKey(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	vol := w.volume(n, "h1")
 	snapshot := drover.Snapshot{ID: drover.NewSnapshotID(), Volume: vol.Volume.ID, App: "shop", Cipher: vol.Volume.Cipher}
@@ -204,6 +210,7 @@ func TestASnapshotKeepsItsVolumesKey(t *testing.T) {
 
 // Without a place for keys no volume is encrypted, and none is made that is not without being asked for.
 func TestAFleetWithoutKeysSaysSo(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	n.kill()
 	f, err := New(Config{Conn: w.connect(t.Context(), "c9"), Host: "c9", Log: w.log})

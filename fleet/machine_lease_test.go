@@ -16,6 +16,7 @@ func leaseOf(n *node, id drover.MachineID, owner, nonce string, ttl time.Duratio
 }
 
 func TestOneOfManyGetsTheLeaseAndEveryControlHostKnows(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	other := w.control("c2", nil)
 	v := w.machine(n, CreateMachine{Name: "web"})
@@ -76,6 +77,7 @@ func TestOneOfManyGetsTheLeaseAndEveryControlHostKnows(t *testing.T) {
 }
 
 func TestALeaseIsOverByItself(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	id := w.machine(n, CreateMachine{Name: "web", LeaseTTL: time.Hour, Owner: "ann"}).Machine.ID
 	l, err := n.MachineLease(t.Context(), "shop", id)
@@ -105,6 +107,7 @@ func TestALeaseIsOverByItself(t *testing.T) {
 }
 
 func TestVersionsOutliveControlHosts(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	v := w.machine(n, CreateMachine{Name: "web", Config: drover.MachineConfig{Image: "busybox:1"}})
 	id, first := v.Machine.ID, v.Machine.Instance
@@ -133,6 +136,7 @@ func TestVersionsOutliveControlHosts(t *testing.T) {
 }
 
 func TestACordonOfAMachineChangesNothingElse(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	v := w.machine(n, CreateMachine{Name: "web"})
 	for _, cordoned := range []bool{true, true, false} {
@@ -145,6 +149,7 @@ func TestACordonOfAMachineChangesNothingElse(t *testing.T) {
 
 // TestAMachineThatIsDestroyedKeepsItsExit: who comes late still reads how it ended.
 func TestAMachineThatIsDestroyedKeepsItsExit(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	v := w.machine(n, CreateMachine{Name: "web"})
 	id, code := v.Machine.ID, 7

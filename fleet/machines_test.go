@@ -7,6 +7,7 @@ import (
 )
 
 func TestAMachineFromCreationToItsEnd(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	ctx := t.Context()
 	vol := w.volume(n, "h2")

@@ -8,6 +8,7 @@ import (
 )
 
 func TestAMoveTakesMachineAndVolume(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	ctx := t.Context()
 	vol := w.volume(n, "h1")

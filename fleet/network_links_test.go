@@ -8,6 +8,7 @@ import (
 
 // That nothing comes from a host that is dead is that host's condition, not one of all others.
 func TestLinksToADeadHostAreNotTold(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	all := []drover.Condition{{Code: drover.MeshLinkBad, Subject: "h1"}, {Code: drover.MeshLinkBad, Subject: "h77"}, {Code: drover.MeshDown}}
 	told := func() (subjects []string) {

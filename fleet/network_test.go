@@ -30,12 +30,14 @@ func TestWhatAHostBelievesIsComparedWithPlacements(t *testing.T) {
 }
 
 func TestANameIsReleasedOnlyOfAHostThatIsGone(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	bus := natsbus.NewHostBus(n.conn, "h9")
 	want := drover.HostIdentity{Host: "h9", Instance: "old", PublicKey: "k1", Address: "10.0.0.9"}
-	if _, err := bus.ClaimIdentity(t.Context(), want); err != nil {
-		t.Fatal(err)
-	}
+	w.eventually("h9 has joined", func() bool {
+		_, err := bus.ClaimIdentity(t.Context(), want)
+		return err == nil
+	})
 	next := want
 	next.Instance, next.PublicKey = "new", "k2"
 	if _, err := bus.ClaimIdentity(t.Context(), next); !drover.Is(err, drover.Conflict) {

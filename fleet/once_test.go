@@ -9,6 +9,7 @@ import (
 )
 
 func TestAKeyMakesOneMachineHoweverOftenItIsAsked(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	other := w.control("c2", nil)
 	w.eventually("the second control host is ready", func() bool { _, err := other.Machines(t.Context(), "shop"); return err == nil })
@@ -44,6 +45,7 @@ func TestAKeyMakesOneMachineHoweverOftenItIsAsked(t *testing.T) {
 }
 
 func TestARefusedRequestCanBeAskedAgainWithItsKey(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	req := CreateMachine{App: "shop", Host: "h1", Config: drover.MachineConfig{Image: "busybox"}, Once: &Once{Scope: "ann", Key: "k", Body: "b"}}
 	w.hosts["h1"].failing(drover.Exhausted, false, drover.OrderApply)
@@ -83,6 +85,7 @@ func TestARefusedRequestCanBeAskedAgainWithItsKey(t *testing.T) {
 // TestAKeyOutlivesADeathAtEveryStep kills the control host at each fault point of a create, and asks the next one again with the same key
 // until there is a machine: there is never a second one.
 func TestAKeyOutlivesADeathAtEveryStep(t *testing.T) {
+	t.Parallel()
 	for step := 1; ; step++ {
 		w, n := newWorld(t)
 		w.tune = func(timing *Timing, _ *migrate.Rules) { timing.Make = timing.Stale }

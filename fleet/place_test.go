@@ -15,6 +15,7 @@ func guestConfigOf(memory int) drover.MachineConfig {
 
 // A dry run says where machines would go and why not elsewhere, and keeps nothing; what it says is what then happens.
 func TestPlaceSaysWhatWouldHappen(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t) // h1 and h2 in ams, h3 in fra, 8 GiB each
 	ctx := t.Context()
 	if _, err := n.CordonHost(ctx, Cordon{Host: "h2", Owner: "eve", Reason: "a fan is loud"}); err != nil {
@@ -67,6 +68,7 @@ func TestPlaceSaysWhatWouldHappen(t *testing.T) {
 }
 
 func TestTheNextRegionIsTakenWhenTheFirstIsFull(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	where := func() drover.Region {
 		return w.machine(n, CreateMachine{Region: "fra", Fallback: []drover.Region{"ams"}, Config: guestConfigOf(5000)}).Machine.Region
@@ -78,6 +80,7 @@ func TestTheNextRegionIsTakenWhenTheFirstIsFull(t *testing.T) {
 
 // What is asked of hosts for a volume with a machine says both, and the volume's record says how long the room is held.
 func TestAVolumeIsMadeWithRoomForItsMachine(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	ctx := t.Context()
 	make := func(memory int) (VolumeView, error) {

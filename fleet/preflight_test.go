@@ -8,6 +8,7 @@ import (
 )
 
 func TestACheckTellsEverythingInOneAnswer(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	id := w.machine(n, CreateMachine{Host: "h1"}).Machine.ID
 	check, err := n.CheckMove(t.Context(), Move{Machine: id, Target: "h2"})
@@ -51,6 +52,7 @@ func TestACheckTellsEverythingInOneAnswer(t *testing.T) {
 }
 
 func TestBadMoveOptionsAreNamed(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	id := w.machine(n, CreateMachine{Host: "h1"}).Machine.ID
 	for field, o := range map[string]drover.MoveOptions{"switch": {Switch: "soon"}, "bandwidth": {Bandwidth: -1}, "deadline": {Deadline: -1}, "no_progress": {NoProgress: -1}} {

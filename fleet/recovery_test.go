@@ -186,6 +186,7 @@ func TestAControllerMayDieEverywhereInARecovery(t *testing.T) {
 // TestAHostMayComeBackAnywhereInARecovery: the controller dies at a point, and the host is back when the next one looks. Before the switch the
 // machine is the host's, and nothing is left elsewhere; after it the machine is the other's.
 func TestAHostMayComeBackAnywhereInARecovery(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		point string
 		owner drover.HostID

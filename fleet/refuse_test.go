@@ -122,6 +122,7 @@ func parsed(t *testing.T, text string) (c drover.MachineConfig) {
 }
 
 func TestWhatCannotBeMadeIsRefusedAndLeavesNothing(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	ctx := t.Context()
 	if _, err := n.CreateApp(ctx, drover.App{Name: "other"}); err != nil {
@@ -204,6 +205,7 @@ func (w *world) checkOnly(n *node, id drover.MachineID) {
 }
 
 func TestVolumesThatCannotBeMade(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	tests := []struct {
 		name  string
@@ -236,6 +238,7 @@ func TestVolumesThatCannotBeMade(t *testing.T) {
 }
 
 func TestMovesThatCannotBeMade(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	ctx := t.Context()
 	id := w.machine(n, CreateMachine{Host: "h1", Config: drover.MachineConfig{Image: "busybox", Guest: drover.Guest{MemoryMB: 4096}}}).Machine.ID
@@ -273,6 +276,7 @@ func TestMovesThatCannotBeMade(t *testing.T) {
 }
 
 func TestAMachineThatIsBeingMovedIsLeftAlone(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	n.kill()
 	w.tune = func(_ *Timing, r *migrate.Rules) { r.Silence = time.Minute } // the test needs time to look around
@@ -320,6 +324,7 @@ func TestAMachineThatIsBeingMovedIsLeftAlone(t *testing.T) {
 }
 
 func TestAStoppedMachineMovesAndStaysStopped(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	id := w.machine(n, CreateMachine{Host: "h1", SkipLaunch: true}).Machine.ID
 	m, err := n.MoveMachine(t.Context(), Move{Machine: id, Target: "h3"})
@@ -334,6 +339,7 @@ func TestAStoppedMachineMovesAndStaysStopped(t *testing.T) {
 }
 
 func TestRequestsOfOthersAndOfNobody(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	ctx := t.Context()
 	id := w.machine(n, CreateMachine{}).Machine.ID
@@ -371,6 +377,7 @@ func TestRequestsOfOthersAndOfNobody(t *testing.T) {
 }
 
 func TestASlowHostIsWaitedForWhenNoOtherCanTakeIt(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	n.kill()
 	w.tune = func(timing *Timing, _ *migrate.Rules) { timing.Offer = 50 * time.Millisecond }

@@ -19,6 +19,7 @@ func (n *node) release(t *testing.T, image string) drover.Release {
 
 // TestReleasesAreNumberedAndKept: numbers count up per app, whoever gives them and whatever is killed in between.
 func TestReleasesAreNumberedAndKept(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	first := n.release(t, "one")
 	if first.Version != 1 || first.Status != drover.ReleasePending {
@@ -68,6 +69,7 @@ func TestReleasesAreNumberedAndKept(t *testing.T) {
 
 // TestOldReleasesGoAndAllGoWithTheirApp: what is kept is bounded, and nothing is left for who gets an app's name next.
 func TestOldReleasesGoAndAllGoWithTheirApp(t *testing.T) {
+	t.Parallel()
 	_, n := newWorld(t)
 	for range keepReleases + 3 {
 		n.release(t, "x")
@@ -91,6 +93,7 @@ func TestOldReleasesGoAndAllGoWithTheirApp(t *testing.T) {
 }
 
 func TestReleasesThatAreRefused(t *testing.T) {
+	t.Parallel()
 	_, n := newWorld(t)
 	r := n.release(t, "x")
 	for name, c := range map[string]struct {
@@ -122,6 +125,7 @@ func TestReleasesThatAreRefused(t *testing.T) {
 }
 
 func TestAnImageIsLookedUpByAHostThatAnswers(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	w.hosts["h1"].failing(drover.Unavailable, true, drover.OrderResolve)
 	got, err := n.ResolveImage(t.Context(), "busybox")

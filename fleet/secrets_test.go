@@ -69,6 +69,7 @@ func (b *buffer) Write(p []byte) (int, error) {
 // Secrets are set and removed together, with a version that grows with every change and with nothing else. Values come out when they are asked for, and
 // are in no log and nowhere in what the bus keeps.
 func TestSecretsAreKept(t *testing.T) {
+	t.Parallel()
 	var log buffer
 	w, n := newWorld(t)
 	n.kill()
@@ -148,6 +149,7 @@ func TestSecretsAreKept(t *testing.T) {
 
 // A machine's host is given its secrets, and the target of its migration; nobody else is.
 func TestSecretsGoWhereTheirMachineIs(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	set := w.setSecrets(n, "TOKEN", "hunter2")
 	v := w.machine(n, CreateMachine{Host: "h1"})
@@ -195,6 +197,7 @@ func TestSecretsGoWhereTheirMachineIs(t *testing.T) {
 
 // What a start needs is what there was when it was asked for, or what was asked for; a version that there is not is refused at once.
 func TestAMachineNeedsTheSecretsOfItsTime(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	ctx := t.Context()
 	needs := func(id drover.MachineID) uint64 {
@@ -236,6 +239,7 @@ func TestAMachineNeedsTheSecretsOfItsTime(t *testing.T) {
 
 // The control host may die at any step of a change: what was answered stays, what was not is there or is not, and no key is left.
 func TestACrashAtEachStepOfAChangeOfSecrets(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	for _, point := range []string{"fleet.secrets.key.after", "fleet.secrets.change.before", "fleet.secrets.change.after", "fleet.secrets.drop.after"} {
 		n.kill()
@@ -269,6 +273,7 @@ func TestACrashAtEachStepOfAChangeOfSecrets(t *testing.T) {
 
 // Secrets of an app that is gone are swept away, with their key.
 func TestSecretsOfNoAppAreDestroyed(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	w.setSecrets(n, "A", "one")
 	if err := n.state.apps.remove(t.Context(), "shop", 0); err != nil {

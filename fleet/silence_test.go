@@ -39,6 +39,7 @@ func (w *world) revive(host drover.HostID) {
 
 // TestAHostThatVanishesBeforeTheSwitchLeavesTheMachineOnTheSource cuts off the host of every order before the switch.
 func TestAHostThatVanishesBeforeTheSwitchLeavesTheMachineOnTheSource(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		order drover.Order
 		host  drover.HostID
@@ -94,6 +95,7 @@ func TestAHostThatVanishesBeforeTheSwitchLeavesTheMachineOnTheSource(t *testing.
 
 // TestAHostThatVanishesAfterTheSwitchIsWaitedFor cuts off the host of every order after the switch.
 func TestAHostThatVanishesAfterTheSwitchIsWaitedFor(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		order drover.Order
 		host  drover.HostID
@@ -132,6 +134,7 @@ func TestAHostThatVanishesAfterTheSwitchIsWaitedFor(t *testing.T) {
 
 // TestARefusalBeforeTheSwitchAborts has each order refused by its host.
 func TestARefusalBeforeTheSwitchAborts(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	id := w.machine(n, CreateMachine{Host: "h1"}).Machine.ID
 	for order, host := range map[drover.Order]drover.HostID{drover.OrderMoveReserve: "h2", drover.OrderMoveExport: "h1",
@@ -152,6 +155,7 @@ func TestARefusalBeforeTheSwitchAborts(t *testing.T) {
 
 // TestADeadHostsMachines looks at what can be done with machines whose host is away.
 func TestADeadHostsMachines(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	ctx := t.Context()
 	vol := w.volume(n, "h1")

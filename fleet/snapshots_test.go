@@ -78,6 +78,7 @@ func (w *world) settled(n *node) {
 }
 
 func TestASnapshotFromItsMomentToItsEnd(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	ctx := t.Context()
 	vol := w.volume(n, "h1").Volume
@@ -135,6 +136,7 @@ func TestASnapshotFromItsMomentToItsEnd(t *testing.T) {
 
 // TestASnapshotMayBeCutAnywhere kills the control host at every fault point of the life of a snapshot. Another finishes what was begun.
 func TestASnapshotMayBeCutAnywhere(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	w.tune = func(timing *Timing, _ *migrate.Rules) { timing.Stale = 100 * time.Millisecond } // what a dead maker left is taken up at once
 	vol := w.volume(n, "h1").Volume
@@ -187,6 +189,7 @@ func TestASnapshotMayBeCutAnywhere(t *testing.T) {
 }
 
 func TestASnapshotWaitsForWhatItNeedsAndSaysSo(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	ctx := t.Context()
 	vol := w.volume(n, "h1").Volume
@@ -260,6 +263,7 @@ func TestASnapshotWaitsForWhatItNeedsAndSaysSo(t *testing.T) {
 }
 
 func TestASnapshotIsFinishedWhereItWasTakenWhileItsMachineMoves(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	ctx := t.Context()
 	vol := w.volume(n, "h1").Volume
@@ -393,6 +397,7 @@ func TestWhatExpires(t *testing.T) {
 
 // TestAMonthOfAVolume lets the schedule work for a month, with a control host that is killed now and then and a host that is away for two days.
 func TestAMonthOfAVolume(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	n.kill()
 	var ahead atomic.Int64

@@ -10,6 +10,7 @@ import (
 
 // What a host says of a machine that is not its own changes nothing.
 func TestAStatusOfAHostThatDoesNotHaveTheMachineDoesNotCount(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	v := w.machine(n, CreateMachine{})
 	id := v.Machine.ID

@@ -20,6 +20,7 @@ const walkSome = 8
 // TestABusOrHostMayGoAnywhereInAMove takes the bus, or a host, away at a step of the controller, for a time made from a seed. What the controller's own
 // death leads to is walked in TestAControllerMayDieAnywhereInAMove; what that of a host does to itself, in package host.
 func TestABusOrHostMayGoAnywhereInAMove(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	id := w.machine(n, CreateMachine{Host: "h1"}).Machine.ID
 	type combination struct{ point, strike string }

@@ -8,6 +8,7 @@ import (
 )
 
 func TestSuspendAndWhatEndsIt(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	ctx := t.Context()
 	v := w.machine(n, CreateMachine{Name: "web"})
@@ -73,6 +74,7 @@ func TestSuspendAndWhatEndsIt(t *testing.T) {
 
 // A suspended machine moves with the disk that its memory is on, and does not run on the way.
 func TestASuspendedMachineMovesWithItsMemory(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	ctx := t.Context()
 	v := w.machine(n, CreateMachine{Name: "web"})
@@ -99,6 +101,7 @@ func TestASuspendedMachineMovesWithItsMemory(t *testing.T) {
 
 // A drain takes suspended machines along with their memory. They hold up nothing: those that run are waited for as ever, in the same group too.
 func TestADrainMovesSuspendedMachines(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	w.addHost(n, "h4")
 	ctx := t.Context()

@@ -42,6 +42,7 @@ func counted(t *testing.T, n *node) uint64 {
 
 // TestCountsOutliveTheirRecords: while records are cleared away, every control host counts each migration once at every moment.
 func TestCountsOutliveTheirRecords(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	n.kill()
 	w.tune = func(timing *Timing, _ *migrate.Rules) {
@@ -72,6 +73,7 @@ func TestCountsOutliveTheirRecords(t *testing.T) {
 
 // TestTallyCrashWalk kills who clears away at each step, and at each of the first times; the next one counts the same.
 func TestTallyCrashWalk(t *testing.T) {
+	t.Parallel()
 	for _, point := range TallyFaultPoints() {
 		for hit := range 2 {
 			t.Run(fmt.Sprintf("%s/%d", point, hit), func(t *testing.T) {
@@ -115,6 +117,7 @@ func isClosed(ch <-chan struct{}) bool {
 }
 
 func TestRunningMigrationsAreCountedByPhase(t *testing.T) {
+	t.Parallel()
 	_, n := newWorld(t)
 	now := time.Now().UTC()
 	m := migrate.Begin(drover.Migration{ID: "mig_1", Machine: "m", Source: "h1", Target: "h9"}, now.Add(-time.Hour))
@@ -130,6 +133,7 @@ func TestRunningMigrationsAreCountedByPhase(t *testing.T) {
 
 // TestALaterTallyIsLeftAlone: what a newer version wrote is neither changed nor taken for something else, and no record is removed.
 func TestALaterTallyIsLeftAlone(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	later := tally{Tally: waterfall.Tally{Version: waterfall.TallyVersion + 1}}
 	if _, err := n.state.tallies.create(t.Context(), tallyKey, later); err != nil {

@@ -51,6 +51,7 @@ func TestScheduleSlots(t *testing.T) {
 
 // TestAScheduleStartsAMachineOncePerSlot: also when the control host dies between the note and the start, and when slots were missed.
 func TestAScheduleStartsAMachineOncePerSlot(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	n.kill()
 	var ahead atomic.Int64

@@ -37,6 +37,7 @@ func who(t *testing.T, n *node, token string) Principal {
 }
 
 func TestATokenIsNarrowedByWhoeverHasItAndWidenedByNobody(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	other := w.control("c2", nil)
 	info, token := mint(t, n, NewToken{Organization: "acme", Caveats: drover.Caveats{{Kind: drover.CaveatApp, Values: []string{"shop", "ledger"}}}})
@@ -104,6 +105,7 @@ func mustRead(t *testing.T, token string) *macaroons.Token {
 }
 
 func TestARevokedTokenIsRefusedEverywhere(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	other := w.control("c2", nil)
 	info, token := mint(t, n, NewToken{Organization: "acme"})
@@ -147,6 +149,7 @@ func TestARevokedTokenIsRefusedEverywhere(t *testing.T) {
 
 // A control host that may have missed a revocation takes no tokens but its own operator's.
 func TestAControlHostThatIsCutOffRefusesTokensAfterItsBound(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	n.kill()
 	w.tune = func(timing *Timing, _ *migrate.Rules) {
@@ -172,6 +175,7 @@ func TestAControlHostThatIsCutOffRefusesTokensAfterItsBound(t *testing.T) {
 }
 
 func TestRecordsOfTheFirstVersionsAreTokens(t *testing.T) {
+	t.Parallel()
 	_, n := newWorld(t)
 	const token = "drv_0123456789abcdef"
 	if _, err := n.state.tokens.bucket.Put(t.Context(), tokenKey(token), tokenRecord{Principal: Principal{Name: "bob", Organization: "acme"}}); err != nil {
@@ -195,6 +199,7 @@ func TestRecordsOfTheFirstVersionsAreTokens(t *testing.T) {
 }
 
 func TestTokensExpireAndAreSwept(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	n.kill()
 	var ahead time.Duration
@@ -228,6 +233,7 @@ func TestTokensExpireAndAreSwept(t *testing.T) {
 
 // A root key that was made and not written down is taken away, one that tokens are made with stays, and no host gets it.
 func TestRootKeysAreKeptForTokensOnly(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	n.kill()
 	dying := w.control("c1", func(point string) bool { return point == "fleet.token.root.after" })
@@ -258,6 +264,7 @@ func TestRootKeysAreKeptForTokensOnly(t *testing.T) {
 }
 
 func TestLastUseIsWrittenNowAndThen(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	n.kill()
 	w.tune = func(timing *Timing, _ *migrate.Rules) { timing.TokenUses = 20 * time.Millisecond }
@@ -271,6 +278,7 @@ func TestLastUseIsWrittenNowAndThen(t *testing.T) {
 }
 
 func TestTheTrailKeepsWhatWasAttempted(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	begin := time.Now().Add(-time.Minute)
 	attempt := func(i int, org string, app drover.AppName) drover.AuditEntry {
@@ -326,6 +334,7 @@ func TestTheTrailKeepsWhatWasAttempted(t *testing.T) {
 
 // What is noted never waits: while the bus is away it is kept, up to a bound, and beyond that counted, and a condition.
 func TestATrailThatIsNotWrittenIsToldOf(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	w.server.Shutdown()
 	stranger := drover.AuditEntry{Request: "S", Outcome: drover.AuditRefused}

@@ -22,6 +22,7 @@ func (w *world) moved(n *node, req Move) drover.Migration {
 }
 
 func TestAMigrationIsTakenBack(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	vol := w.volume(n, "h1")
 	id := w.machine(n, CreateMachine{Config: drover.MachineConfig{Image: "busybox", Mounts: []drover.Mount{{Volume: vol.Volume.ID, Path: "/data"}}}}).Machine.ID
@@ -54,6 +55,7 @@ func TestAMigrationIsTakenBack(t *testing.T) {
 }
 
 func TestAControllerMayDieAnywhereInAnUndo(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	id := w.machine(n, CreateMachine{Host: "h1"}).Machine.ID
 	for _, point := range slices.Concat(UndoFaultPoints(), []string{"fleet.move.switch.after", "fleet.move.start.after"}) {
@@ -77,6 +79,7 @@ func TestAControllerMayDieAnywhereInAnUndo(t *testing.T) {
 
 // TestAnAbortDoesNotWaitForAHostThatHangs gives moves up while a host hangs at an order, and moves again at once.
 func TestAnAbortDoesNotWaitForAHostThatHangs(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	id := w.machine(n, CreateMachine{Host: "h1"}).Machine.ID
 	for _, c := range []struct {
@@ -124,6 +127,7 @@ func TestAnAbortDoesNotWaitForAHostThatHangs(t *testing.T) {
 
 // TestAHundredMovesLeaveNothingBehind moves there and back in every way.
 func TestAHundredMovesLeaveNothingBehind(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	id := w.machine(n, CreateMachine{Host: "h1"}).Machine.ID
 	ways := []drover.MoveOptions{{Switch: drover.SwitchEarly}, {Switch: drover.SwitchLate}, {Live: true, Switch: drover.SwitchEarly}, {Live: true, Switch: drover.SwitchLate}}

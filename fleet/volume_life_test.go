@@ -11,6 +11,7 @@ import (
 )
 
 func TestAForkIsUsableAtOnceAndLetsItsSourceGo(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	ctx := t.Context()
 	src := w.volume(n, "h1").Volume
@@ -85,6 +86,7 @@ func TestAForkIsUsableAtOnceAndLetsItsSourceGo(t *testing.T) {
 
 // TestAForkAndARestoreMayBeCutAnywhere kills the control host at every fault point of the making and filling of volumes.
 func TestAForkAndARestoreMayBeCutAnywhere(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	w.tune = func(timing *Timing, _ *migrate.Rules) { timing.Stale = 100 * time.Millisecond } // what a dead maker left is taken up at once
 	src := w.volume(n, "h1").Volume
@@ -152,6 +154,7 @@ func TestAForkAndARestoreMayBeCutAnywhere(t *testing.T) {
 
 // TestAForkThatCannotBeMadeAnyMoreIsTakenBack lets its maker die before its source was frozen, and the source move away meanwhile.
 func TestAForkThatCannotBeMadeAnyMoreIsTakenBack(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	ctx := t.Context()
 	src := w.volume(n, "h1").Volume
@@ -175,6 +178,7 @@ func TestAForkThatCannotBeMadeAnyMoreIsTakenBack(t *testing.T) {
 }
 
 func TestASnapshotStaysWhileAVolumeIsFilledFromIt(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	ctx := t.Context()
 	src := w.volume(n, "h1").Volume
@@ -199,6 +203,7 @@ func TestASnapshotStaysWhileAVolumeIsFilledFromIt(t *testing.T) {
 }
 
 func TestAVolumeIsExtendedWhoeverDies(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	ctx := t.Context()
 	vol := w.volume(n, "h1").Volume
@@ -261,6 +266,7 @@ func TestAVolumeIsExtendedWhoeverDies(t *testing.T) {
 }
 
 func TestLimitsReachTheHostWhenItIsBack(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	ctx := t.Context()
 	vol := w.volume(n, "h1").Volume
@@ -278,6 +284,7 @@ func TestLimitsReachTheHostWhenItIsBack(t *testing.T) {
 }
 
 func TestADestroyedVolumeCanBeBroughtBackForADay(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	ctx := t.Context()
 	n.kill()
@@ -350,6 +357,7 @@ func TestADestroyedVolumeCanBeBroughtBackForADay(t *testing.T) {
 }
 
 func TestWhatIsAskedOfVolumesInVain(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	ctx := t.Context()
 	vol := w.volume(n, "h1").Volume

@@ -76,6 +76,7 @@ func TestWhatAWaitTakesForReached(t *testing.T) {
 }
 
 func TestAWaitForAnEventOfAnotherMachineIsRefused(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	id := w.machine(n, CreateMachine{Name: "web"}).Machine.ID
 	_, err := n.WaitFor(t.Context(), Wait{App: "shop", Machine: id, After: "other-1-1"})
@@ -85,6 +86,7 @@ func TestAWaitForAnEventOfAnotherMachineIsRefused(t *testing.T) {
 // TestAMachineWhoseHostIsSilent: lists tell at once what is known and how old it is; what is asked of the machine is taken, and done when
 // the host is back; one that is destroyed has no traffic meanwhile.
 func TestAMachineWhoseHostIsSilent(t *testing.T) {
+	t.Parallel()
 	w, n := newWorld(t)
 	stays := w.machine(n, CreateMachine{Name: "stays", Host: "h1"}).Machine.ID
 	goes := w.machine(n, CreateMachine{Name: "goes", Host: "h1"}).Machine.ID
