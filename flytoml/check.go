@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"drover"
+	"drover/internal/shellwords"
 )
 
 // DefaultGroup is the process group of files that name none.
@@ -68,7 +69,7 @@ func (f File) check(text string) []Problem {
 		if !drover.ValidName(name) {
 			c.add("processes", 0, name, "%q cannot be the name of a process group; expected lower-case letters, digits and dashes", name)
 		}
-		if words, err := SplitWords(f.Processes[name]); err != nil {
+		if words, err := shellwords.Split(f.Processes[name]); err != nil {
 			c.add("processes", 0, name, "%s: %v", name, err)
 		} else if len(words) == 0 && len(f.Processes) > 1 {
 			c.add("processes", 0, name, "%s has no command", name)
@@ -255,46 +256,4 @@ func (d Deploy) unavailable(machines int) (int, error) {
 		return 0, fmt.Errorf("%v is neither a number nor a share", d.MaxUnavailable)
 	}
 	return max(1, int(share*float64(machines))), nil
-}
-
-// SplitWords splits a command as a shell would that knows quotes and backslashes and nothing else.
-func SplitWords(line string) ([]string, error) {
-	var words []string
-	var word strings.Builder
-	inWord, escaped := false, false
-	quote := rune(0)
-	for _, r := range line {
-		switch {
-		case escaped:
-			if quote == '"' && r != '"' && r != '\\' {
-				word.WriteRune('\\')
-			}
-			word.WriteRune(r)
-			escaped = false
-		case r == '\\' && quote != '\'':
-			escaped, inWord = true, true
-		case quote != 0 && r == quote:
-			quote = 0
-		case quote != 0:
-			word.WriteRune(r)
-		case r == '\'' || r == '"':
-			quote, inWord = r, true
-		case r == ' ' || r == '\t' || r == '\n':
-			if inWord {
-				words = append(words, word.String())
-				word.Reset()
-			}
-			inWord = false
-		default:
-			word.WriteRune(r)
-			inWord = true
-		}
-	}
-	if quote != 0 || escaped {
-		return nil, fmt.Errorf("%q ends inside a quotation", line)
-	}
-	if inWord {
-		words = append(words, word.String())
-	}
-	return words, nil
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"drover"
+	"drover/internal/shellwords"
 )
 
 // object is a JSON object.
@@ -73,7 +74,7 @@ func (f File) Config(group, image string) (drover.MachineConfig, error) {
 		env[name] = text
 	}
 	config := object{"image": image, "env": env, "metadata": object{drover.LabelProcessGroup: group, "fly_platform_version": "v2"}}
-	if words, err := SplitWords(f.Processes[group]); err != nil {
+	if words, err := shellwords.Split(f.Processes[group]); err != nil {
 		return drover.MachineConfig{}, err
 	} else if len(words) > 0 {
 		config["init"] = object{"cmd": words}
