@@ -16,7 +16,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # vet has seen everything before. End-to-end tests boot VMs and want the CPUs for themselves; all other packages are tested before, side by side.
 END_TO_END := ./test
 UNITS = $$($(GO) list ./... | grep -v '^drover/test$$')
-GO_TEST := $(GO) test -vet=off -race -shuffle=on -timeout 14m -run '$(RUN)'
+GO_TEST := $(GO) test -vet=off -race -shuffle=on -run '$(RUN)'
 
 .PHONY: all build bootstrap guest demo test check format vet bench soak clean
 
@@ -39,13 +39,13 @@ guest: bootstrap
 demo: build guest
 	$(GO) run ./demo -bin bin
 
-# Everything, with real VMs. Packages and tests wait more than they compute, so four and eight are tested at a time. Needs root, or a user that may make user namespaces.
+# Everything, with real VMs. Packages and tests wait more than they compute, so four of each are tested at a time. Needs root, or a user that may make user namespaces.
 test: build guest format vet
 ifeq ($(PKG),)
-	$(GO_TEST) -p 4 -parallel 8 $(UNITS)
-	$(GO_TEST) $(END_TO_END)
+	$(GO_TEST) -timeout 14m -p 4 -parallel 4 $(UNITS)
+	$(GO_TEST) -timeout 30m $(END_TO_END)
 else
-	$(GO_TEST) $(PKG)
+	$(GO_TEST) -timeout 30m $(PKG)
 endif
 
 # What needs no VM; internal/lint has the house rules.

@@ -290,7 +290,13 @@ func (f *Fleet) DestroyMachine(ctx context.Context, app drover.AppName, id drove
 		return drover.Errorf(drover.Precondition, "machine %q is %s", id, v.Status.State).
 			WithHint("stop it first, or destroy it by force: drover machine destroy %s --force", id)
 	}
-	err = f.change(ctx, app, id, func(m *drover.Machine) error { m.Goal, m.Resume = drover.GoalDestroyed, false; return nil })
+	err = f.change(ctx, app, id, func(m *drover.Machine) error {
+		m.Goal, m.Resume = drover.GoalDestroyed, false
+		if saysMore(v.Status, m.Last) { // its host may know nothing of it any more when it is asked for the end
+			m.Last = &v.Status
+		}
+		return nil
+	})
 	if err != nil {
 		return err
 	}

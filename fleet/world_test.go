@@ -244,16 +244,19 @@ func (w *world) ran(id drover.MachineID, host drover.HostID, epoch drover.Epoch)
 	}
 }
 
-// eventually polls a condition for at most 30 s.
+// eventuallyBound is for a machine that has other tests to run as well.
+const eventuallyBound = 90 * time.Second
+
+// eventually polls a condition, for eventuallyBound at most.
 func (w *world) eventually(what string, ok func() bool) {
 	w.t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(eventuallyBound)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
 		select {
 		case <-deadline:
-			w.t.Fatalf("did not happen within 30 s: %s", what)
+			w.t.Fatalf("did not happen within %s: %s", eventuallyBound, what)
 		case <-tick.C:
 		}
 	}

@@ -75,6 +75,8 @@ func cutStandby(t *testing.T, w *world, victim drover.HostID, power bool, k int)
 		h.h.onlyLayers(h.want...)
 	}
 	w.revive()
+	w.awaitState("m1", drover.StateStarted)
+	pass(2 * sweepEvery)
 	w.check()
 	if err := follow(w, 3, 0); !drover.Is(err, drover.Canceled) {
 		t.Errorf("k=%d: a standby that was removed comes back: %v", k, err)
