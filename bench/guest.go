@@ -128,7 +128,9 @@ func (r *guestRig) prepare(ctx context.Context) (err error) {
 	if err := r.qsd.Start(); err != nil {
 		return err
 	}
-	r.spec.Volumes = append(r.spec.Volumes, drover.Attachment{Transport: drover.TransportVhost, Socket: socket})
+	listens := filepath.Join(r.dir, "peer.sock") // where the VM waits for its disk
+	go relayVhost(ctx, listens, socket)
+	r.spec.Volumes = append(r.spec.Volumes, drover.Attachment{Transport: drover.TransportVhost, Socket: listens})
 	guestDir, err := filepath.Abs("build/guest")
 	if err != nil {
 		return err
