@@ -186,7 +186,7 @@ func (w *world) fill(ctx context.Context) (perSecond float64, err error) {
 				}
 				app := apps[2+n%scaleApps]
 				switch {
-				case n < min(listMany, w.fleet/2):
+				case n < min(listMany, w.fleet*5/6):
 					app = "many"
 				case n >= w.fleet-listFew:
 					app = "few"
@@ -312,7 +312,7 @@ func (w *world) resync(ctx context.Context) ([]result, error) {
 	if err := w.begin(ctx); err != nil {
 		return nil, err
 	}
-	want := min(listMany, w.fleet/2)
+	want := min(listMany, w.fleet*5/6)
 	err := testkit.Eventually(ctx, 5*time.Minute, "the list of all machines", func() (bool, error) {
 		list, err := w.client.Machines(ctx, "many")
 		return err == nil && len(list) == want, err

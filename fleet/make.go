@@ -37,13 +37,19 @@ func (f *Fleet) createMachine(ctx context.Context, req CreateMachine) (MachineVi
 		return MachineView{}, err
 	}
 	req.Config = req.Config.WithDefaults()
+	madeUp := req.Name == ""
 	if err := checkRequest(&req); err != nil {
 		return MachineView{}, err
 	}
 	if err := f.checkSize("config.guest", req.Config.Guest, nil); err != nil {
 		return MachineView{}, err
 	}
-	if err := f.nameFree(ctx, req.App, req.Name); err != nil {
+	err = f.nameFree(ctx, req.App, req.Name)
+	for madeUp && drover.Is(err, drover.Exists) { // an app with thousands of machines meets a name that it has
+		req.Name = newName()
+		err = f.nameFree(ctx, req.App, req.Name)
+	}
+	if err != nil {
 		return MachineView{}, err
 	}
 	if _, err := f.secretsFor(ctx, req.App, req.SecretsWish); err != nil {
