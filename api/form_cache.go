@@ -14,6 +14,9 @@ const maxCached = 64 << 20
 
 // formCache keeps machines as they are written in lists: a list of thousands is asked for again and again, and few of them have changed.
 type formCache struct {
+	// write makes the form that is kept.
+	write func(v fleet.MachineView) apiv1.Machine
+
 	mu    sync.Mutex
 	bytes int
 	all   map[drover.MachineID]cachedForm
@@ -53,7 +56,7 @@ func (c *formCache) form(v fleet.MachineView) (json.RawMessage, error) {
 			return found.text, nil
 		}
 	}
-	text, err := json.Marshal(machineForm(v))
+	text, err := json.Marshal(c.write(v))
 	if err != nil || !cacheable {
 		return text, err
 	}

@@ -13,7 +13,7 @@ import (
 func TestAListIsWrittenAnewWhenAMachineChanges(t *testing.T) {
 	v := fleet.MachineView{Machine: drover.Machine{ID: "3d8d9c2b7e0a15", Name: "web", Goal: drover.GoalStarted}, HostStatus: drover.HostOK,
 		Status: drover.MachineStatus{State: drover.StateStarted}, Revisions: fleet.Revisions{Machine: 1, Placement: 2, Status: 3}}
-	var c formCache
+	c := formCache{write: machineForm}
 	for name, change := range map[string]func(*fleet.MachineView){
 		"nothing":   func(*fleet.MachineView) {},
 		"record":    func(v *fleet.MachineView) { v.Machine.Name, v.Revisions.Machine = "db", 4 },
@@ -61,7 +61,7 @@ func BenchmarkListOfMachines(b *testing.B) {
 		views []fleet.MachineView
 	}{{"100", views[:100]}, {"10000", views}} {
 		b.Run(c.name, func(b *testing.B) {
-			var cache formCache
+			cache := formCache{write: machineForm}
 			for b.Loop() {
 				if _, err := cache.list(c.views); err != nil {
 					b.Fatal(err)

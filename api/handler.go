@@ -47,13 +47,15 @@ func New(config Config) (http.Handler, error) {
 		config.Now = time.Now
 	}
 	h := &handler{
-		backend: config.Backend,
-		log:     config.Log,
-		version: config.Version,
-		now:     config.Now,
-		limits:  newLimits(config.Limits),
-		guard:   NewGuard(config.Backend, config.Now),
-		mux:     http.NewServeMux(),
+		backend:   config.Backend,
+		log:       config.Log,
+		version:   config.Version,
+		now:       config.Now,
+		limits:    newLimits(config.Limits),
+		forms:     formCache{write: machineForm},
+		summaries: formCache{write: func(v fleet.MachineView) apiv1.Machine { return summaryOf(machineForm(v)) }},
+		guard:     NewGuard(config.Backend, config.Now),
+		mux:       http.NewServeMux(),
 	}
 	routes := routes()
 	document, err := document(config.Version, routes)
@@ -75,15 +77,16 @@ func New(config Config) (http.Handler, error) {
 }
 
 type handler struct {
-	backend  Backend
-	log      *slog.Logger
-	version  string
-	now      func() time.Time
-	limits   *limits
-	guard    *Guard
-	forms    formCache
-	mux      *http.ServeMux
-	document []byte
+	backend Backend
+	log     *slog.Logger
+	version string
+	now     func() time.Time
+	limits  *limits
+	guard   *Guard
+	// forms and summaries are machines as lists have them.
+	forms, summaries formCache
+	mux              *http.ServeMux
+	document         []byte
 }
 
 // call is one request on its way through a route.

@@ -187,14 +187,10 @@ func (h *handler) listMachines(c *call) (any, error) {
 		c.w.Header().Set("Link", "<"+u.RequestURI()+`>; rel="next"`)
 		c.w.Header().Set(apiv1.NextCursorHeader, next)
 	}
-	if !filter.summary {
-		return h.forms.list(page)
+	if filter.summary {
+		return h.summaries.list(page)
 	}
-	forms := make([]apiv1.Machine, 0, len(page))
-	for _, v := range page {
-		forms = append(forms, summaryOf(machineForm(v)))
-	}
-	return forms, nil
+	return h.forms.list(page)
 }
 
 // summaryOf leaves out of a machine what makes it long.
