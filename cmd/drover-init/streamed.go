@@ -53,7 +53,7 @@ func (w *streamed) run(ctx context.Context, name string) (drover.StreamExit, err
 	case <-w.proc.done:
 		w.finish(work, &outputs)
 	case <-work.Done():
-		w.hangUp(context.Cause(work))
+		w.hangUp(&outputs)
 	}
 	cause := context.Cause(work)
 	stop(nil)
@@ -94,9 +94,17 @@ func (w *streamed) finish(ctx context.Context, outputs *sync.WaitGroup) {
 	}
 }
 
-// hangUp ends the command: gently, and after a while not.
-func (w *streamed) hangUp(error) {
-	w.ends.close()
+// hangUp ends the command: gently, and after a while not. A terminal is gone at once. Pipes are read on until the command has ended: one that says something
+// as it cleans up, as shells do, would end by SIGPIPE before it has.
+func (w *streamed) hangUp(outputs *sync.WaitGroup) {
+	if w.ends.master != nil {
+		w.ends.close()
+	} else {
+		w.ends.input.Close() // may be closed already
+		for _, f := range w.ends.output {
+			outputs.Go(func() { _, _ = io.Copy(io.Discard, f) }) // ends with the command, or when it is closed
+		}
+	}
 	for _, sig := range []unix.Signal{unix.SIGHUP, unix.SIGCONT} {
 		if err := unix.Kill(-w.proc.pid, sig); err != nil && !errors.Is(err, unix.ESRCH) {
 			console("cannot hang up on process group %d: %v", w.proc.pid, err)
