@@ -13,6 +13,7 @@ import (
 
 	"drover"
 	"drover/internal/fleetca"
+	"drover/internal/frames"
 )
 
 // guarded is a server that knows hosts by their certificates.
@@ -238,6 +239,10 @@ func TestADeliveryIsNoOrder(t *testing.T) {
 		obeyed <- string(request)
 		return nil, nil
 	})
+	serveStream(t, NewHostBus(victim, "h2"), drover.OrderExecStream, func(_ context.Context, request []byte, _ func() (frames.Conn, error)) error {
+		obeyed <- string(request)
+		return drover.Errorf(drover.Precondition, "the test opens none")
+	})
 	seen := make(chan drover.HostInfo, 8)
 	watching, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -245,6 +250,9 @@ func TestADeliveryIsNoOrder(t *testing.T) {
 	defer func() { stop(); <-ended }()
 	eventually(t, "orders and signs of life are heard", func() bool {
 		if err := Order(t.Context(), g.control, "h2", "echo", drover.Empty{}, nil); err != nil {
+			return false
+		}
+		if _, err := OpenStream(t.Context(), g.control, "h2", drover.OrderExecStream, drover.Empty{}); !drover.Is(err, drover.Precondition) {
 			return false
 		}
 		if err := NewHostBus(g.host("h3"), "h3").PublishInfo(t.Context(), drover.HostInfo{ID: "h3"}); err != nil {
@@ -260,7 +268,7 @@ func TestADeliveryIsNoOrder(t *testing.T) {
 	if err := evil.nc.Publish("$KV.hosts.h1", []byte(`{"id":"h2","name":"KV_placements"}`)); err != nil {
 		t.Fatal(err)
 	}
-	for i, to := range []string{"host.h2.order.echo", "host.h2.seen", "$KV.placements.m1", "$JS.API.STREAM.DELETE.KV_placements"} {
+	for i, to := range []string{"host.h2.order.echo", "host.h2.order." + string(drover.OrderExecStream), "host.h2.seen", "$KV.placements.m1", "$JS.API.STREAM.DELETE.KV_placements"} {
 		name := fmt.Sprintf("x%d", i)
 		_, err := evil.js.CreateOrUpdatePushConsumer(t.Context(), "KV_hosts", jetstream.ConsumerConfig{Name: name, DeliverSubject: to,
 			AckPolicy: jetstream.AckNonePolicy, FilterSubject: "$KV.hosts.h1", MemoryStorage: true})
@@ -268,12 +276,17 @@ func TestADeliveryIsNoOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "the record is delivered as an order", func() bool {
-		c, err := g.control.js.PushConsumer(t.Context(), "KV_hosts", "x0")
-		return err == nil && c.CachedInfo().Delivered.Consumer > 0
-	})
+	for _, name := range []string{"x0", "x1"} {
+		eventually(t, "the record is delivered as an order", func() bool {
+			c, err := g.control.js.PushConsumer(t.Context(), "KV_hosts", name)
+			return err == nil && c.CachedInfo().Delivered.Consumer > 0
+		})
+	}
 	for range 3 { // what was delivered came before
 		if err := Order(t.Context(), g.control, "h2", "echo", "the end", nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := OpenStream(t.Context(), g.control, "h2", drover.OrderExecStream, "the end"); !drover.Is(err, drover.Precondition) {
 			t.Fatal(err)
 		}
 	}

@@ -27,6 +27,24 @@ func (c *Conn) serve(ctx context.Context, host, order string, handler handlerFun
 
 // serveAt is serve for a subject. Of those that serve it in a queue, one gets each request; in no queue all do.
 func (c *Conn) serveAt(ctx context.Context, subject, queue, host, order string, handler handlerFunc) error {
+	return c.listen(ctx, subject, queue, order, listener{
+		full: func() error {
+			return drover.Errorf(drover.Unavailable, "host %q is at work on %d orders of the kind %s: ask again", host, maxHandlers, order)
+		},
+		handle: func(ctx context.Context, a answerer, m *nats.Msg) {
+			a.run(context.WithValue(ctx, subjectKey{}, m.Subject), handler, m.Data)
+		},
+	})
+}
+
+// listener is what becomes of requests at a subject: full is the answer to those that come while maxHandlers are worked on.
+type listener struct {
+	full   func() error
+	handle func(ctx context.Context, a answerer, m *nats.Msg)
+}
+
+// listen takes requests at a subject until ctx ends, and returns when the handlers under way have.
+func (c *Conn) listen(ctx context.Context, subject, queue, order string, l listener) error {
 	var handlers sync.WaitGroup
 	defer handlers.Wait() // after the subscription is gone
 	requests := make(chan *nats.Msg, maxHandlers)
@@ -49,12 +67,12 @@ func (c *Conn) serveAt(ctx context.Context, subject, queue, host, order string, 
 			select {
 			case slots <- struct{}{}:
 			default:
-				a.fail(drover.Errorf(drover.Unavailable, "host %q is at work on %d orders of the kind %s: ask again", host, maxHandlers, order))
+				a.fail(drover.AsError(l.full()))
 				continue
 			}
 			handlers.Go(func() {
 				defer func() { <-slots }()
-				a.run(context.WithValue(ctx, subjectKey{}, m.Subject), handler, m.Data)
+				l.handle(ctx, a, m)
 			})
 		}
 	}

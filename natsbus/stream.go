@@ -213,36 +213,16 @@ type StreamHandler = func(ctx context.Context, request []byte, open func() (fram
 
 // ServeStream answers an order that is a stream until ctx ends and the handlers under way have returned; 64 at once at most.
 func (h *HostBus) ServeStream(ctx context.Context, order drover.Order, handler StreamHandler) error {
-	c := h.conn
-	var handlers sync.WaitGroup
-	defer handlers.Wait() // after the subscription is gone
-	requests := make(chan *nats.Msg, maxHandlers)
-	sub, err := c.nc.ChanSubscribe(orderSubject(string(h.host), string(order)), requests)
-	if err != nil {
-		return translate(err, fmt.Sprintf("cannot listen for %s", order))
-	}
-	defer c.drop(sub)
-	slots := make(chan struct{}, maxHandlers)
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case m := <-requests:
-			a := answerer{conn: c, order: string(order), to: m.Reply}
-			select {
-			case slots <- struct{}{}:
-			default:
-				a.fail(drover.Errorf(drover.Exhausted, "host %q has %d streams of the kind %s: ask again when one has ended", h.host, maxHandlers, order))
-				continue
-			}
-			handlers.Go(func() {
-				defer func() { <-slots }()
-				a.run(ctx, func(ctx context.Context, request []byte) (any, error) {
-					return drover.Empty{}, c.handleStream(ctx, handler, request, m.Reply)
-				}, m.Data)
-			})
-		}
-	}
+	return h.conn.listen(ctx, orderSubject(string(h.host), string(order)), "", string(order), listener{
+		full: func() error {
+			return drover.Errorf(drover.Exhausted, "host %q has %d streams of the kind %s: ask again when one has ended", h.host, maxHandlers, order)
+		},
+		handle: func(ctx context.Context, a answerer, m *nats.Msg) {
+			a.run(ctx, func(ctx context.Context, request []byte) (any, error) {
+				return drover.Empty{}, h.conn.handleStream(ctx, handler, request, m.Reply)
+			}, m.Data)
+		},
+	})
 }
 
 // handleStream runs a handler and closes what it opened.
