@@ -3,7 +3,6 @@ package api
 import (
 	"cmp"
 	"net/http"
-	"slices"
 
 	"drover"
 	"drover/api/graphql"
@@ -23,39 +22,19 @@ type graphRegions struct {
 	Nearest string
 }
 
-// regions asks which regions there are; where no route tells it, by the hosts that there are.
-func (g *graph) regions() ([]graphql.Object, string, error) {
+// regions asks which regions there are, and which is the nearest.
+func (g *graph) regions() (objects []graphql.Object, nearest string, err error) {
 	var answer graphRegions
-	err := g.h.inside(g.c, http.MethodGet, prefix+"/platform/regions", nil, &answer)
-	if err != nil && !drover.Is(err, drover.NotFound) {
+	if err := g.h.inside(g.c, http.MethodGet, prefix+"/platform/regions", nil, &answer); err != nil {
 		return nil, "", err
 	}
-	if err == nil {
-		var objects []graphql.Object
-		for _, r := range answer.Regions {
-			o := regionObject(r.Code, cmp.Or(r.Name, r.Code))
-			o.Values["latitude"], o.Values["longitude"], o.Values["gatewayAvailable"] = r.Latitude, r.Longitude, r.GatewayAvailable
-			o.Values["requiresPaidPlan"], o.Values["deprecated"] = r.RequiresPaidPlan, r.Deprecated
-			objects = append(objects, o)
-		}
-		return objects, answer.Nearest, nil
+	for _, r := range answer.Regions {
+		o := regionObject(r.Code, cmp.Or(r.Name, r.Code))
+		o.Values["latitude"], o.Values["longitude"], o.Values["gatewayAvailable"] = r.Latitude, r.Longitude, r.GatewayAvailable
+		o.Values["requiresPaidPlan"], o.Values["deprecated"] = r.RequiresPaidPlan, r.Deprecated
+		objects = append(objects, o)
 	}
-	hosts, err := g.h.backend.Hosts(g.c.ctx())
-	if err != nil {
-		return nil, "", err
-	}
-	var codes []string
-	for _, h := range hosts {
-		if slices.Contains(h.Roles, drover.RoleWorker) {
-			codes = append(codes, string(h.Region))
-		}
-	}
-	slices.Sort(codes)
-	var objects []graphql.Object
-	for _, code := range slices.Compact(codes) {
-		objects = append(objects, regionObject(code, code))
-	}
-	return objects, "", nil
+	return objects, answer.Nearest, nil
 }
 
 func regionObject(code, name string) graphql.Object {

@@ -147,6 +147,23 @@ func (c *cli) deploy(ctx context.Context, cmd *cobra.Command, f deployFlags) err
 
 // followDeploy follows a deploy to its end. One that did not do all that was asked is an error.
 func (c *cli) followDeploy(ctx context.Context, cl *client.Client, begun apiv1.Deploy) error {
+	d, err := c.watchDeploy(ctx, cl, begun)
+	if err != nil {
+		return err
+	}
+	if c.json {
+		err = c.printJSON(d)
+	} else {
+		err = c.print("deploy %s of app %s is %s: %d of %d machines\n", d.ID, d.App, d.State, d.Count(drover.DeployItemDone), len(d.Items))
+	}
+	if err != nil {
+		return err
+	}
+	return deployOutcome(d)
+}
+
+// watchDeploy tells how a deploy goes on, until it has ended.
+func (c *cli) watchDeploy(ctx context.Context, cl *client.Client, begun apiv1.Deploy) (apiv1.Deploy, error) {
 	p := c.progress()
 	seen := make([]drover.DeployItemState, len(begun.Items))
 	d, err := cl.FollowDeploy(ctx, begun.App, begun.ID, func(d apiv1.Deploy) error {
@@ -165,20 +182,15 @@ func (c *cli) followDeploy(ctx context.Context, cl *client.Client, begun apiv1.D
 	})
 	p.clear()
 	if drover.Is(err, drover.Canceled) {
-		return drover.Errorf(drover.Canceled, "stopped following deploy %s; it goes on by itself", begun.ID).
+		return d, drover.Errorf(drover.Canceled, "stopped following deploy %s; it goes on by itself", begun.ID).
 			WithHint("'drover deploy follow %[1]s -a %[2]s' follows it, 'drover deploy abort %[1]s -a %[2]s' ends it", begun.ID, begun.App)
 	}
-	if err != nil {
-		return err
-	}
-	if c.json {
-		err = c.printJSON(d)
-	} else {
-		err = c.print("deploy %s of app %s is %s: %d of %d machines\n", d.ID, d.App, d.State, d.Count(drover.DeployItemDone), len(d.Items))
-	}
+	return d, err
+}
+
+// deployOutcome is an error when a deploy that has ended did not do what was asked.
+func deployOutcome(d apiv1.Deploy) error {
 	switch {
-	case err != nil:
-		return err
 	case d.Problem != nil:
 		return d.Problem.WithHint("'drover deploy show %s -a %s' shows what is where; 'drover logs -a %s' what the machines say", d.ID, d.App, d.App)
 	case d.State != drover.DeployDone:
