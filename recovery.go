@@ -1,6 +1,11 @@
 package drover
 
-import "time"
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"time"
+)
 
 type (
 	// RecoveryID names one recovery of a machine: "rec_" and 16 lower-case hexadecimal digits.
@@ -9,8 +14,12 @@ type (
 	StandbyID string
 )
 
-// NewRecoveryID returns a fresh random recovery ID.
-func NewRecoveryID() RecoveryID { return RecoveryID("rec_" + randomHex(16)) }
+// RecoveryOf returns the ID of the recovery of a machine from a placement, after so many earlier ones that were given up. Two who begin one at once begin
+// the same.
+func RecoveryOf(machine MachineID, from Epoch, earlier int) RecoveryID {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d %d", machine, from, earlier))
+	return RecoveryID("rec_" + hex.EncodeToString(sum[:8]))
+}
 
 // NewStandbyID returns a fresh random standby ID.
 func NewStandbyID() StandbyID { return StandbyID("sby_" + randomHex(16)) }

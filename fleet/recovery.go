@@ -122,10 +122,21 @@ func (f *Fleet) beginRecovery(ctx context.Context, p drover.PlannedRecovery, pla
 		return drover.Recovery{}, drover.Errorf(drover.Conflict, "machine %q is on host %q by now", p.Machine, at.Host)
 	}
 	now := f.now().UTC()
-	r := drover.Recovery{ID: drover.NewRecoveryID(), Machine: p.Machine, App: p.App, From: plan.Host, State: drover.RecoveryChoosing,
+	r := drover.Recovery{Machine: p.Machine, App: p.App, From: plan.Host, State: drover.RecoveryChoosing,
 		FromEpoch: at.Epoch, Sources: p.Sources, Fence: *plan.Fence, Actor: actor, Automatic: automatic, CreatedAt: now, UpdatedAt: now}
-	if _, err := f.state.recoveries.create(ctx, string(r.ID), r); err != nil {
-		return r, err
+	for earlier := 0; ; earlier++ {
+		r.ID = drover.RecoveryOf(p.Machine, at.Epoch, earlier)
+		_, err := f.state.recoveries.create(ctx, string(r.ID), r)
+		if err == nil {
+			break
+		}
+		if !drover.Is(err, drover.Exists) {
+			return r, err
+		}
+		begun, _, err := f.state.recoveries.get(ctx, string(r.ID))
+		if err != nil || begun.State != drover.RecoveryCanceled {
+			return begun, err // somebody else has begun it just now
+		}
 	}
 	f.log.Warn("recovery begun", "recovery", r.ID, "machine", r.Machine, "host", r.From, "actor", actor, "automatic", automatic)
 	f.hit("fleet.recovery.record.after")

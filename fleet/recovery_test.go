@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -210,6 +211,36 @@ func TestAHostMayComeBackAnywhereInARecovery(t *testing.T) {
 				t.Errorf("the machine is on %s, want %s", at, c.owner)
 			}
 		})
+	}
+}
+
+// Whoever begins the recovery of a machine at the same time, on whichever control host, begins one.
+func TestTwoWhoRecoverAMachineAtOnceRecoverItOnce(t *testing.T) {
+	t.Parallel()
+	w, n := newWorld(t)
+	id, vol := w.victim(n)
+	other := w.control("c2", nil)
+	w.dead(n)
+	w.confirmed(n)
+	w.eventually("both control hosts know", func() bool {
+		a, aerr := n.RecoveryPlan(t.Context(), "h1")
+		b, berr := other.RecoveryPlan(t.Context(), "h1")
+		return aerr == nil && berr == nil && a.Fence != nil && b.Fence != nil
+	})
+	var group sync.WaitGroup
+	for _, f := range []*node{n, other, n, other} {
+		group.Go(func() {
+			if _, err := f.StartRecovery(t.Context(), StartRecovery{Machine: id, Actor: "test"}); err != nil && !drover.Is(err, drover.Conflict) && !drover.Is(err, drover.NotFound) {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	if at := w.checkRecovered(n, id, vol); at != "h2" {
+		t.Errorf("it is on %s", at)
+	}
+	if list, err := n.Recoveries(t.Context()); err != nil || len(list) != 1 {
+		t.Errorf("%+v, %v", list, err)
 	}
 }
 
