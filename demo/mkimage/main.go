@@ -25,6 +25,9 @@ func run(args []string) error {
 	if len(args) == 0 {
 		return fmt.Errorf("usage: mkimage DIR [PATH-IN-IMAGE=PROGRAM ...]")
 	}
+	if strings.HasPrefix(args[0], "-") {
+		return fmt.Errorf("%q is no folder: there are no flags; usage: mkimage DIR [PATH-IN-IMAGE=PROGRAM ...]", args[0])
+	}
 	if _, err := os.Stat(args[0]); err == nil {
 		return fmt.Errorf("%s is there already: choose another folder", args[0])
 	}
