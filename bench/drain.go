@@ -11,12 +11,15 @@ import (
 	"drover/internal/testkit"
 )
 
+// drainPort is where writers answer.
+const drainPort = "7777"
+
 // drainPeers is what others say of emptying a host: text only, for there is nothing here to run it against.
 const drainPeers = "Fly.io: \"a handful of minutes\" for a host of machines without volumes (2020); Incus: as many instances at a time as CPUs/16; " +
 	"GCE: 60 s of notice before a VM is migrated live"
 
-// measureDrain empties a host with writers on it and compares what that took with what the dry run had said. One move before it tells the plan what
-// moves take on this machine.
+// measureDrain empties a host with writers on it, live and cold, and compares what that took with what the dry run had said. The moves before
+// tell the plan what moves take on this machine. While it drains live, a client on a host that is not concerned asks every machine all the time.
 func measureDrain(ctx context.Context, s setup) (results []result, err error) {
 	f, err := raiseFleet(ctx, s)
 	if err != nil {
@@ -30,56 +33,83 @@ func measureDrain(ctx context.Context, s setup) (results []result, err error) {
 		}
 	}()
 	for i := range s.machines {
-		w, err := f.startWriter(ctx, fmt.Sprintf("w%d", i), "h1", 1, s.fillMiB)
+		// Records at a pace that leaves emulated guests time for each other.
+		w, err := f.startWriter(ctx, fmt.Sprintf("w%d", i), "h1", 1, s.fillMiB, "-pause", "100ms", "-serve", drainPort)
 		if err != nil {
 			return nil, err
 		}
 		writers = append(writers, w)
 	}
+	fmt.Fprintf(s.log, "peers, by their own words: %s\n", drainPeers)
+	for _, mode := range []string{"live", "cold"} {
+		one, err := f.measureDrains(ctx, s, mode, writers)
+		if err != nil {
+			return results, err
+		}
+		results = append(results, one...)
+	}
+	return results, nil
+}
+
+// measureDrains drains in one way, s.runs times. Each time everything comes home by the same way.
+func (f *fleet) measureDrains(ctx context.Context, s setup, mode string, writers []*writer) ([]result, error) {
 	for _, to := range []string{"h2", "h1"} { // what the plan is made of
-		if _, _, err := writers[0].move(ctx, to); err != nil {
+		var m drover.Migration
+		if err := f.cli.Ask(ctx, &m, "machine", "move", writers[0].id, "--to", to, "--"+mode); err != nil {
 			return nil, err
 		}
 	}
-	var took, planned, lost, acked []float64
+	var took, planned, lost, acked, unanswered, asked []float64
 	for run := range s.runs {
-		one, err := f.drainOnce(ctx, s, writers)
+		one, err := f.drainOnce(ctx, s, mode, writers)
 		if err != nil {
 			return nil, err
 		}
 		took, planned = append(took, one.took), append(planned, one.planned)
 		lost, acked = append(lost, float64(one.lost)), append(acked, float64(one.acked))
-		fmt.Fprintf(s.log, "run %d: %d machines in %.1f s, the dry run said %.1f s; %d of %d acknowledged records lost\n",
-			run+1, len(writers), one.took, one.planned, one.lost, one.acked)
+		unanswered, asked = append(unanswered, float64(one.requests.Lost)), append(asked, float64(one.requests.Asked))
+		fmt.Fprintf(s.log, "run %d, %s: %d machines in %.1f s, the dry run said %.1f s; %d of %d acknowledged records lost; "+
+			"%d of %d requests lost, the slowest answer took %.0f ms %s\n", run+1, mode, len(writers), one.took, one.planned, one.lost, one.acked,
+			one.requests.Lost, one.requests.Asked, one.requests.LongestMS, one.requests.Problem)
 	}
-	fmt.Fprintf(s.log, "peers, by their own words: %s\n", drainPeers)
-	return []result{
-		compare("drain.total", "s", "near 1", "its own dry run", took, planned),
-		compare("drain.lost", "records", "lower", "acknowledged", lost, acked),
-	}, nil
+	results := []result{
+		compare("drain."+mode+".total", "s", "near 1", "its own dry run", took, planned),
+		compare("drain."+mode+".lost", "records", "lower", "acknowledged", lost, acked),
+	}
+	if mode == "live" { // a machine that moves cold answers nobody for a while, as anybody would expect
+		results = append(results, compare("drain.live.requests", "lost requests", "lower", "requests", unanswered, asked))
+	}
+	return results, nil
 }
 
 // drained is one run.
 type drained struct {
 	took, planned float64
 	lost, acked   uint64
+	requests      requests
 }
 
 // drainOnce plans, drains, looks at every record, and brings everything home.
-func (f *fleet) drainOnce(ctx context.Context, s setup, writers []*writer) (drained, error) {
-	flags := []string{"--reason", "bench", "--min-healthy", "2s", "--max-per-app", fmt.Sprint(s.parallel), "--max-parallel", fmt.Sprint(s.parallel),
-		"--max-per-target", fmt.Sprint(s.parallel)}
+func (f *fleet) drainOnce(ctx context.Context, s setup, mode string, writers []*writer) (one drained, err error) {
+	flags := []string{"--" + mode, "--reason", "bench", "--min-healthy", "1s", "--max-per-app", fmt.Sprint(s.parallel),
+		"--max-parallel", fmt.Sprint(s.parallel), "--max-per-target", fmt.Sprint(s.parallel)}
 	var plan, d, back drover.Drain
 	if err := f.cli.Ask(ctx, &plan, append([]string{"host", "drain", "h1", "--dry-run"}, flags...)...); err != nil {
-		return drained{}, err
+		return one, err
 	}
-	if err := f.cli.Ask(ctx, &d, append([]string{"host", "drain", "h1"}, flags...)...); err != nil {
-		return drained{}, err
+	answers, err := f.askAll(ctx, writers)
+	if err != nil {
+		return one, err
+	}
+	err = f.cli.Ask(ctx, &d, append([]string{"host", "drain", "h1"}, flags...)...)
+	requests, aerr := answers()
+	if err := errors.Join(err, aerr); err != nil {
+		return one, err
 	}
 	if d.State != drover.DrainDone {
-		return drained{}, fmt.Errorf("drain %s is %s: %v", d.ID, d.State, d.Problem)
+		return one, fmt.Errorf("drain %s is %s: %v", d.ID, d.State, d.Problem)
 	}
-	one := drained{took: d.EndedAt.Sub(d.StartedAt).Seconds(), planned: plan.ExpectedSeconds}
+	one = drained{took: d.EndedAt.Sub(d.StartedAt).Seconds(), planned: plan.ExpectedSeconds, requests: requests}
 	for _, w := range writers {
 		lost, acked, err := w.count(ctx)
 		if err != nil {

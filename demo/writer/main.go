@@ -7,9 +7,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -23,22 +25,33 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New("usage: writer run|verify -dir DIR")
+		return errors.New("usage: writer run|verify -dir DIR, or writer ask ADDRESS:PORT ...")
+	}
+	if args[0] == "ask" {
+		return ask(args[1:], os.Stdin, os.Stdout)
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	dir := flags.String("dir", "/data", "directory of the log and the fill file")
 	fill := flags.Int("fill", 0, "MiB of checksummed blocks to write")
 	pause := flags.Duration("pause", 5*time.Millisecond, "pause between two records")
+	port := flags.Int("serve", 0, "answer what is asked at this TCP port; 0 is none")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
 	switch args[0] {
 	case "run":
+		if *port != 0 {
+			listener, err := net.Listen("tcp", net.JoinHostPort("", strconv.Itoa(*port)))
+			if err != nil {
+				return err
+			}
+			go serve(listener)
+		}
 		return write(*dir, *fill, *pause)
 	case "verify":
 		return verify(*dir)
 	}
-	return fmt.Errorf("unknown command %q: run or verify", args[0])
+	return fmt.Errorf("unknown command %q: run, verify or ask", args[0])
 }
 
 // write appends and fills until a signal comes or a write fails.
