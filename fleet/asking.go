@@ -80,7 +80,7 @@ func (v *mover) worthSaving(next drover.Migration) bool {
 	if a.Done != b.Done || a.Waiting != b.Waiting || v.m.RunningAt != next.RunningAt {
 		return true
 	}
-	return a.Copied != b.Copied && v.now().Sub(v.savedAt) >= v.rules.HydratePoll*9/10
+	return (a.Copied != b.Copied || a.BytesPerSecond != b.BytesPerSecond) && v.now().Sub(v.savedAt) >= v.rules.HydratePoll*9/10
 }
 
 // taking makes the next record from an answer.

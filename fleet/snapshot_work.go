@@ -181,7 +181,7 @@ func (w *volumeWorker) upload(ctx context.Context, s drover.Snapshot) (again boo
 	if p.Upload == nil || !p.Upload.Done {
 		var waits *drover.Error
 		if p.Upload != nil && p.Upload.Waiting != "" {
-			waits = drover.Errorf(drover.Unavailable, "it waits: %s", p.Upload.Waiting)
+			waits = drover.Errorf(drover.Unavailable, "it is not in the object store yet: %s", p.Upload.Waiting)
 		}
 		return false, errors.Join(w.noteProblem(ctx, s, waits), w.noteUpload(ctx, s, p.Upload))
 	}

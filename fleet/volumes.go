@@ -34,8 +34,9 @@ func (f *Fleet) volumeViewLocked(v drover.Volume) VolumeView {
 // take takes over what the host says of the volume's layer.
 func (v *VolumeView) take(status drover.LayerStatus) {
 	v.Layer = &status
-	if v.Hydration == nil && status.Hydration != nil && !status.Hydration.Done {
-		v.Hydration = status.Hydration
+	// What a migration says is of all disks together, and as old as its record.
+	if h := status.Hydration; h != nil && (v.Hydration != nil || !h.Done) {
+		v.Hydration = h
 	}
 }
 
@@ -208,7 +209,7 @@ func checkVolume(req CreateVolume) error {
 	}
 	switch {
 	case req.Size < minVolume && req.Snapshot == "" && req.Source == "":
-		p.add("size_gb", "%d bytes are too few: at least 1 GiB", req.Size)
+		p.add("size_gb", "%d MiB are too few: a volume has 1 GiB at least", req.Size/drover.MiB)
 	case req.Size > maxVolume:
 		p.add("size_gb", "%d GiB are too many: at most %d", req.Size/drover.GiB, maxVolume/drover.GiB)
 	case req.Size%drover.BlockSize != 0:

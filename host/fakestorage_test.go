@@ -145,15 +145,17 @@ func (f fakeStorage) CheckParent(_ context.Context, id drover.LayerID) error {
 	return err
 }
 
-func (f fakeStorage) Hydrate(_ context.Context, id drover.LayerID, _ drover.Bytes) error {
+func (f fakeStorage) Hydrate(_ context.Context, id drover.LayerID, limit drover.Bytes) error {
 	_, err := f.with("hydrate", id, func(l *fakeLayer) error {
 		if l.status.Hydration == nil {
 			return nil
 		}
 		hy := *l.status.Hydration
+		hy.Limit = limit
 		if l.spec.Parent != nil {
 			src := f.parentOf(l)
 			if src == nil || src.status.State != drover.LayerFrozen || hy.Paused {
+				l.status.Hydration = &hy
 				return nil // it waits
 			}
 			if l.data == nil {

@@ -51,7 +51,7 @@ func (a *Agent) fillDisk(ctx context.Context, d diskRecord) error {
 	}
 	if h := status.Hydration; h != nil && !h.Done {
 		a.hit("host.fill.before")
-		return a.keepHydrating(ctx, d)
+		return a.keepHydrating(ctx, d, 0)
 	}
 	a.hit("host.fill.done")
 	return a.changeDisk(d.Disk, func(now *diskRecord) error {
@@ -62,13 +62,16 @@ func (a *Agent) fillDisk(ctx context.Context, d diskRecord) error {
 	})
 }
 
-// keepHydrating lets the background copy of a layer go on as the operator wishes it.
-func (a *Agent) keepHydrating(ctx context.Context, d diskRecord) error {
+// keepHydrating lets the background copy of a layer go on as the operator wishes it, and under the limit where he wishes none.
+func (a *Agent) keepHydrating(ctx context.Context, d diskRecord, limit drover.Bytes) error {
 	if d.HydratePaused {
 		return nil
 	}
+	if d.HydrateLimit != nil {
+		limit = *d.HydrateLimit
+	}
 	_, err := call(ctx, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, a.cfg.Storage.Hydrate(ctx, d.Layer, d.HydrateLimit)
+		return struct{}{}, a.cfg.Storage.Hydrate(ctx, d.Layer, limit)
 	})
 	return err
 }

@@ -31,7 +31,7 @@ func (mv *moveRecord) roundLayers() []drover.LayerID {
 	return layers
 }
 
-// limitEach is one disk's part of the bound on the copying.
+// limitEach is one disk's part of the bound on the copying, while so many are copied.
 func (mv *moveRecord) limitEach(disks int) drover.Bytes {
 	if mv.Limit == 0 {
 		return 0
@@ -104,7 +104,7 @@ const copyEvery = 50 * time.Millisecond
 func (m *machine) copyRound(ctx context.Context) error {
 	cfg, mv := m.agent.cfg, m.rec.Load().Move
 	m.hydrateAt = m.agent.now().Add(copyEvery)
-	done := true
+	var copied []drover.LayerStatus
 	for i, e := range mv.RoundExports {
 		spec := LayerSpec{ID: drover.RoundLayer(e.Disk, mv.Migration, mv.Round), Disk: e.Disk, Size: e.Size, Parent: &mv.RoundExports[i], Cipher: e.Cipher}
 		mv.layOver(&spec, mv.Round-1)
@@ -114,20 +114,22 @@ func (m *machine) copyRound(ctx context.Context) error {
 			return fmt.Errorf("cannot clone the disk %q: %w", e.Disk, err)
 		}
 		m.agent.hit("host.copy.after-create")
-		h := status.Hydration
-		if h == nil || h.Done {
-			continue
-		}
-		done = false
-		if limit := mv.limitEach(len(mv.RoundExports)); h.StartedAt.IsZero() || h.Limit != limit {
-			if _, err := call(ctx, func(ctx context.Context) (struct{}, error) {
-				return struct{}{}, cfg.Storage.Hydrate(ctx, spec.ID, limit)
-			}); err != nil {
-				return err
-			}
+		if h := status.Hydration; h != nil && !h.Done {
+			copied = append(copied, status)
 		}
 	}
-	if !done {
+	limit := mv.limitEach(len(copied))
+	for _, layer := range copied {
+		if h := layer.Hydration; !h.StartedAt.IsZero() && h.Limit == limit {
+			continue
+		}
+		if _, err := call(ctx, func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, cfg.Storage.Hydrate(ctx, layer.ID, limit)
+		}); err != nil {
+			return err
+		}
+	}
+	if len(copied) > 0 {
 		return nil
 	}
 	for _, e := range mv.RoundExports {

@@ -50,7 +50,7 @@ func (mv *moveRecord) clones() []diskRecord {
 	disks := make([]diskRecord, 0, len(mv.Exports))
 	for _, export := range mv.Exports {
 		disk := diskRecord{Disk: export.Disk, Volume: export.Volume, Layer: drover.LayerFor(export.Disk, mv.Migration), Size: export.Size,
-			Migration: mv.Migration, Used: export.Allocated > 0, Cipher: export.Cipher, Made: true, HydrateLimit: mv.limitEach(len(mv.Exports))}
+			Migration: mv.Migration, Used: export.Allocated > 0, Cipher: export.Cipher, Made: true}
 		if export.Volume == "" && !export.Disk.HoldsMemory() {
 			disk.Image = mv.Image
 		}
@@ -202,21 +202,29 @@ const hydrateEvery = time.Second
 func (m *machine) hydrate(ctx context.Context) error {
 	mv := m.rec.Load().Move
 	m.hydrateAt = m.agent.now().Add(hydrateEvery)
-	done := true
+	var copied []diskRecord
 	err := eachDisk(ctx, mv.clones(), true, func(ctx context.Context, d diskRecord) error {
 		status, err := m.agent.cfg.Storage.Layer(ctx, d.Layer)
 		if err != nil || status.Hydration == nil || status.Hydration.Done {
 			return err // no hydration means no parent: the root disk was replaced meanwhile
 		}
-		done = false
-		m.agent.hit("host.hydrate.before")
 		if now, err := m.disk(d.Disk); err == nil && now.Layer == d.Layer {
 			d = now // with what an operator wishes
 		}
-		return m.agent.keepHydrating(ctx, d)
+		copied = append(copied, d)
+		return nil
 	})
-	if err != nil || !done {
+	if err != nil {
 		return err
+	}
+	for _, d := range copied {
+		m.agent.hit("host.hydrate.before")
+		if err := m.agent.keepHydrating(ctx, d, mv.limitEach(len(copied))); err != nil && !drover.Is(err, drover.NotFound) {
+			return err
+		}
+	}
+	if len(copied) > 0 {
+		return nil
 	}
 	if err := m.dropRounds(ctx, mv); err != nil {
 		return err

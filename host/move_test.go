@@ -21,6 +21,8 @@ type mover struct {
 	rounds int
 	// undoes is the migration that is taken back; empty for none.
 	undoes drover.MigrationID
+	// limit bounds the copying.
+	limit drover.Bytes
 }
 
 func newMover(w *world, src, dst *fakeHost, req drover.ApplyRequest) *mover {
@@ -114,7 +116,7 @@ func (mv *mover) activate() error {
 	apply := mv.req
 	apply.Epoch = mv.epoch
 	_, err := press[drover.MachineStatus](mv.dst, drover.OrderMoveActivate, drover.MoveActivateRequest{MoveRequest: mv.id(), Apply: apply,
-		Exports: mv.exports, Status: st, Undoes: mv.undoes})
+		Exports: mv.exports, Status: st, Undoes: mv.undoes, Limit: mv.limit})
 	return err
 }
 
@@ -371,5 +373,63 @@ func TestAMachineDestroyedWhileItHydratesLeavesItsVolumeWhole(t *testing.T) {
 		if clone == nil || !clone.status.Hydration.Done {
 			t.Errorf("the volume is not whole: %+v", clone)
 		}
+	}, "a", "b")
+}
+
+// A bound is shared by the disks that are being copied: one that is complete leaves its part to the others. What an operator wishes of one goes
+// before it.
+func TestTheBoundOfAMoveIsThatOfWhatIsStillCopied(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		a, b, req := twoHosts(w)
+		mv := newMover(w, a, b, req)
+		mv.limit = 60 * drover.MiB
+		for _, step := range mv.before() {
+			if err := step(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		volume := drover.LayerFor(req.Volumes[0].ID.Disk(), mv.mig)
+		slow := func(paused bool) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			l := b.layers[volume]
+			if l.status.Hydration == nil {
+				l.status.Hydration = &drover.Hydration{}
+			}
+			hy := *l.status.Hydration
+			hy.Paused = paused
+			l.status.Hydration = &hy
+		}
+		limit := func() drover.Bytes {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return b.layers[volume].status.Hydration.Limit
+		}
+		slow(true)
+		mv.commit()
+		if err := mv.activate(); err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Minute)
+		if got := limit(); got != mv.limit {
+			t.Errorf("the volume alone is copied at %d bytes per second at most, want %d", got, mv.limit)
+		}
+		wish := drover.MiB
+		if _, err := order[drover.LayerStatus](b, drover.OrderVolumeHydration, drover.HydrationRequest{Volume: req.Volumes[0].ID, Limit: &wish}); err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Minute)
+		if got := limit(); got != wish {
+			t.Errorf("an operator's %d bytes per second became %d", wish, got)
+		}
+		slow(false)
+		if err := mv.hydrated(); err != nil {
+			t.Fatal(err)
+		}
+		if err := mv.release(); err != nil {
+			t.Fatal(err)
+		}
+		mv.record(drover.Succeeded)
+		mv.settled(b)
 	}, "a", "b")
 }

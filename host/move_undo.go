@@ -110,7 +110,7 @@ func (mv *moveRecord) restored() []diskRecord {
 	for _, was := range mv.Kept {
 		d := was
 		d.Layer, d.Migration, d.Made = drover.LayerFor(was.Disk, mv.Migration), mv.Migration, true
-		d.Parent, d.Snapshot, d.HydratePaused = nil, nil, false
+		d.Parent, d.Snapshot, d.HydrateLimit, d.HydratePaused = nil, nil, nil, false
 		disks = append(disks, d)
 	}
 	return disks

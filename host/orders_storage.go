@@ -44,7 +44,7 @@ func (a *Agent) volumeHydration(ctx context.Context, req drover.HydrationRequest
 	var wish diskRecord
 	err := a.changeDisk(req.Volume.Disk(), func(d *diskRecord) error {
 		if req.Limit != nil {
-			d.HydrateLimit = *req.Limit
+			d.HydrateLimit = req.Limit
 		}
 		if req.Paused != nil {
 			d.HydratePaused = *req.Paused
@@ -65,7 +65,11 @@ func (a *Agent) volumeHydration(ctx context.Context, req drover.HydrationRequest
 		}
 		a.hit("host.hydration.before")
 		if !wish.HydratePaused {
-			if err := a.cfg.Storage.Hydrate(ctx, d.Layer, wish.HydrateLimit); err != nil {
+			limit := status.Hydration.Limit
+			if wish.HydrateLimit != nil {
+				limit = *wish.HydrateLimit
+			}
+			if err := a.cfg.Storage.Hydrate(ctx, d.Layer, limit); err != nil {
 				return err
 			}
 		}

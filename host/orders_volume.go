@@ -77,7 +77,7 @@ func (a *Agent) volumeCreate(ctx context.Context, req drover.VolumeRequest) (dro
 	if !disk.filling() {
 		return status, nil
 	}
-	if err := a.keepHydrating(ctx, disk); err != nil {
+	if err := a.keepHydrating(ctx, disk, 0); err != nil {
 		a.cfg.Log.Warn("a volume is filled later", "volume", string(v.ID), "err", err)
 	}
 	return call(ctx, func(ctx context.Context) (drover.LayerStatus, error) { return a.cfg.Storage.Layer(ctx, disk.Layer) })

@@ -203,9 +203,9 @@ type diskRecord struct {
 	// Parent or Snapshot is what a volume that was made here is still being filled from; both are gone when it is complete.
 	Parent   *drover.Export         `json:"parent,omitempty"`
 	Snapshot *drover.SnapshotSource `json:"snapshot,omitempty"`
-	// HydrateLimit and HydratePaused are what an operator wishes of the background copy.
-	HydrateLimit  drover.Bytes `json:"hydrate_limit,omitempty"`
-	HydratePaused bool         `json:"hydrate_paused,omitempty"`
+	// HydrateLimit and HydratePaused are what an operator wishes of the background copy; without a limit that of the migration holds, if any.
+	HydrateLimit  *drover.Bytes `json:"hydrate_limit,omitempty"`
+	HydratePaused bool          `json:"hydrate_paused,omitempty"`
 	// Reserve is the room that is held with a volume until ReserveUntil, or a machine mounts it.
 	Reserve      *drover.Guest `json:"reserve,omitempty"`
 	ReserveUntil time.Time     `json:"reserve_until,omitzero"`

@@ -62,7 +62,7 @@ func (a *Agent) recoveryMake(ctx context.Context, req drover.RecoveryMakeRequest
 		return status, err
 	}
 	if disk.filling() {
-		if err := a.keepHydrating(ctx, disk); err != nil {
+		if err := a.keepHydrating(ctx, disk, 0); err != nil {
 			a.cfg.Log.Warn("a volume is filled later", "volume", string(v.ID), "err", err)
 		}
 	}

@@ -396,7 +396,7 @@ func TestAVolumeThatIsFilledIsNeitherMovedNorSplitAndCanBeSlowed(t *testing.T) {
 		b.down()
 		b.up(0)
 		pass(time.Minute)
-		if d, err := b.agent.disk("vol_2"); err != nil || !d.filling() || d.HydrateLimit != limit {
+		if d, err := b.agent.disk("vol_2"); err != nil || !d.filling() || d.HydrateLimit == nil || *d.HydrateLimit != limit {
 			t.Errorf("it was filled although it is paused: %+v, %v", d, err)
 		}
 		paused = false

@@ -1,6 +1,9 @@
 package manifest
 
 import (
+	"bytes"
+	"slices"
+
 	"github.com/klauspost/compress/zstd"
 
 	"drover"
@@ -36,16 +39,28 @@ func NewCodec(users int) (*Codec, error) {
 	return &Codec{enc, dec}, nil
 }
 
-// Encode appends the chunk's stored form to buf. With try it is packed if that makes it an eighth smaller at least; what is encrypted
-// never gets smaller, and need not be tried.
+// Encode appends the chunk's stored form to buf. With try it is packed if that makes it an eighth smaller at least. What is encrypted
+// gets smaller by what was never written only; without try that alone decides whether packing is worth the work.
 func (c *Codec) Encode(buf, chunk []byte, try bool) []byte {
-	if try {
+	if try || sparse(chunk) {
 		packed := c.enc.EncodeAll(chunk, append(buf, storedZstd))
 		if len(packed)-len(buf) <= len(chunk)/8*7 {
 			return packed
 		}
 	}
 	return append(append(buf, storedPlain), chunk...)
+}
+
+// sparse reports whether an eighth of the chunk's blocks at least hold zeroes.
+func sparse(chunk []byte) bool {
+	var zeroes [4096]byte
+	n := 0
+	for b := range slices.Chunk(chunk, len(zeroes)) {
+		if bytes.Equal(b, zeroes[:len(b)]) {
+			n += len(b)
+		}
+	}
+	return n >= len(chunk)/8
 }
 
 // Decode unpacks a stored chunk into p, which has ChunkSize bytes, and checks its hash. Internal when it is damaged.

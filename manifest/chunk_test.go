@@ -37,6 +37,7 @@ func TestChunksArePackedWhenItPays(t *testing.T) {
 		{"text", text, true, true},
 		{"text not to be tried", text, false, false},
 		{"noise", random(1, ChunkSize), true, false},
+		{"noise with holes, not to be tried", append(random(1, ChunkSize/2), make([]byte, ChunkSize/2)...), false, true},
 		{"half noise", append(random(1, ChunkSize/2), text[:ChunkSize/2]...), true, true},
 	} {
 		stored := c.Encode(nil, x.chunk, x.try)

@@ -46,3 +46,19 @@ func TestOrdersAreNotedAndBounded(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// A copy that stands still says why while it does, not only when it is given up.
+func TestARoundThatWaitsSaysForWhat(t *testing.T) {
+	m := EnterPhase(Begin(drover.Migration{ID: "mig_1"}, start), drover.PhaseConverge, start)
+	m.Convergence = &drover.Convergence{Round: 2, At: start}
+	copied := func(waiting string, done bool) drover.MoveCopied {
+		return drover.MoveCopied{Done: done, Hydration: map[drover.DiskID]drover.Hydration{"vol_1": {Total: drover.MiB, Waiting: waiting}}}
+	}
+	m = RoundCopied(m, copied("h1 does not answer", false), start)
+	if m.Problem == nil || m.Problem.Text != "the copy of round 2 waits: h1 does not answer" {
+		t.Errorf("%v", m.Problem)
+	}
+	if m = RoundCopied(m, copied("", false), start); m.Problem != nil {
+		t.Errorf("it goes on, but says %v", m.Problem)
+	}
+}

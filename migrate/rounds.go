@@ -54,6 +54,12 @@ func RoundCopied(m drover.Migration, p drover.MoveCopied, now time.Time) drover.
 		c.CopyRate = h.BytesPerSecond
 	}
 	m.Convergence, m.UpdatedAt = &c, now
+	if m.Outcome == drover.Running {
+		m.Problem = nil
+		if h.Waiting != "" && !p.Done {
+			m.Problem = drover.Errorf(drover.Unavailable, "the copy of round %d waits: %s", c.Round, h.Waiting)
+		}
+	}
 	if p.Done {
 		m = withStep(m, func(s *drover.Step) { s.Bytes += h.Copied })
 	}

@@ -65,6 +65,10 @@ type Peer struct {
 	TLS *tls.ConnectionState
 	// Remote is the peer's network address, empty on a unix socket.
 	Remote string
+	// Process is the process that connected over a unix socket; 0 where that is not known.
+	Process int
+	// HungUp reports whether the peer has closed its side by now. Safe for concurrent use; it neither waits nor reads.
+	HungUp func() bool
 }
 
 // Opener finds the export for a client in the option phase. It returns NotFound for an unknown name, Denied for a

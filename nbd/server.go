@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 
 	"drover"
 )
@@ -158,7 +159,9 @@ func (s *Server) serveConn(parent context.Context, raw net.Conn) {
 	// What runs for the connection is cancelled by end only, after the socket is closed: see there.
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
 	remote := remoteOf(raw)
-	c := &conn{raw: raw, nc: raw, out: &plainSender{conn: raw}, peer: Peer{Remote: remote}, cancel: cancel, log: s.cfg.Log.With("remote", remote)}
+	c := &conn{raw: raw, nc: raw, out: &plainSender{conn: raw}, peer: Peer{Remote: remote, Process: processOf(raw)}, cancel: cancel,
+		log: s.cfg.Log.With("remote", remote)}
+	c.peer.HungUp = func() bool { return hungUp(c.raw) }
 	defer c.end(nil)
 	if s.takeThread(c) {
 		defer s.giveThread()
@@ -219,6 +222,28 @@ func (s *Server) converse(ctx context.Context, c *conn) error {
 	c.log = c.log.With("export", n.name)
 	c.log.Debug("NBD export opened", "read_only", agreed.session.Info.ReadOnly, "tls", c.peer.TLS != nil)
 	return newTransmission(s, c, agreed).run(ctx, n.br)
+}
+
+// processOf is the process that connected over a unix socket, 0 for any other socket and for one that this process cannot see.
+func processOf(raw net.Conn) int {
+	socket, ok := raw.(*net.UnixConn)
+	if !ok {
+		return 0
+	}
+	control, err := socket.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	pid := 0
+	err = control.Control(func(fd uintptr) {
+		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			pid = int(cred.Pid)
+		}
+	})
+	if err != nil {
+		return 0
+	}
+	return pid
 }
 
 // remoteOf is the peer's address for logs and for Peer: empty on a unix socket.

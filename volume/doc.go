@@ -27,8 +27,9 @@
 //   - After an fdatasync that failed nothing is reported as durable: the layer refuses writes and flushes until the daemon starts again.
 //
 // Names of NBD exports. On the unix socket (Config.RunDir/nbd.sock): LAYER@EPOCH is the layer that is open at that epoch,
-// read-write; of several connections the newest that writes is the writer, older ones are ended first, so that a request left
-// over from a connection that a VM gave up cannot land after the VM sent it again. LAYER is the layer read-only; of a layer
+// read-write; of several clients the newest that writes is the writer, connections of older ones are ended first, so that a request left
+// over from a connection that a VM gave up cannot land after the VM sent it again. A client is a process: it may write over several
+// connections that it has open together (multi-conn). LAYER is the layer read-only; of a layer
 // that is open it gives each block as it is at that moment, which is no point in time as a whole. Over TLS: LAYER, read-only,
 // for the hosts it is exported to (their certificate's common name is the host ID). What is served is always the composed view.
 //

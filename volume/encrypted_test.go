@@ -342,10 +342,16 @@ func TestLayersOfAnotherCipherAreRefused(t *testing.T) {
 func TestToolsOfOthersUseEncryptedLayers(t *testing.T) {
 	h, c := newEncrypted(t, 8*drover.MiB)
 	noErr(t, c.Close())
+	// What nobody could open is not listed: a tool that lists exports asks for each, and fails at the first that is refused.
+	locked := &drover.Cipher{Algorithm: h.cipher.Algorithm, SectorSize: h.cipher.SectorSize, Key: "key_00000000000000ff"}
+	must[drover.LayerStatus](t)(h.CreateLayer(t.Context(), drover.LayerSpec{ID: "vol_locked", Disk: "vol_locked", Size: drover.MiB, Cipher: locked}))
+	if out, err := tool(t, "nbdinfo", "--list", h.uri("")); err != nil || !strings.Contains(out, `export="vol_a@1"`) || strings.Contains(out, "vol_locked") {
+		t.Errorf("%v\n%s", err, out)
+	}
 	raw := filepath.Join(t.TempDir(), "raw")
 	noErr(t, os.WriteFile(raw, pattern(1, 8*mib), 0o600))
 	for _, cmd := range [][]string{
-		{"nbdcopy", "--connections=1", raw, h.uri("vol_a@1")},
+		{"nbdcopy", raw, h.uri("vol_a@1")},
 		{"qemu-io", "-f", "raw", h.uri("vol_a@1"), "-c", "write -P 7 1000 3", "-c", "write -P 8 4095 2", "-c", "discard 10000 70000",
 			"-c", "write -z 200001 511", "-c", "read -P 7 1000 3", "-c", "read -P 0 10000 70000", "-c", "flush"},
 		{"qemu-io", "-f", "raw", raw, "-c", "write -P 7 1000 3", "-c", "write -P 8 4095 2", "-c", "write -z 10000 70000", "-c", "write -z 200001 511"},

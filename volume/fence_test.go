@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -98,18 +99,64 @@ func TestWriterOfALowerEpochNeverLandsAgain(t *testing.T) {
 	}
 }
 
-// Whoever connects again to the same epoch and writes ends the older connection first.
-func TestNewestConnectionIsTheWriter(t *testing.T) {
+// A program that connects to the same epoch and writes ends the connections of the one before.
+func TestNewestClientIsTheWriter(t *testing.T) {
 	h := newHost(t, newCA(t), "h1")
 	ctx := t.Context()
 	h.create("vol_x", drover.MiB)
 	one := h.open("vol_x", 1)
-	noErr(t, one.WriteAt(ctx, pattern(1, blockSize), 0, false))
 	two := h.dial("vol_x@1")
-	noErr(t, two.ReadAt(ctx, make([]byte, blockSize), 0))
+	other := func(command string) {
+		t.Helper()
+		if out, err := tool(t, "qemu-io", "-f", "raw", h.uri("vol_x@1"), "-c", command); err != nil {
+			t.Fatalf("%s: %v\n%s", command, err, out)
+		}
+	}
+	noErr(t, one.WriteAt(ctx, pattern(1, blockSize), 0, false))
+	other("read 0 4096")
 	noErr(t, one.WriteAt(ctx, pattern(1, blockSize), 0, false)) // reading takes nothing away
-	noErr(t, two.WriteAt(ctx, pattern(2, blockSize), 0, false))
+	other("write -P 7 0 4096")
 	<-one.Done()
+	<-two.Done()
+}
+
+// A program may write over several connections that it has open together, and give any of them up.
+func TestConnectionsOfOneProgramWriteTogether(t *testing.T) {
+	ca := newCA(t)
+	h1, h2 := newHost(t, ca, "h1"), newHost(t, ca, "h2")
+	ctx := t.Context()
+	h1.create("vol_x", 2*drover.MiB)
+	noErr(t, h1.open("vol_x", 1).WriteAt(ctx, pattern(9, mib), 0, false))
+	h2.clone("vol_x.m", h1.export("vol_x", "h2"), "")
+	one := h2.open("vol_x.m", 2)
+	two, three := h2.dial("vol_x.m@2"), h2.dial("vol_x.m@2")
+	model := pattern(9, mib)
+	for i := range 12 {
+		p := pattern(uint64(i), blockSize)
+		noErr(t, []*nbd.Client{one, three, two}[i%3].WriteAt(ctx, p, int64(i)*blockSize, false))
+		copy(model[i*blockSize:], p)
+	}
+	noErr(t, two.Flush(ctx))
+	// What is left of a connection that was given up does not land over what is written after it.
+	h1.halt()
+	late := make(chan error, 1)
+	go func() { late <- one.WriteAt(ctx, pattern(50, 100), 20*blockSize+10, false) }() // waits for the rest of its block
+	noErr(t, one.Close())
+	if err := <-late; err == nil {
+		t.Error("a write over a closed connection was acknowledged")
+	}
+	again := h2.dial("vol_x.m@2")
+	p := pattern(51, blockSize)
+	noErr(t, again.WriteAt(ctx, p, 20*blockSize, false))
+	copy(model[20*blockSize:], p)
+	noErr(t, two.WriteAt(ctx, p, 21*blockSize, false))
+	copy(model[21*blockSize:], p)
+	h1.start()
+	got := make([]byte, mib)
+	noErr(t, three.ReadAt(ctx, got, 0))
+	if !bytes.Equal(got, model) {
+		t.Error("the layer holds something else than what was written last")
+	}
 }
 
 func TestFrozenLayerIsNotOpened(t *testing.T) {

@@ -38,8 +38,7 @@ type layer struct {
 	// prepared is the socket of a VM that connected before the layer was open; nil for none.
 	prepared *vhostExport
 	sequence uint64
-	// writer is the session that wrote last; only it may write on.
-	writer     atomic.Pointer[session]
+	// takeoverMu is held while a session takes the right to write.
 	takeoverMu sync.Mutex
 	// edges is held by writes to an encrypted layer, exclusively by those that write a part of a sector: see plain.
 	edges sync.RWMutex

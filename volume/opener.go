@@ -84,7 +84,7 @@ func (o opener) Open(_ context.Context, name string, peer nbd.Peer) (*nbd.Sessio
 			return nil, err
 		}
 	}
-	s, err := l.connect(epoch, host, key)
+	s, err := l.connectNBD(epoch, host, key, peer)
 	if err != nil {
 		return nil, err
 	}
@@ -112,6 +112,12 @@ func (o opener) List(_ context.Context, peer nbd.Peer) []string {
 				names = append(names, string(l.id))
 			}
 			continue
+		}
+		if m.parent() != nil && !m.Activated {
+			continue
+		}
+		if _, err := o.pool.keyFor(l); err != nil {
+			continue // a client that lists names asks for each, and takes one refusal for the whole answer
 		}
 		names = append(names, string(l.id))
 		l.mu.Lock()

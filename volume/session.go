@@ -22,6 +22,10 @@ type session struct {
 	seq   uint64
 	// key is the layer's, nil for one that is not encrypted and for a host that reads an export: it gets ciphertext.
 	key *diskKey
+	// peer is who connected over NBD; nil for a VM over vhost-user-blk.
+	peer *nbd.Peer
+	// writer: it took the right to write. Whoever loses it is ended.
+	writer atomic.Bool
 	// since is a layer below that the reader has a copy of; empty for none.
 	since drover.LayerID
 
@@ -45,6 +49,11 @@ var (
 	_ nbd.TryWriter   = (*session)(nil)
 	_ nbd.PieceReader = (*session)(nil)
 )
+
+// connectNBD registers a connection of a client of NBD.
+func (l *layer) connectNBD(epoch drover.Epoch, host drover.HostID, key *diskKey, peer nbd.Peer) (*session, error) {
+	return l.register(&session{epoch: epoch, host: host, key: key, peer: &peer, gone: make(chan struct{})})
+}
 
 // connect registers a connection. epoch 0 is read-only, host is empty for a local one, and key is what keyFor says.
 func (l *layer) connect(epoch drover.Epoch, host drover.HostID, key *diskKey) (*session, error) {
@@ -180,27 +189,30 @@ func (s *session) ended() error {
 }
 
 // takeOver ends older connections of the layer's writer before the first write of a newer one: a VM that connects again sends its
-// unanswered requests again, and what is left of them on the old connection must not land later.
+// unanswered requests again, and what is left of them on the old connection must not land later. Connections that one program has open at
+// the same time are no such case: it writes over all of them.
 func (s *session) takeOver() error {
-	l := s.layer
-	if l.writer.Load() == s {
+	if s.writer.Load() {
 		return nil
 	}
+	l := s.layer
 	if s.epoch == 0 {
 		return drover.Errorf(drover.Denied, "layer %s is open read-only on this connection", l.id)
 	}
 	l.takeoverMu.Lock()
 	defer l.takeoverMu.Unlock()
-	if l.writer.Load() == s {
-		return nil
-	}
-	if w := l.writer.Load(); s.ctx.Err() != nil || (w != nil && w.seq > s.seq && w.ctx.Err() == nil) {
+	if s.ctx.Err() != nil {
 		return s.ended()
 	}
 	l.cut(drover.Errorf(drover.Conflict, "a newer connection writes to layer %s at epoch %d", l.id, s.epoch),
-		func(o *session) bool { return o.epoch != 0 && o.seq < s.seq }, false)
-	l.writer.Store(s)
+		func(o *session) bool { return o.epoch != 0 && o.seq < s.seq && !s.beside(o) }, false)
+	s.writer.Store(true)
 	return nil
+}
+
+// beside reports whether both sessions are connections of one client of NBD, which has not given the other one up.
+func (s *session) beside(o *session) bool {
+	return s.peer != nil && o.peer != nil && s.peer.Process != 0 && s.peer.Process == o.peer.Process && !o.peer.HungUp()
 }
 
 // slow returns a context that ends with the request or with the session, for requests that may wait for the network.
@@ -358,7 +370,7 @@ func (s *session) TryWriteAt(p []byte, off int64) (done bool, err error) {
 			paid.giveBack()
 		}
 	}()
-	if s.layer.writer.Load() != s || !s.writes.tryEnter() {
+	if !s.writer.Load() || !s.writes.tryEnter() {
 		return false, nil
 	}
 	defer s.writes.leave()

@@ -414,9 +414,16 @@ func (p *pool) polite(ctx context.Context) error {
 }
 
 // guestsBusy reports whether a request of a writer is under way on any layer now. It costs the requests nothing.
-func (p *pool) guestsBusy() bool {
-	return slices.ContainsFunc(p.all(), func(l *layer) bool {
-		w := l.writer.Load()
-		return w != nil && (w.gate.busy() || w.writes.busy())
-	})
+func (p *pool) guestsBusy() bool { return slices.ContainsFunc(p.all(), (*layer).busy) }
+
+// busy reports whether a request of the layer's writer is under way.
+func (l *layer) busy() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for s := range l.sessions {
+		if s.writer.Load() && (s.gate.busy() || s.writes.busy()) {
+			return true
+		}
+	}
+	return false
 }

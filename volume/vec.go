@@ -255,7 +255,7 @@ func (s *session) TryWriteVec(iov [][]byte, off int64) (done bool, err error) {
 			paid.giveBack()
 		}
 	}()
-	if s.layer.writer.Load() != s || !s.writes.tryEnter() {
+	if !s.writer.Load() || !s.writes.tryEnter() {
 		return false, nil
 	}
 	defer s.writes.leave()

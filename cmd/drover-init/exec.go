@@ -67,7 +67,7 @@ func execCommand(ctx context.Context, procs *processes, req guest.Request, dir s
 
 // notRun is the result of a command that cannot be executed, as a shell would tell it.
 func notRun(err error) drover.ExecResult {
-	return drover.ExecResult{ExitCode: exitCodeOf(err), Stderr: fmt.Appendf(nil, "drover: cannot run %v\n", err)}
+	return drover.ExecResult{ExitCode: exitCodeOf(err), Stderr: fmt.Appendf(nil, "drover: cannot run the command: %v\n", err)}
 }
 
 // input feeds a command's stdin.

@@ -73,8 +73,8 @@ func (m *machine) run(agentPort *port) error {
 	defer cancel()
 	var outputs sync.WaitGroup
 	if err := m.start(&outputs); err != nil {
-		m.logs.say("cannot run %v", err)
-		m.report.emit(guest.StatusEvent{Event: guest.EventExited, Code: exitCodeOf(err), Error: "cannot run " + err.Error()})
+		m.logs.say("cannot run the main process: %v", err)
+		m.report.emit(guest.StatusEvent{Event: guest.EventExited, Code: exitCodeOf(err), Error: "cannot run the main process: " + err.Error()})
 		return m.killAll()
 	}
 	m.report.emit(guest.StatusEvent{Event: guest.EventStarted, PID: m.mains[0].pid})

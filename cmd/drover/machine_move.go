@@ -157,6 +157,9 @@ func (f *migrationFollower) present(m apiv1.Migration) (text, key string) {
 		if c := m.Convergence; c != nil {
 			key += fmt.Sprint(c.Round)
 		}
+		if p := m.Problem; p != nil {
+			text, key = text+": "+p.Text, key+p.Text
+		}
 		return text, key
 	}
 	if h := m.Hydration; h != nil && m.Phase == drover.PhaseHydrate {

@@ -116,7 +116,7 @@ func (c *cli) printCheck(check drover.MoveCheck) error {
 	if !check.Possible {
 		return c.print("\nmachine %s cannot be moved as asked for\n", check.Machine)
 	}
-	how, when := "cold", "early"
+	how, when := "cold", "an early"
 	if check.Live {
 		how = "live"
 	}
@@ -124,9 +124,9 @@ func (c *cli) printCheck(check drover.MoveCheck) error {
 		how += " (" + check.ColdReason + ")"
 	}
 	if check.Late {
-		when = "late"
+		when = "a late"
 	}
-	return c.print("\nmachine %s can be moved from %s to %s, %s, with a %s switch: %s\n", check.Machine, check.Source, check.Target, how, when, check.SwitchReason)
+	return c.print("\nmachine %s can be moved from %s to %s, %s, with %s switch: %s\n", check.Machine, check.Source, check.Target, how, when, check.SwitchReason)
 }
 
 func newMigrationUndoCommand(c *cli) *cobra.Command {

@@ -85,6 +85,8 @@ func (c *cli) verificationText(v *drover.Verification) string {
 	switch {
 	case v.Problem != "":
 		return text + "not finished, " + v.Problem
+	case !v.Done && v.Total == 0:
+		return text + "when the copy is complete"
 	case !v.Done:
 		return text + fmt.Sprintf("%s of %s", sizeText(v.Checked), sizeText(v.Total))
 	case len(v.Damaged) > 0:
