@@ -24,6 +24,8 @@ const (
 	CaveatNotBefore CaveatKind = "not-before"
 	// CaveatSource: only from these networks (CIDR).
 	CaveatSource CaveatKind = "source"
+	// CaveatFrom: only until one of these tokens is revoked with what was made from it. A token that was made with another has it.
+	CaveatFrom CaveatKind = "from"
 )
 
 // maxCaveatValues bounds the values of one caveat.
@@ -84,6 +86,10 @@ func (c Caveat) Valid() error {
 		case CaveatAllow:
 			if !slices.Contains(AllowValues(), v) {
 				return fail("caveat allow: %q is not one of %s", v, strings.Join(AllowValues(), ", "))
+			}
+		case CaveatFrom:
+			if !TokenID(v).Valid() {
+				return fail("caveat from: %q is not the ID of a token, which is \"tok_\" and 16 digits from 0 to f", v)
 			}
 		case CaveatSource:
 			if _, err := netip.ParsePrefix(v); err != nil {
@@ -212,4 +218,17 @@ func (cs Caveats) ExpiresAt() (first time.Time) {
 		}
 	}
 	return first
+}
+
+// From lists the tokens of which none may have been revoked with what was made from it.
+func (cs Caveats) From() []TokenID {
+	var ids []TokenID
+	for _, c := range cs {
+		for _, v := range c.Values {
+			if c.Kind == CaveatFrom {
+				ids = append(ids, TokenID(v))
+			}
+		}
+	}
+	return ids
 }

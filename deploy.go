@@ -8,6 +8,9 @@ import (
 // LabelDeploy is the key of a machine's metadata that names the deploy which gave it its config.
 const LabelDeploy = "drover_deploy"
 
+// ReleaseGroup is the process group of a machine that runs a command before the machines of a deploy are changed.
+const ReleaseGroup = "fly_app_release_command"
+
 // LabelProcessGroup is the key of a machine's metadata that names its process group.
 const LabelProcessGroup = "fly_process_group"
 
@@ -83,6 +86,8 @@ const (
 	DeployUpdate  DeployAction = "update"
 	DeployRestart DeployAction = "restart"
 	DeployDestroy DeployAction = "destroy"
+	// DeployRun makes a machine that runs a command to its end before anything else is done, and destroys it then. Another exit code than 0 ends the deploy.
+	DeployRun DeployAction = "run"
 )
 
 // DeployItem is one machine of a deploy. A machine that is to be created has a Name, by which it is found again; the others have an ID.
@@ -92,10 +97,15 @@ type DeployItem struct {
 	Name    string       `json:"name,omitempty"`
 	Region  Region       `json:"region,omitempty"`
 	Group   string       `json:"group,omitempty"`
-	// Config is what it gets; for create and update.
+	// Config is what it gets; for create, update and run.
 	Config *MachineConfig  `json:"config,omitempty"`
 	State  DeployItemState `json:"state"`
 	Reason string          `json:"reason,omitempty"`
+	// Timeout is how long a command may run. ExitCode is how it ended, and Log the last that it wrote, which is there when LogRead is.
+	Timeout  Duration  `json:"timeout,omitempty"`
+	ExitCode *int      `json:"exit_code,omitempty"`
+	Log      []LogLine `json:"log,omitempty"`
+	LogRead  bool      `json:"log_read,omitempty"`
 	// Run is the machine's when its turn came, BegunAt when that was.
 	Run     uint64    `json:"run,omitempty"`
 	BegunAt time.Time `json:"begun_at,omitzero"`
@@ -110,6 +120,8 @@ const (
 	DeployItemWaiting  DeployItemState = "waiting"
 	DeployItemChanging DeployItemState = "changing"
 	DeployItemChecking DeployItemState = "checking"
+	// DeployItemClearing: a command has ended, or is given up, and its machine is being destroyed.
+	DeployItemClearing DeployItemState = "clearing"
 	DeployItemDone     DeployItemState = "done"
 	DeployItemFailed   DeployItemState = "failed"
 	DeployItemLeft     DeployItemState = "left"
@@ -117,7 +129,7 @@ const (
 
 // UnderWay tells whether the machine's turn has come and is not over.
 func (i DeployItem) UnderWay() bool {
-	return i.State == DeployItemChanging || i.State == DeployItemChecking
+	return i.State == DeployItemChanging || i.State == DeployItemChecking || i.State == DeployItemClearing
 }
 
 // Called is how people call the item's machine.
@@ -131,12 +143,23 @@ func (i DeployItem) Called() string {
 	return fmt.Sprintf("%s (%s)", i.Machine, i.Name)
 }
 
-// Count counts the items in a state.
+// Count counts the machines in a state; one that only runs a command is none.
 func (d Deploy) Count(state DeployItemState) int {
 	n := 0
 	for _, i := range d.Items {
-		if i.State == state {
+		if i.State == state && i.Action != DeployRun {
 			n++
+		}
+	}
+	return n
+}
+
+// Machines counts the machines that it changes.
+func (d Deploy) Machines() int {
+	n := len(d.Items)
+	for _, i := range d.Items {
+		if i.Action == DeployRun {
+			n--
 		}
 	}
 	return n

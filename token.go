@@ -36,4 +36,28 @@ type TokenInfo struct {
 	LastUsedAt time.Time `json:"last_used_at,omitzero"`
 	RevokedAt  time.Time `json:"revoked_at,omitzero"`
 	RevokedBy  TokenID   `json:"revoked_by,omitempty"`
+	// RevokedWith is the token with which it was revoked: one that it was made from. RevokedMade: what was made from it was revoked with it.
+	RevokedWith TokenID `json:"revoked_with,omitempty"`
+	RevokedMade bool    `json:"revoked_made,omitempty"`
+}
+
+// TokenRoot is the key that the tokens of an organization, or those of operators, are made with. It is never shown, only named.
+type TokenRoot struct {
+	// Organization is empty for operators.
+	Organization string `json:"organization,omitempty"`
+	Operator     bool   `json:"operator,omitempty"`
+	Key          KeyID  `json:"key"`
+	// RotatedAt is when it took the place of another; empty for the first.
+	RotatedAt time.Time `json:"rotated_at,omitzero"`
+	// Tokens is how many tokens that were made with it are valid.
+	Tokens int `json:"tokens"`
+	// Retired are those before it that tokens are still taken of.
+	Retired []RetiredRoot `json:"retired"`
+}
+
+// RetiredRoot is a key that no token is made with any more. Those that were are taken until Until.
+type RetiredRoot struct {
+	Key    KeyID     `json:"key"`
+	Until  time.Time `json:"until"`
+	Tokens int       `json:"tokens,omitempty"`
 }

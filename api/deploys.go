@@ -73,7 +73,8 @@ func (h *handler) createDeploy(c *call) (any, error) {
 	order := fleet.StartDeploy{App: c.app.Name, Actor: c.principal.Name, Text: req.Text,
 		Options: drover.DeployOptions{Strategy: req.Strategy, MaxUnavailable: req.MaxUnavailable, WaitTimeout: req.WaitTimeout}}
 	for _, i := range req.Items {
-		order.Items = append(order.Items, drover.DeployItem{Action: i.Action, Machine: i.Machine, Name: i.Name, Region: i.Region, Group: i.Group, Config: i.Config})
+		order.Items = append(order.Items, drover.DeployItem{Action: i.Action, Machine: i.Machine, Name: i.Name, Region: i.Region, Group: i.Group, Config: i.Config,
+			Timeout: i.Timeout})
 	}
 	return answerDeploy(h.backend.CreateDeploy(c.ctx(), order))
 }

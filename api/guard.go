@@ -21,7 +21,10 @@ type TokenBackend interface {
 	// Tokens lists the tokens of an organization, newest first; all with an empty one.
 	Tokens(ctx context.Context, organization string) ([]drover.TokenInfo, error)
 	Token(ctx context.Context, id drover.TokenID, organization string) (drover.TokenInfo, error)
-	RevokeToken(ctx context.Context, id drover.TokenID, organization string, by fleet.Principal) (drover.TokenInfo, error)
+	RevokeToken(ctx context.Context, req fleet.RevokeToken) (drover.TokenInfo, error)
+	// TokenRoots lists what tokens of an organization are made with; all with an empty one. RotateRoot is NotFound where there is none.
+	TokenRoots(ctx context.Context, organization string) ([]drover.TokenRoot, error)
+	RotateRoot(ctx context.Context, req fleet.RotateRoot) (drover.TokenRoot, error)
 
 	// AuditBegin is durable when it returns. AuditNote returns at once, and may lose the entry, which is counted then.
 	AuditBegin(ctx context.Context, entry drover.AuditEntry) error

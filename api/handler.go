@@ -172,18 +172,31 @@ func (h *handler) serve(c *call) (any, error) {
 		return nil, err
 	}
 	if !c.changes() {
-		return c.route.handle(h, c)
+		return h.answer(c)
 	}
 	attempt := h.attempt(c)
 	if err := h.guard.Begin(c.ctx(), attempt); err != nil {
 		return nil, err
 	}
-	answer, err := c.route.handle(h, c)
+	answer, err := h.answer(c)
 	status := c.route.status
 	if err != nil {
 		status, _ = errorAnswer(err, c.id)
 	}
 	h.guard.End(made(attempt, answer), status, err)
+	return answer, err
+}
+
+// answer has the route answer; one that takes its time, for as long as the token is good for it.
+func (h *handler) answer(c *call) (any, error) {
+	if !c.route.held() {
+		return c.route.handle(h, c)
+	}
+	let := h.hold(c)
+	answer, err := c.route.handle(h, c)
+	if refused := let(); refused != nil {
+		return nil, refused
+	}
 	return answer, err
 }
 

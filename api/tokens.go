@@ -22,8 +22,16 @@ func tokenRoutes() []route {
 			request: apiv1.CreateTokenRequest{}, status: http.StatusCreated, response: apiv1.CreatedToken{}, handle: (*handler).createToken},
 		{method: "GET", path: one, id: "Tokens_show", summary: "Describe a token", access: tenants,
 			status: http.StatusOK, response: drover.TokenInfo{}, handle: (*handler).showToken},
-		{method: "DELETE", path: one, id: "Tokens_revoke", summary: "Revoke a token and all that was narrowed from it, everywhere within 5 s", access: tenants,
-			status: http.StatusOK, response: drover.TokenInfo{}, handle: (*handler).revokeToken},
+		{method: "DELETE", path: one, id: "Tokens_revoke", access: tenants,
+			summary: "Revoke a token, all that was narrowed from it and all that were made from it, everywhere within 5 s",
+			query:   []param{{"keep_made", "boolean", "leave the tokens valid that were made from it"}},
+			status:  http.StatusOK, response: drover.TokenInfo{}, handle: (*handler).revokeToken},
+		{method: "GET", path: "/token-roots", id: "Tokenroots_list", summary: "List the keys that tokens are made with", access: tenants,
+			query:  []param{{"org_slug", "string", "only that of the organization"}},
+			status: http.StatusOK, response: []drover.TokenRoot{}, handle: (*handler).listTokenRoots},
+		{method: "POST", path: "/token-roots/rotate", id: "Tokenroots_rotate", access: tenants,
+			summary: "Make tokens with a new key; those of the one before are refused at once, or after a grace",
+			request: apiv1.RotateRootRequest{}, status: http.StatusOK, response: drover.TokenRoot{}, handle: (*handler).rotateTokenRoot},
 		{method: "GET", path: "/audit", id: "Audit_list", summary: "List who changed what, and who was refused, newest first", access: tenants,
 			query: []param{{"app", "string", "only what concerns the app"}, {"token", "string", "only what was asked with the token"},
 				{"org_slug", "string", "only what concerns the organization; for operators"},
@@ -123,7 +131,43 @@ func (h *handler) revokeToken(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return h.backend.RevokeToken(c.ctx(), id, org, c.principal)
+	keep, err := queryBool(c.r.URL.Query(), "keep_made")
+	if err != nil {
+		return nil, err
+	}
+	return h.backend.RevokeToken(c.ctx(), fleet.RevokeToken{Token: id, Organization: org, KeepMade: keep, By: c.principal})
+}
+
+func (h *handler) listTokenRoots(c *call) (any, error) {
+	org, err := ownOrganization(c.principal, c.r.URL.Query().Get("org_slug"))
+	if err != nil {
+		return nil, err
+	}
+	return h.backend.TokenRoots(c.ctx(), org)
+}
+
+func (h *handler) rotateTokenRoot(c *call) (any, error) {
+	var req apiv1.RotateRootRequest
+	if err := readStrict(c.w, c.r, &req, false); err != nil {
+		return nil, err
+	}
+	order := fleet.RotateRoot{Operator: req.Operator, Grace: time.Duration(req.Grace), By: c.principal}
+	switch {
+	case req.Operator && req.OrgSlug != "":
+		return nil, drover.Errorf(drover.Invalid, "org_slug is %q, and operator is true: a root key is of one organization, or of operators", req.OrgSlug).WithField("org_slug")
+	case req.Operator && !c.principal.Operator:
+		return nil, drover.Errorf(drover.Denied, "only an operator's token rotates the root key of operators").WithField("operator")
+	case !req.Operator:
+		org, err := ownOrganization(c.principal, req.OrgSlug)
+		if err != nil {
+			return nil, err
+		}
+		if org == "" {
+			return nil, drover.Errorf(drover.Invalid, "org_slug is missing: whose root key?").WithField("org_slug")
+		}
+		order.Organization = org
+	}
+	return h.backend.RotateRoot(c.ctx(), order)
 }
 
 // The bounds of a page of the audit trail.

@@ -12,7 +12,8 @@ type DeployRequest struct {
 	Items          []DeployItemRequest   `json:"items"`
 }
 
-// DeployItemRequest says what is to become of one machine. One that is to be created has a name and perhaps a region; the others an ID.
+// DeployItemRequest says what is to become of one machine. One that is to be created, or that runs a command, has a name and perhaps a region; the others an
+// ID. Timeout is how long a command may run: five minutes when it is left out.
 type DeployItemRequest struct {
 	Action  drover.DeployAction   `json:"action"`
 	Machine drover.MachineID      `json:"machine,omitempty"`
@@ -20,6 +21,7 @@ type DeployItemRequest struct {
 	Region  drover.Region         `json:"region,omitempty"`
 	Group   string                `json:"group,omitempty"`
 	Config  *drover.MachineConfig `json:"config,omitempty"`
+	Timeout drover.Duration       `json:"timeout,omitempty"`
 }
 
 // Deploy is a deploy as it is now.

@@ -21,6 +21,14 @@ type CreatedToken struct {
 	Token string `json:"token"`
 }
 
+// RotateRootRequest asks for a new key to make an organization's tokens with, or operators'. Grace is how long tokens of the old key are taken: left out,
+// they are refused at once.
+type RotateRootRequest struct {
+	OrgSlug  string          `json:"org_slug,omitempty"`
+	Operator bool            `json:"operator,omitempty"`
+	Grace    drover.Duration `json:"grace,omitempty"`
+}
+
 // Whoami says whose token a request had.
 type Whoami struct {
 	Token        drover.TokenID `json:"token_id,omitempty"`

@@ -35,9 +35,27 @@ func (c *Client) Token(ctx context.Context, id drover.TokenID) (drover.TokenInfo
 	return get[drover.TokenInfo](ctx, c, nil, tokenPath, id)
 }
 
-// RevokeToken revokes a token and all that was narrowed from it.
-func (c *Client) RevokeToken(ctx context.Context, id drover.TokenID) (drover.TokenInfo, error) {
-	return remove[drover.TokenInfo](ctx, c, nil, tokenPath, id)
+// RevokeToken revokes a token and all that was narrowed from it; also all that were made from it, unless they are to be kept.
+func (c *Client) RevokeToken(ctx context.Context, id drover.TokenID, keepMade bool) (drover.TokenInfo, error) {
+	query := url.Values{}
+	if keepMade {
+		query.Set("keep_made", "true")
+	}
+	return remove[drover.TokenInfo](ctx, c, query, tokenPath, id)
+}
+
+// TokenRoots lists the keys that tokens are made with: of all organizations that the client's token may see when it is empty.
+func (c *Client) TokenRoots(ctx context.Context, organization string) ([]drover.TokenRoot, error) {
+	query := url.Values{}
+	if organization != "" {
+		query.Set("org_slug", organization)
+	}
+	return get[[]drover.TokenRoot](ctx, c, query, "/token-roots")
+}
+
+// RotateTokenRoot makes tokens with a new key from now on; those of the one before are refused at once, or after the grace.
+func (c *Client) RotateTokenRoot(ctx context.Context, req apiv1.RotateRootRequest) (drover.TokenRoot, error) {
+	return post[drover.TokenRoot](ctx, c, req, "/token-roots/rotate")
 }
 
 // AuditQuery selects entries of the audit trail; what is empty is not asked for. Since is a time, or a span such as "24h".

@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,6 +33,9 @@ type deployTry struct {
 	busy    bool
 	refused *drover.Error
 	nextAt  time.Time
+	// log is the last that a command wrote, nil before it was read; unread counts how often that failed.
+	log    []drover.LogLine
+	unread int
 }
 
 // noteDeployEvery is how often a record is written when only its explanations change.
@@ -136,7 +140,7 @@ func (r *deployer) facts(d drover.Deploy) plan.DeployFacts {
 		facts.Items[k] = r.fact(d, i)
 		r.mu.Lock()
 		if try := r.trying[deployKey{d.ID, k}]; try != nil && !try.busy {
-			facts.Items[k].Refused = try.refused
+			facts.Items[k].Refused, facts.Items[k].Log = try.refused, try.log
 		}
 		r.mu.Unlock()
 	}
@@ -151,7 +155,7 @@ func (r *deployer) fact(d drover.Deploy, i drover.DeployItem) plan.DeployFact {
 	m := v.Machine
 	fact := plan.DeployFact{Machine: m.ID, Goal: m.Goal, Instance: m.Instance, Run: m.Run, Status: v.Status, Reachable: v.HostStatus == drover.HostOK}
 	switch i.Action {
-	case drover.DeployCreate, drover.DeployUpdate:
+	case drover.DeployCreate, drover.DeployUpdate, drover.DeployRun:
 		fact.Applied = m.Config.Metadata[drover.LabelDeploy] == string(d.ID)
 	case drover.DeployRestart:
 		fact.Applied = i.UnderWay() && m.Run > i.Run
@@ -189,8 +193,12 @@ func (r *deployer) change(ctx context.Context, d drover.Deploy, k int) {
 	try.busy = true
 	r.changes.Go(func() {
 		point := "fleet.deploy." + string(d.Items[k].Action)
+		act := r.act
+		if d.Items[k].State == drover.DeployItemClearing {
+			point, act = "fleet.deploy.clear", func(ctx context.Context, d drover.Deploy, i drover.DeployItem) error { return r.clear(ctx, d, i, try) }
+		}
 		r.hit(point + ".before")
-		err := r.act(ctx, d, d.Items[k])
+		err := act(ctx, d, d.Items[k])
 		if err == nil {
 			r.hit(point + ".after")
 		}
@@ -222,7 +230,7 @@ func (r *deployer) forget(id drover.DeployID) {
 // act changes a machine. It may be repeated.
 func (r *deployer) act(ctx context.Context, d drover.Deploy, i drover.DeployItem) error {
 	switch i.Action {
-	case drover.DeployCreate:
+	case drover.DeployCreate, drover.DeployRun:
 		_, err := r.CreateMachine(ctx, CreateMachine{App: d.App, Name: i.Name, Region: i.Region, Config: *i.Config})
 		return err
 	case drover.DeployUpdate:
@@ -241,10 +249,50 @@ func (r *deployer) act(ctx context.Context, d drover.Deploy, i drover.DeployItem
 	return drover.Errorf(drover.Internal, "deploy %s asks for %q, which this version does not know", d.ID, i.Action)
 }
 
+// What is kept of a command's log, with its deploy.
+const (
+	runLogLines  = 100
+	runLogBytes  = 16 << 10
+	runLogTries  = 3
+	runLineBytes = 1 << 10
+)
+
+// clear reads the last that a command wrote, and once that is in the record destroys its machine. A log that cannot be read is given up.
+func (r *deployer) clear(ctx context.Context, d drover.Deploy, i drover.DeployItem, try *deployTry) error {
+	if i.LogRead {
+		return r.DestroyMachine(ctx, d.App, i.Machine, true)
+	}
+	answer, err := r.MachineLogs(ctx, d.App, drover.LogsRequest{Machine: i.Machine, Offset: -1, Tail: runLogLines})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		if try.unread++; try.unread < runLogTries && ctx.Err() == nil {
+			return err
+		}
+		r.log.Warn("the log of a command of a deploy is lost", "deploy", d.ID, "machine", i.Called(), "err", err)
+	}
+	try.log = lastLines(answer.Lines)
+	return nil
+}
+
+// lastLines are as many of the last lines as are kept; never nil.
+func lastLines(lines []drover.LogLine) []drover.LogLine {
+	kept, bytes := []drover.LogLine{}, 0
+	for _, line := range slices.Backward(lines) {
+		line.Text = line.Text[:min(len(line.Text), runLineBytes)]
+		if bytes += len(line.Text); bytes > runLogBytes {
+			break
+		}
+		kept = append(kept, line)
+	}
+	slices.Reverse(kept)
+	return kept
+}
+
 // DeployFaultPoints names the places at which a fault can strike whoever makes or drives a deploy: before and after each write and each change.
 func DeployFaultPoints() []string {
 	points := []string{"fleet.deploy.record.after", "fleet.deploy.save.before", "fleet.deploy.save.after"}
-	for _, action := range []drover.DeployAction{drover.DeployCreate, drover.DeployUpdate, drover.DeployRestart, drover.DeployDestroy} {
+	for _, action := range []drover.DeployAction{drover.DeployCreate, drover.DeployUpdate, drover.DeployRestart, drover.DeployDestroy, drover.DeployRun, "clear"} {
 		points = append(points, "fleet.deploy."+string(action)+".before", "fleet.deploy."+string(action)+".after")
 	}
 	return points

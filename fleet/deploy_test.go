@@ -94,12 +94,15 @@ func TestWhatIsWrongWithADeployIsRefusedBefore(t *testing.T) {
 		"no image":      {[]drover.DeployItem{bad}, drover.DeployOptions{}, drover.Invalid, "image"},
 		"no config":     {[]drover.DeployItem{{Action: drover.DeployUpdate, Machine: id}}, drover.DeployOptions{}, drover.Invalid, "config is missing"},
 		"no machine":    {[]drover.DeployItem{{Action: drover.DeployRestart, Machine: "00000000000000"}}, drover.DeployOptions{}, drover.NotFound, ""},
-		"no action":     {[]drover.DeployItem{{Machine: id}}, drover.DeployOptions{}, drover.Invalid, "expected create, update, restart or destroy"},
+		"no action":     {[]drover.DeployItem{{Machine: id}}, drover.DeployOptions{}, drover.Invalid, "expected create, update, restart, destroy or run"},
 		"no name":       {[]drover.DeployItem{{Action: drover.DeployCreate, Config: &drover.MachineConfig{Image: "a"}}}, drover.DeployOptions{}, drover.Invalid, "needs a name"},
 		"twice":         {[]drover.DeployItem{restart, restart}, drover.DeployOptions{}, drover.Invalid, "the same machine"},
 		"a strategy":    {[]drover.DeployItem{restart}, drover.DeployOptions{Strategy: "canary"}, drover.Invalid, "strategy"},
 		"unavailable":   {[]drover.DeployItem{restart}, drover.DeployOptions{MaxUnavailable: -1}, drover.Invalid, "max_unavailable"},
 		"no time":       {[]drover.DeployItem{restart}, drover.DeployOptions{WaitTimeout: 1}, drover.Invalid, "wait_timeout"},
+		"two commands":  {[]drover.DeployItem{runItemOf("a", "0"), runItemOf("b", "0")}, drover.DeployOptions{}, drover.Invalid, "one at most"},
+		"a volume":      {[]drover.DeployItem{{Action: drover.DeployRun, Name: "a", Config: &drover.MachineConfig{Image: "a", Mounts: []drover.Mount{{Volume: "vol_0", Path: "/d"}}}}}, drover.DeployOptions{}, drover.Invalid, "no volumes"},
+		"a time":        {[]drover.DeployItem{{Action: drover.DeployRestart, Machine: id, Timeout: 1e9}}, drover.DeployOptions{}, drover.Invalid, "timeout"},
 		"config of one": {[]drover.DeployItem{{Action: drover.DeployRestart, Machine: id, Config: &drover.MachineConfig{}}}, drover.DeployOptions{}, drover.Invalid, "nothing gets a config"},
 	} {
 		_, err := n.CreateDeploy(t.Context(), StartDeploy{App: "shop", Items: c.items, Options: c.options})
@@ -160,7 +163,8 @@ func TestAControllerMayDieAnywhereInADeploy(t *testing.T) {
 		group.Go(func() { // it may be cut off in the middle
 			_, _ = n.CreateDeploy(t.Context(), StartDeploy{App: "shop", Text: point, Options: drover.DeployOptions{MaxUnavailable: 2},
 				Items: []drover.DeployItem{updateItem(kept[0], value), {Action: drover.DeployRestart, Machine: kept[1]},
-					{Action: drover.DeployCreate, Name: name, Config: &drover.MachineConfig{Image: "busybox"}}, {Action: drover.DeployDestroy, Machine: gone}}})
+					{Action: drover.DeployCreate, Name: name, Config: &drover.MachineConfig{Image: "busybox"}}, {Action: drover.DeployDestroy, Machine: gone},
+					runItemOf("run-"+name, "0")}})
 		})
 		w.eventually("the death at "+point, n.isDead)
 		n.kill()
@@ -185,6 +189,9 @@ func TestAControllerMayDieAnywhereInADeploy(t *testing.T) {
 			if m.Name == name {
 				made++
 			}
+			if m.Name == "run-"+name && m.Goal != drover.GoalDestroyed {
+				t.Errorf("%s: the command's machine is left", point)
+			}
 			// A restart or an update whose acknowledgement was lost is not made twice.
 			if m.ID == kept[1] && m.Run != before.Machine.Run+1 || m.ID == kept[0] && m.Config.Env["V"] != value || m.ID == gone && m.Goal != drover.GoalDestroyed {
 				t.Errorf("%s: %+v", point, m)
@@ -196,5 +203,87 @@ func TestAControllerMayDieAnywhereInADeploy(t *testing.T) {
 		if err := n.DestroyMachine(t.Context(), "shop", d.Items[2].Machine, true); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+func runItemOf(name, exit string) drover.DeployItem {
+	return drover.DeployItem{Action: drover.DeployRun, Name: name, Config: &drover.MachineConfig{Image: "busybox", Env: map[string]string{"EXIT": exit},
+		Restart: drover.Restart{Policy: drover.RestartAlways}, Checks: map[string]drover.Check{"up": {Type: "tcp", Port: 80}}}}
+}
+
+// machinesOfGroup are the machines of a process group that are not on their way out.
+func (w *world) machinesOfGroup(n *node, group string) (found []drover.Machine) {
+	w.t.Helper()
+	views, err := n.Machines(w.t.Context(), "shop")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, v := range views {
+		if v.Machine.Config.Metadata[drover.LabelProcessGroup] == group && v.Machine.Goal != drover.GoalDestroyed {
+			found = append(found, v.Machine)
+		}
+	}
+	return found
+}
+
+// A command runs before anything else is changed, once, in a machine that serves nobody; how it ended decides, what it said is kept, and its machine is
+// gone afterwards.
+func TestACommandRunsBeforeADeploy(t *testing.T) {
+	t.Parallel()
+	w, n := newWorld(t)
+	id := w.machines(n, "h1", 1, nil)[0]
+	for exit, want := range map[string]struct {
+		state drover.DeployState
+		item  drover.DeployItemState
+		text  string
+	}{"0": {drover.DeployDone, drover.DeployItemDone, ""}, "3": {drover.DeployFailed, drover.DeployItemLeft, "its command ended with exit code 3"}} {
+		d := w.deploy(n, updateItem(id, "after "+exit), runItemOf("release-"+exit, exit))
+		if c := d.Items[1].Config; c.Restart.Policy != drover.RestartNo || len(c.Checks) > 0 || c.Env["RELEASE_COMMAND"] != "1" || c.Metadata[drover.LabelProcessGroup] != drover.ReleaseGroup {
+			t.Errorf("%+v", c)
+		}
+		d = w.deployed(n, d.ID)
+		run := d.Items[1]
+		if d.State != want.state || d.Items[0].State != want.item || run.ExitCode == nil || fmt.Sprint(*run.ExitCode) != exit {
+			t.Errorf("%s: %+v, %v", exit, d, d.Problem)
+		}
+		if want.text != "" && (d.Problem == nil || !strings.Contains(d.Problem.Text, want.text)) {
+			t.Errorf("%s: %v", exit, d.Problem)
+		}
+		if len(run.Log) != 1 || run.Log[0].Text != "said by "+string(run.Machine) {
+			t.Errorf("%s: what it said is not kept: %+v", exit, run.Log)
+		}
+		if left := w.machinesOfGroup(n, drover.ReleaseGroup); len(left) > 0 {
+			t.Errorf("%s: left: %+v", exit, left)
+		}
+	}
+	if v, err := n.Machine(t.Context(), "shop", id); err != nil || v.Machine.Config.Env["V"] != "after 0" {
+		t.Errorf("%+v, %v", v.Machine.Config.Env, err)
+	}
+}
+
+// A command that does not end is ended by its time, or by an abort.
+func TestACommandThatHangsIsEnded(t *testing.T) {
+	t.Parallel()
+	w, n := newWorld(t)
+	id := w.machines(n, "h1", 1, nil)[0]
+	hangs := runItemOf("hangs", "never")
+	hangs.Timeout = drover.Duration(time.Second)
+	d := w.deployed(n, w.deploy(n, hangs, updateItem(id, "x")).ID)
+	if d.State != drover.DeployFailed || !strings.Contains(d.Problem.Text, "its command has not ended after 1s") || d.Items[1].State != drover.DeployItemLeft {
+		t.Errorf("%+v, %v", d, d.Problem)
+	}
+	d = w.deploy(n, runItemOf("hangs-on", "never"), updateItem(id, "x"))
+	w.eventually("it runs", func() bool {
+		d, err := n.Deploy(t.Context(), "shop", d.ID)
+		return err == nil && d.Items[0].State == drover.DeployItemChecking
+	})
+	if _, err := n.AbortDeploy(t.Context(), "shop", d.ID); err != nil {
+		t.Fatal(err)
+	}
+	if d = w.deployed(n, d.ID); d.State != drover.DeployAborted || d.Items[1].State != drover.DeployItemLeft || d.Items[0].Reason != "the deploy was aborted" {
+		t.Errorf("%+v, %v", d, d.Problem)
+	}
+	if left := w.machinesOfGroup(n, drover.ReleaseGroup); len(left) > 0 {
+		t.Errorf("left: %+v", left)
 	}
 }

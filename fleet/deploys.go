@@ -89,7 +89,10 @@ func (f *Fleet) fillDeploy(ctx context.Context, d *drover.Deploy, items []drover
 	for k, item := range items {
 		field := fmt.Sprintf("items[%d]", k)
 		fresh := drover.DeployItem{Action: item.Action, Machine: item.Machine, Name: item.Name, Region: item.Region, Group: item.Group, Config: item.Config,
-			State: drover.DeployItemWaiting}
+			Timeout: item.Timeout, State: drover.DeployItemWaiting}
+		if other := slices.IndexFunc(d.Items, isRun); other >= 0 && isRun(fresh) {
+			return drover.Errorf(drover.Invalid, "%s runs a command, as items[%d] does; expected one at most", field, other).WithField(field + ".action")
+		}
 		if err := f.checkDeployItem(ctx, d, field, &fresh); err != nil {
 			return err
 		}
@@ -105,7 +108,7 @@ func (f *Fleet) fillDeploy(ctx context.Context, d *drover.Deploy, items []drover
 
 func (f *Fleet) checkDeployItem(ctx context.Context, d *drover.Deploy, field string, i *drover.DeployItem) error {
 	switch i.Action {
-	case drover.DeployCreate:
+	case drover.DeployCreate, drover.DeployRun:
 		if i.Machine != "" || !drover.ValidName(i.Name) {
 			return drover.Errorf(drover.Invalid, "%s creates a machine: it needs a name of lower-case letters, digits and dashes (it is %q), and no ID", field, i.Name).
 				WithField(field + ".name")
@@ -123,10 +126,12 @@ func (f *Fleet) checkDeployItem(ctx context.Context, d *drover.Deploy, field str
 		}
 		i.Name, i.Region = v.Machine.Name, v.Machine.Region
 	default:
-		return drover.Errorf(drover.Invalid, "%s.action is %q; expected create, update, restart or destroy", field, i.Action).WithField(field + ".action")
+		return drover.Errorf(drover.Invalid, "%s.action is %q; expected create, update, restart, destroy or run", field, i.Action).WithField(field + ".action")
 	}
-	changes := i.Action == drover.DeployCreate || i.Action == drover.DeployUpdate
+	changes := i.Action == drover.DeployCreate || i.Action == drover.DeployUpdate || isRun(*i)
 	switch {
+	case !isRun(*i) && i.Timeout != 0:
+		return drover.Errorf(drover.Invalid, "%s.timeout: it bounds a command that is run, and nothing is run by %s", field, i.Action).WithField(field + ".timeout")
 	case !changes && i.Config != nil:
 		return drover.Errorf(drover.Invalid, "%s.config: nothing gets a config by %s", field, i.Action).WithField(field + ".config")
 	case !changes:
@@ -139,6 +144,11 @@ func (f *Fleet) checkDeployItem(ctx context.Context, d *drover.Deploy, field str
 		config.Metadata = map[string]string{}
 	}
 	config.Metadata[drover.LabelDeploy] = string(d.ID)
+	if isRun(*i) {
+		if err := runItem(field, i, &config); err != nil {
+			return err
+		}
+	}
 	if i.Group != "" {
 		config.Metadata[drover.LabelProcessGroup] = i.Group
 	}
@@ -151,6 +161,26 @@ func (f *Fleet) checkDeployItem(ctx context.Context, d *drover.Deploy, field str
 		return drover.Errorf(drover.CodeOf(err), "%s of %s: %w", field, i.Called(), err).WithField(field)
 	}
 	i.Config = &config
+	return nil
+}
+
+func isRun(i drover.DeployItem) bool { return i.Action == drover.DeployRun }
+
+// runItem makes the config of a machine one that runs a command to its end: it is not started again, serves nobody, and does nothing by a schedule.
+func runItem(field string, i *drover.DeployItem, config *drover.MachineConfig) error {
+	if len(config.Mounts) > 0 {
+		return drover.Errorf(drover.Invalid, "%s.config.mounts: a machine that runs a command before a deploy has no volumes", field).WithField(field + ".config.mounts")
+	}
+	if i.Timeout = cmp.Or(i.Timeout, drover.DefaultDeployWait); i.Timeout < drover.Duration(time.Second) || i.Timeout > maxDeployWait {
+		return drover.Errorf(drover.Invalid, "%s.timeout is %v; expected 1s to %v", field, time.Duration(i.Timeout), time.Duration(maxDeployWait)).WithField(field + ".timeout")
+	}
+	i.Group = drover.ReleaseGroup
+	config.Restart, config.Schedule, config.Standbys, config.Services, config.Checks = drover.Restart{Policy: drover.RestartNo}, "", nil, nil, nil
+	config.AutoDestroy = false // by the deploy, when its log was read
+	if config.Env = maps.Clone(config.Env); config.Env == nil {
+		config.Env = map[string]string{}
+	}
+	config.Env["RELEASE_COMMAND"], config.Env["FLY_PROCESS_GROUP"] = "1", drover.ReleaseGroup
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -212,6 +213,9 @@ func (h *fakeHost) handlers() map[drover.Order]fakeHandler {
 		drover.OrderMoveProgress: h.progress,
 		drover.OrderMoveRelease:  h.release,
 		drover.OrderMoveAbort:    h.abort,
+		drover.OrderLogs: func(b []byte) (any, error) {
+			return drover.LogsAnswer{Lines: []drover.LogLine{{Stream: "stdout", Text: "said by " + string(decode[drover.LogsRequest](b).Machine)}}, Next: 1}, nil
+		},
 		drover.OrderExec: func(b []byte) (any, error) {
 			return drover.ExecResult{Stdout: []byte("hello from " + h.id)}, nil
 		},
@@ -301,6 +305,10 @@ func (h *fakeHost) settle(m *fakeMachine) {
 	if m.running {
 		m.status.StartedAt = time.Now()
 		h.world.ran(want.ID, h.id, m.spec.Epoch)
+	}
+	// A command that ends by itself says in its environment how.
+	if code, err := strconv.Atoi(want.Config.Env["EXIT"]); err == nil && m.running {
+		m.running, m.status.State, m.status.ExitCode = false, drover.StateStopped, &code
 	}
 }
 

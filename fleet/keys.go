@@ -190,8 +190,8 @@ func (f *Fleet) usedKeys(ctx context.Context) (map[drover.KeyID]bool, error) {
 		return nil, err
 	}
 	for _, r := range tokens {
-		if r.Value.Root != "" {
-			used[r.Value.Root] = true
+		for _, id := range r.Value.rootKeys(f.now()) {
+			used[id] = true
 		}
 	}
 	return used, f.usedBySecrets(ctx, used)

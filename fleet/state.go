@@ -72,6 +72,7 @@ type state struct {
 	snapsIn    index[drover.AppName]   // snapshot IDs by app
 	movesOf    index[drover.MachineID] // IDs of migrations that have not ended, by machine
 	releasesOf index[drover.AppName]   // keys of releases by app
+	tokensBy   index[drover.TokenID]   // keys of tokens by their ID
 	heard      map[drover.HostID]sign
 	startedAt  time.Time
 }
@@ -118,7 +119,7 @@ func keep[K comparable, T any](x index[K], by func(T) (K, bool)) func(string, *T
 func newState(now func() time.Time) *state {
 	s := &state{now: now, machinesOf: index[drover.AppName]{}, volumesOf: index[drover.AppName]{}, volumesOn: index[drover.MachineID]{},
 		snapsOf: index[drover.VolumeID]{}, snapsIn: index[drover.AppName]{}, placedOn: index[drover.HostID]{}, movesOf: index[drover.MachineID]{}, heard: map[drover.HostID]sign{}, startedAt: now(),
-		releasesOf: index[drover.AppName]{}}
+		releasesOf: index[drover.AppName]{}, tokensBy: index[drover.TokenID]{}}
 	s.apps = newTable[drover.App](&s.mu, natsbus.BucketApps)
 	s.machines = newTable[drover.Machine](&s.mu, natsbus.BucketMachines)
 	s.machines.changed = keep(s.machinesOf, func(m drover.Machine) (drover.AppName, bool) { return m.App, true })
@@ -143,6 +144,17 @@ func newState(now func() time.Time) *state {
 	s.migrations.changed = keep(s.movesOf, func(m drover.Migration) (drover.MachineID, bool) { return m.Machine, !m.Ended() })
 	s.hosts = newTable[drover.HostInfo](&s.mu, natsbus.BucketHosts)
 	s.tokens = newTable[tokenRecord](&s.mu, natsbus.BucketTokens)
+	s.tokens.changed = func(key string, old, now *tokenRecord) {
+		if !isToken(key) {
+			return
+		}
+		if old != nil {
+			s.tokensBy.drop(old.id(key), key)
+		}
+		if now != nil {
+			s.tokensBy.add(now.id(key), key)
+		}
+	}
 	s.leases = newTable[lease](&s.mu, natsbus.BucketLeases)
 	s.counters = newTable[uint64](&s.mu, natsbus.BucketCounters)
 	s.claims = newTable[claim](&s.mu, natsbus.BucketClaims)

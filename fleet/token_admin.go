@@ -50,7 +50,7 @@ func (f *Fleet) MintToken(ctx context.Context, req NewToken) (drover.TokenInfo, 
 			return drover.TokenInfo{}, "", err
 		}
 	}
-	caveats := slices.Concat(req.By.Limits, req.Caveats)
+	caveats := slices.Concat(req.By.Limits, req.Caveats, madeFrom(req.By.Token, req.By.Limits))
 	if at := caveats.ExpiresAt(); !at.IsZero() && !f.now().Before(at) {
 		return drover.TokenInfo{}, "", drover.Errorf(drover.Invalid, "the token would have expired at %s", at.UTC().Format(time.RFC3339)).WithField("expires_at")
 	}
@@ -64,11 +64,11 @@ func (f *Fleet) MintToken(ctx context.Context, req NewToken) (drover.TokenInfo, 
 	if err != nil {
 		return drover.TokenInfo{}, "", err
 	}
-	r := tokenRecord{Principal: p, ID: id, Attenuable: true, Caveats: caveats, CreatedAt: f.now().UTC(), CreatedBy: req.By.Token}
+	r := tokenRecord{Principal: p, ID: id, Attenuable: true, Caveats: caveats, CreatedAt: f.now().UTC(), CreatedBy: req.By.Token, Key: root}
 	if _, err := f.state.tokens.create(ctx, string(id), r); err != nil {
 		return drover.TokenInfo{}, "", err
 	}
-	return r.info(string(id)), text, nil
+	return f.tokenInfo(string(id), r), text, nil
 }
 
 // Tokens lists tokens, newest first: those of one organization, of operators too when it is empty.
@@ -81,7 +81,7 @@ func (f *Fleet) Tokens(ctx context.Context, organization string) ([]drover.Token
 	infos := []drover.TokenInfo{}
 	for key, i := range f.state.tokens.items {
 		if isToken(key) && (organization == "" || i.value.Organization == organization) {
-			infos = append(infos, i.value.info(key))
+			infos = append(infos, f.tokenInfoLocked(key, i.value))
 		}
 	}
 	slices.SortFunc(infos, func(a, b drover.TokenInfo) int {
@@ -90,28 +90,16 @@ func (f *Fleet) Tokens(ctx context.Context, organization string) ([]drover.Token
 	return infos, nil
 }
 
-// keyOf finds the record of a token.
-func (f *Fleet) keyOf(id drover.TokenID) string {
-	f.state.mu.RLock()
-	defer f.state.mu.RUnlock()
-	if _, ok := f.state.tokens.items[string(id)]; ok {
-		return string(id)
-	}
-	for key, i := range f.state.tokens.items {
-		if isToken(key) && i.value.id(key) == id {
-			return key
-		}
-	}
-	return string(id)
-}
-
 // Token describes one token. Organization empty looks at all; a token of another organization is as unknown as one that does not exist.
 func (f *Fleet) Token(ctx context.Context, id drover.TokenID, organization string) (drover.TokenInfo, error) {
 	if err := f.await(ctx); err != nil {
 		return drover.TokenInfo{}, err
 	}
 	r, key, _, err := f.token(ctx, id, organization)
-	return r.info(key), err
+	if err != nil {
+		return drover.TokenInfo{}, err
+	}
+	return f.tokenInfo(key, r), nil
 }
 
 func (f *Fleet) token(ctx context.Context, id drover.TokenID, organization string) (tokenRecord, string, uint64, error) {
@@ -119,7 +107,7 @@ func (f *Fleet) token(ctx context.Context, id drover.TokenID, organization strin
 	if !id.Valid() {
 		return tokenRecord{}, string(id), 0, unknown
 	}
-	key := f.keyOf(id)
+	key := f.state.tokenKey(id)
 	r, rev, err := f.state.tokens.get(ctx, key)
 	if drover.Is(err, drover.NotFound) || (err == nil && organization != "" && r.Organization != organization) {
 		return tokenRecord{}, key, 0, unknown
@@ -127,28 +115,44 @@ func (f *Fleet) token(ctx context.Context, id drover.TokenID, organization strin
 	return r, key, rev, err
 }
 
-// RevokeToken makes a token, and all that was narrowed from it, invalid for good. When it returns, every control host refuses it within
-// Timing.TokenBound. It may be repeated.
-func (f *Fleet) RevokeToken(ctx context.Context, id drover.TokenID, organization string, by Principal) (drover.TokenInfo, error) {
+// RevokeToken asks for the end of a token.
+type RevokeToken struct {
+	Token drover.TokenID
+	// Organization empty looks at all; a token of another organization is as unknown as one that does not exist.
+	Organization string
+	// KeepMade leaves the tokens valid that were made from it, and those made from them.
+	KeepMade bool
+	By       Principal
+}
+
+// RevokeToken makes a token invalid for good, with all that was narrowed from it and, unless they are to be kept, all that were made from it. When it
+// returns, every control host refuses them within Timing.TokenBound. It may be repeated, also to revoke what was kept at first.
+func (f *Fleet) RevokeToken(ctx context.Context, req RevokeToken) (drover.TokenInfo, error) {
 	if err := f.await(ctx); err != nil {
 		return drover.TokenInfo{}, err
 	}
 	for range revokeTries {
-		r, key, rev, err := f.token(ctx, id, organization)
-		if err != nil || !r.RevokedAt.IsZero() {
-			return r.info(key), err
+		r, key, rev, err := f.token(ctx, req.Token, req.Organization)
+		if err != nil {
+			return drover.TokenInfo{}, err
 		}
-		r.ID, r.RevokedAt, r.RevokedBy = r.id(key), f.now().UTC(), by.Token
+		if !r.RevokedAt.IsZero() && (r.RevokedMade || req.KeepMade) {
+			return f.tokenInfo(key, r), nil
+		}
+		if r.RevokedAt.IsZero() {
+			r.RevokedAt, r.RevokedBy = f.now().UTC(), req.By.Token
+		}
+		r.ID, r.RevokedMade = r.id(key), !req.KeepMade
 		_, err = f.state.tokens.update(ctx, key, r, rev)
 		if err == nil {
-			f.log.Info("token revoked", "token", string(id), "by", string(by.Token))
-			return r.info(key), nil
+			f.log.Info("token revoked", "token", string(req.Token), "by", string(req.By.Token), "with what was made from it", r.RevokedMade)
+			return f.tokenInfo(key, r), nil
 		}
 		if !drover.Is(err, drover.Conflict) {
 			return drover.TokenInfo{}, err
 		}
 	}
-	return drover.TokenInfo{}, drover.Errorf(drover.Unavailable, "token %s is not revoked: it kept being changed by others", id)
+	return drover.TokenInfo{}, drover.Errorf(drover.Unavailable, "token %s is not revoked: it kept being changed by others", req.Token)
 }
 
 // revokeTries bounds how often a revocation is tried again because the token's record was changed meanwhile.
@@ -193,24 +197,5 @@ func (f *Fleet) keepUses(ctx context.Context) {
 			_, err := f.state.tokens.update(ctx, key, r, rev)
 			f.trouble(ctx, "last use of token", string(r.id(key)), err)
 		}
-	}
-}
-
-// sweepTokens removes the records of tokens that expired or were revoked long ago. A token without a record is refused.
-func (f *Fleet) sweepTokens(ctx context.Context) {
-	old := map[string]uint64{}
-	f.state.mu.RLock()
-	for key, i := range f.state.tokens.items {
-		ended := i.value.Caveats.ExpiresAt()
-		if at := i.value.RevokedAt; !at.IsZero() && i.value.Attenuable && (ended.IsZero() || at.Before(ended)) {
-			ended = at
-		}
-		if isToken(key) && !ended.IsZero() && f.now().Sub(ended) > f.timing.KeepTokens {
-			old[key] = i.rev
-		}
-	}
-	f.state.mu.RUnlock()
-	for key, rev := range old {
-		f.trouble(ctx, "token", key[:min(len(key), 20)], f.state.tokens.remove(ctx, key, rev))
 	}
 }

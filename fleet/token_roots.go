@@ -2,8 +2,10 @@ package fleet
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"drover"
 	"drover/macaroons"
@@ -41,14 +43,44 @@ func (r *roots) set(id drover.KeyID, secret []byte) {
 	r.keys[id] = secret
 }
 
+// keep forgets all others.
+func (r *roots) keep(names map[drover.KeyID]string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id := range r.keys {
+		if _, ok := names[id]; !ok {
+			delete(r.keys, id) // not cleared: a token may be being checked with it
+		}
+	}
+}
+
+func isRootRecord(key string) bool { return key == operatorRoot || strings.HasPrefix(key, rootPrefix) }
+
+// rootKeys lists the root keys of a record of which tokens are taken at a moment.
+func (r tokenRecord) rootKeys(at time.Time) []drover.KeyID {
+	if r.Root == "" {
+		return nil
+	}
+	ids := []drover.KeyID{r.Root}
+	for _, old := range r.Retired {
+		if at.Before(old.Until) {
+			ids = append(ids, old.Key)
+		}
+	}
+	return ids
+}
+
 // rootNames returns what root keys there are, by the key of their record.
 func (f *Fleet) rootNames() map[drover.KeyID]string {
 	f.state.mu.RLock()
 	defer f.state.mu.RUnlock()
 	names := map[drover.KeyID]string{}
 	for key, i := range f.state.tokens.items {
-		if i.value.Root != "" && (key == operatorRoot || strings.HasPrefix(key, rootPrefix)) {
-			names[i.value.Root] = key
+		if !isRootRecord(key) {
+			continue
+		}
+		for _, id := range i.value.rootKeys(f.now()) {
+			names[id] = key
 		}
 	}
 	return names
@@ -65,7 +97,9 @@ func (f *Fleet) openRoots(ctx context.Context) {
 	if f.keys == nil {
 		return
 	}
-	for id := range f.rootNames() {
+	names := f.rootNames()
+	f.roots.keep(names)
+	for id := range names {
 		if _, err := f.root(ctx, id); err != nil {
 			f.trouble(ctx, "root key of tokens", string(id), err)
 		}
@@ -93,13 +127,14 @@ func (f *Fleet) verify(ctx context.Context, t *macaroons.Token) (drover.Caveats,
 	}
 	name := rootKey(r.Principal)
 	known, _, ok := f.state.tokens.seen(name)
-	if !ok { // made on another control host a moment ago
+	taken := func() bool { return slices.Contains(known.rootKeys(f.now()), t.Key) }
+	if !ok || !taken() { // made, or rotated, on another control host a moment ago
 		if known, _, err = f.state.tokens.get(ctx, name); err != nil && !drover.Is(err, drover.NotFound) {
 			return nil, err
 		}
 	}
-	if !r.Attenuable || known.Root != t.Key || f.keys == nil {
-		return nil, drover.Errorf(drover.Denied, "the token is not genuine: its root key is not one of this fleet")
+	if !r.Attenuable || !taken() || f.keys == nil {
+		return nil, drover.Errorf(drover.Denied, "the token is not genuine, or too old: its root key is not one of this fleet, or not any more")
 	}
 	secret, err := f.root(ctx, t.Key)
 	if err != nil {

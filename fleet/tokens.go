@@ -25,8 +25,15 @@ type tokenRecord struct {
 	LastUsedAt time.Time      `json:"last_used_at,omitzero"`
 	RevokedAt  time.Time      `json:"revoked_at,omitzero"`
 	RevokedBy  drover.TokenID `json:"revoked_by,omitempty"`
-	// Root is the root key of an organization.
-	Root drover.KeyID `json:"root,omitempty"`
+	// RevokedMade: it was revoked with all that was made from it. Records of earlier versions do not have it: there, what was made stayed.
+	RevokedMade bool `json:"revoked_made,omitempty"`
+	// Key is the root key that an attenuable token was made with; empty in records of earlier versions, which had one for each organization.
+	Key drover.KeyID `json:"key,omitempty"`
+	// Root is the root key of an organization, First the first one that it had, Retired those that had their time.
+	Root      drover.KeyID         `json:"root,omitempty"`
+	First     drover.KeyID         `json:"first,omitempty"`
+	RotatedAt time.Time            `json:"rotated_at,omitzero"`
+	Retired   []drover.RetiredRoot `json:"retired,omitempty"`
 	// Proof is when a control host asked for proof that it knows every revocation.
 	Proof time.Time `json:"proof,omitzero"`
 }
@@ -51,11 +58,6 @@ func (r tokenRecord) id(key string) drover.TokenID {
 		return opaqueID(key)
 	}
 	return r.ID
-}
-
-func (r tokenRecord) info(key string) drover.TokenInfo {
-	return drover.TokenInfo{ID: r.id(key), Name: r.Name, Organization: r.Organization, Operator: r.Operator, Attenuable: r.Attenuable, Caveats: r.Caveats,
-		CreatedAt: r.CreatedAt, CreatedBy: r.CreatedBy, ExpiresAt: r.Caveats.ExpiresAt(), LastUsedAt: r.LastUsedAt, RevokedAt: r.RevokedAt, RevokedBy: r.RevokedBy}
 }
 
 // minToken is the shortest token that PutToken takes, in characters.
@@ -91,8 +93,8 @@ func (f *Fleet) Authenticate(ctx context.Context, token string) (Principal, erro
 		caveats = r.Caveats
 	}
 	known := Principal{Name: r.Name, Organization: r.Organization, Token: r.id(key)} // for the trail
-	if !r.RevokedAt.IsZero() {
-		return known, drover.Errorf(drover.Denied, "the token %s was revoked at %s", r.id(key), r.RevokedAt.UTC().Format(time.DateTime))
+	if err := f.notRevoked(ctx, key, r, caveats); err != nil {
+		return known, err
 	}
 	if err := caveats.Current(f.now()); err != nil {
 		return known, err

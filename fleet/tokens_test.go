@@ -85,7 +85,7 @@ func TestATokenIsNarrowedByWhoeverHasItAndWidenedByNobody(t *testing.T) {
 	// What limits who asks limits what he gets; he gets nothing of others.
 	by := who(t, n, token)
 	child, _ := mint(t, n, NewToken{Organization: "acme", By: by})
-	if len(child.Caveats) != 1 || child.CreatedBy != info.ID {
+	if len(child.Caveats) != 2 || child.Caveats[1].String() != "from = "+string(info.ID) || child.CreatedBy != info.ID {
 		t.Errorf("%+v", child)
 	}
 	for _, req := range []NewToken{{Name: "x", Operator: true, By: by}, {Name: "x", Organization: "other", By: by}} {
@@ -114,14 +114,14 @@ func TestARevokedTokenIsRefusedEverywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.eventually("c2 knows the token", func() bool { _, err := other.Authenticate(t.Context(), narrow); return err == nil })
-	if _, err := n.RevokeToken(t.Context(), info.ID, "other", Principal{}); !drover.Is(err, drover.NotFound) {
+	if _, err := n.RevokeToken(t.Context(), RevokeToken{Token: info.ID, Organization: "other", By: Principal{}}); !drover.Is(err, drover.NotFound) {
 		t.Errorf("another organization's: %v", err)
 	}
-	revoked, err := n.RevokeToken(t.Context(), info.ID, "acme", Principal{Token: "tok_00000000000000aa"})
+	revoked, err := n.RevokeToken(t.Context(), RevokeToken{Token: info.ID, Organization: "acme", By: Principal{Token: "tok_00000000000000aa"}})
 	if err != nil || revoked.RevokedAt.IsZero() || revoked.RevokedBy != "tok_00000000000000aa" {
 		t.Fatalf("%+v, %v", revoked, err)
 	}
-	again, err := n.RevokeToken(t.Context(), info.ID, "", Principal{})
+	again, err := n.RevokeToken(t.Context(), RevokeToken{Token: info.ID, Organization: "", By: Principal{}})
 	if err != nil || !again.RevokedAt.Equal(revoked.RevokedAt) || again.RevokedBy != revoked.RevokedBy {
 		t.Errorf("%+v, %v", again, err)
 	}
@@ -136,7 +136,7 @@ func TestARevokedTokenIsRefusedEverywhere(t *testing.T) {
 	if err := n.PutToken(t.Context(), first, Principal{Name: "operator", Operator: true}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.RevokeToken(t.Context(), who(t, n, first).Token, "", Principal{}); err != nil {
+	if _, err := n.RevokeToken(t.Context(), RevokeToken{Token: who(t, n, first).Token}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := n.Authenticate(t.Context(), first); !drover.Is(err, drover.Denied) {

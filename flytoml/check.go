@@ -82,6 +82,15 @@ func (f File) check(text string) []Problem {
 	}
 	c.duration("", 0, "kill_timeout", f.KillTimeout)
 	c.duration("deploy", 0, "wait_timeout", f.Deploy.WaitTimeout)
+	c.duration("deploy", 0, "release_command_timeout", f.Deploy.ReleaseCommandTimeout)
+	if _, err := shellwords.Split(f.Deploy.ReleaseCommand); err != nil {
+		c.add("deploy", 0, "release_command", "release_command: %v", err)
+	}
+	if vm := f.Deploy.ReleaseCommandVM; vm != nil {
+		if _, err := vm.guest(); err != nil {
+			c.add("deploy.release_command_vm", 0, "", "%v", err)
+		}
+	}
 	if _, err := f.Deploy.unavailable(10); err != nil {
 		c.add("deploy", 0, "max_unavailable", "max_unavailable is %v; expected a number of machines, or a share such as 0.33 or \"33%%\"", f.Deploy.MaxUnavailable)
 	}

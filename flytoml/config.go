@@ -132,6 +132,39 @@ func (f File) Config(group, image string) (drover.MachineConfig, error) {
 	return c, nil
 }
 
+// ReleaseConfig makes the config of the machine that runs the release command, and how long it may take; nil when the file has none. The machine has the
+// environment that all have, and the size of the largest, unless the file says another.
+func (f File) ReleaseConfig(image string) (*drover.MachineConfig, drover.Duration, error) {
+	words, err := shellwords.Split(f.Deploy.ReleaseCommand)
+	if err != nil || len(words) == 0 {
+		return nil, 0, err // check has seen that it can be read
+	}
+	plain := f
+	plain.Processes, plain.Services, plain.HTTPService, plain.Checks, plain.Metrics, plain.Restart = nil, nil, nil, nil, nil, nil
+	if vm := f.Deploy.ReleaseCommandVM; vm != nil {
+		plain.VM = []VM{*vm}
+	} else {
+		plain.VM = nil
+	}
+	c, err := plain.Config(drover.ReleaseGroup, image)
+	if err != nil {
+		return nil, 0, err
+	}
+	if f.Deploy.ReleaseCommandVM == nil {
+		for _, group := range f.Groups() {
+			other, err := f.Config(group, image)
+			if err != nil {
+				return nil, 0, err
+			}
+			if other.Guest.MemoryMB > c.Guest.MemoryMB || other.Guest.MemoryMB == c.Guest.MemoryMB && other.Guest.CPUs > c.Guest.CPUs {
+				c.Guest = other.Guest
+			}
+		}
+	}
+	c.Init.Cmd = words
+	return &c, duration(f.Deploy.ReleaseCommandTimeout), nil
+}
+
 // duration writes a time that check has let pass.
 func duration(value any) drover.Duration {
 	d, err := parseDuration(value)

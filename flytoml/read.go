@@ -41,6 +41,10 @@ type Deploy struct {
 	Strategy       string `toml:"strategy"`
 	MaxUnavailable any    `toml:"max_unavailable"`
 	WaitTimeout    any    `toml:"wait_timeout"`
+	// ReleaseCommand runs to its end before machines are changed, in a machine of its own.
+	ReleaseCommand        string `toml:"release_command"`
+	ReleaseCommandTimeout any    `toml:"release_command_timeout"`
+	ReleaseCommandVM      *VM    `toml:"release_command_vm"`
 }
 
 // Mount is a volume for each machine of its groups.
@@ -118,9 +122,9 @@ type Metrics struct {
 // reasons says why what Drover does not have is not there, by the first parts of the key.
 var reasons = []struct{ key, why string }{
 	{"build", "images are not built here: push one to a registry and name it by build.image or --image"},
-	{"deploy.release_command", "no machine is run before a deploy: run the command by 'drover exec' or as a machine of its own"},
+	{"deploy.release_command_vm", "machines have a size, cpus, cpu_kind and memory"},
 	{"deploy.strategy", "the strategies are rolling and immediate"},
-	{"deploy", "it is none of strategy, max_unavailable and wait_timeout"},
+	{"deploy", "it is none of strategy, max_unavailable, wait_timeout, release_command, release_command_timeout and release_command_vm"},
 	{"statics", "files are served by the app itself"},
 	{"files", "put them into the image"},
 	{"console_command", "'drover ssh' opens a shell"},

@@ -118,6 +118,32 @@ func TestAFileBecomesConfigs(t *testing.T) {
 	}
 }
 
+func TestAReleaseCommandHasAConfigOfItsOwn(t *testing.T) {
+	f, unsupported, err := Read("fly.toml", []byte(whole+"[deploy.release_command_vm]\nsize = \"shared-cpu-1x\"\n"))
+	if err != nil || len(unsupported) > 0 {
+		t.Fatal(err, unsupported)
+	}
+	if c, _, err := f.ReleaseConfig(""); c != nil || err != nil {
+		t.Errorf("without a command: %+v, %v", c, err)
+	}
+	f.Deploy.ReleaseCommand, f.Deploy.ReleaseCommandTimeout = "/bin/migrate --to 'the last'", "90s"
+	const env = `"env":{"FLY_PROCESS_GROUP":"fly_app_release_command","PRIMARY_REGION":"ams","LOG":"debug","PORT":"8080","FAST":"true"},`
+	for size, want := range map[string]string{"1x": `{"cpu_kind":"shared","cpus":1,"memory_mb":256}`, "": `{"cpu_kind":"shared","cpus":2,"memory_mb":1024}`} {
+		if size == "" {
+			f.Deploy.ReleaseCommandVM = nil // then that of the largest machine
+		}
+		c, timeout, err := f.ReleaseConfig("other:2")
+		if err != nil || waitText(drover.DeployOptions{WaitTimeout: timeout}) != "1m30s" {
+			t.Fatal(timeout, err)
+		}
+		full := `{"image":"other:2","guest":` + want + `,` + env + `"init":{"cmd":["/bin/migrate","--to","the last"]},"restart":{},
+			"stop_config":{"signal":"SIGTERM","timeout":"30s"},"metadata":{"fly_process_group":"fly_app_release_command","fly_platform_version":"v2"}}`
+		if diff := cmp.Diff(plain(t, []byte(full)), plain(t, encode(t, c))); diff != "" {
+			t.Errorf("%s: %s", size, diff)
+		}
+	}
+}
+
 func waitText(o drover.DeployOptions) string {
 	b, _ := o.WaitTimeout.MarshalJSON()
 	return strings.Trim(string(b), `"`)
@@ -151,7 +177,7 @@ swap_size_mb = 512
   guest_path = "/app"
   url_prefix = "/static"
 [deploy]
-  release_command = "migrate"
+  seed_command = "migrate"
 [[mounts]]
   source = "data"
   destination = "/data"
@@ -168,7 +194,7 @@ swap_size_mb = 512
 	want := `fly.toml:2: swap_size_mb is not supported: machines have no swap: give them memory by vm.memory
 fly.toml:4: build.dockerfile is not supported: images are not built here: push one to a registry and name it by build.image or --image
 fly.toml:6: [statics] is not supported: files are served by the app itself
-fly.toml:10: deploy.release_command is not supported: no machine is run before a deploy: run the command by 'drover exec' or as a machine of its own
+fly.toml:10: deploy.seed_command is not supported: it is none of strategy, max_unavailable, wait_timeout, release_command, release_command_timeout and release_command_vm
 fly.toml:14: mounts.auto_extend_size_limit is not supported: volumes have source, destination, initial_size, snapshot_retention and processes; 'drover volume extend' makes one larger
 fly.toml:16: vm.gpu_kind is not supported: machines have a size, cpus, cpu_kind and memory
 fly.toml:17: [experimental] is not supported: nothing of it is known`
@@ -194,6 +220,9 @@ func TestWhatIsWrongIsNamedWithItsLine(t *testing.T) {
 		"[checks.up]\ntype = \"udp\"\nport = 1":                              `fly.toml:2: type is "udp"`,
 		"[checks.up]\ntype = \"tcp\"\nport = 1\ninterval = \"soon\"":         "fly.toml:4: interval is soon",
 		"[[restart]]\npolicy = \"sometimes\"":                                `fly.toml:2: policy is "sometimes"`,
+		"[deploy]\nrelease_command = \"a 'b\"":                               "fly.toml:2: release_command: ",
+		"[deploy]\n\nrelease_command_timeout = \"long\"":                    "fly.toml:3: release_command_timeout is long",
+		"[deploy.release_command_vm]\nsize = \"huge\"":                      `fly.toml:1: size is "huge"`,
 		"kill_timeout = \"long\"":                                            "fly.toml:1: kill_timeout is long",
 		"[[mounts]]\nsource=\"a\"\ndestination=\"/a\"\ninitial_size=\"big\"": "fly.toml:4: initial_size is big",
 		"[[mounts]]\nsource=\"a\"\ndestination=\"/a\"\ninitial_size=\"9mb\"": "fly.toml:4: initial_size is 9mb",

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"drover"
 )
 
@@ -91,6 +93,19 @@ func TestOnlyTheFleetsOwnCertificatesGetIn(t *testing.T) {
 	member := dial(Config{URLs: urls, TLS: &tls.Config{RootCAs: ours.pool(), Certificates: []tls.Certificate{ours.issue("h1")}}})
 	eventually(t, "a member gets in", member.Up)
 	mustCreate(t, open[string](t, dial(Config{InProcess: srv}), "things"), "b", "1")
+	// Users are not let onto the bus at all, whatever token they show: it knows certificates of hosts only.
+	for name, option := range map[string]nats.Option{"a token": nats.Token("drvm_AgIyZHJvdmVyLzEga2V5"), "a password": nats.UserInfo("acme", "drvm_AgIyZHJvdmVyLzEga2V5")} {
+		for _, config := range []*tls.Config{nil, {RootCAs: ours.pool()}} {
+			options := []nats.Option{option, nats.Timeout(5 * time.Second)}
+			if config != nil {
+				options = append(options, nats.Secure(config))
+			}
+			if nc, err := nats.Connect(srv.ClientURL(), options...); err == nil {
+				nc.Close()
+				t.Errorf("somebody with %s and no certificate got in", name)
+			}
+		}
+	}
 	for name, conn := range map[string]*Conn{"a stranger": stranger, "nobody": nobody, "somebody who trusts another server": misled} {
 		if conn.Up() {
 			t.Errorf("%s got in", name)

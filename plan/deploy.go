@@ -28,6 +28,8 @@ type DeployFact struct {
 	Reachable bool
 	// Refused is what the last try to change it said; nil before there was one.
 	Refused *drover.Error
+	// Log is the last that a command wrote, once it was read.
+	Log []drover.LogLine
 }
 
 // DeployFacts is what is known when a deploy is looked at. Rival is another one of the app that was there first.
@@ -57,7 +59,7 @@ func NextDeploy(d drover.Deploy, f DeployFacts, now time.Time) (next drover.Depl
 	}
 	n.end()
 	for k, i := range n.d.Items {
-		if i.State == drover.DeployItemChanging && !f.Items[k].Applied {
+		if i.State == drover.DeployItemChanging && !f.Items[k].Applied || i.State == drover.DeployItemClearing {
 			change = append(change, k)
 		}
 	}
@@ -79,12 +81,16 @@ func (n *deployStep) follow(k int) {
 	if f.Machine != "" {
 		i.Machine = f.Machine
 	}
-	late := n.now.Sub(i.BegunAt) >= time.Duration(n.d.Options.WaitTimeout)
+	patience := n.d.Options.WaitTimeout
+	if i.Action == drover.DeployRun {
+		patience = i.Timeout
+	}
+	late := n.now.Sub(i.BegunAt) >= time.Duration(patience)
 	if i.State == drover.DeployItemChanging {
 		switch {
 		case f.Applied:
 			i.State, i.Reason = drover.DeployItemChecking, ""
-		case f.Machine == "" && i.Action != drover.DeployCreate:
+		case f.Machine == "" && i.Action != drover.DeployCreate && i.Action != drover.DeployRun:
 			n.close(i, drover.DeployItemFailed, "it was destroyed")
 			return
 		case f.Refused != nil && !passing(f.Refused), f.Refused != nil && late:
@@ -97,6 +103,10 @@ func (n *deployStep) follow(k int) {
 			return
 		}
 	}
+	if i.Action == drover.DeployRun {
+		n.followRun(i, f, late)
+		return
+	}
 	done, bad, reason := n.judge(*i, f)
 	switch {
 	case done:
@@ -107,6 +117,48 @@ func (n *deployStep) follow(k int) {
 		n.close(i, drover.DeployItemFailed, fmt.Sprintf("not well after %v: %s", time.Duration(n.d.Options.WaitTimeout), reason))
 	default:
 		i.Reason = reason
+	}
+}
+
+// followRun takes in what has become of a command's machine. Whatever came of it, the machine is destroyed before the item ends.
+func (n *deployStep) followRun(i *drover.DeployItem, f DeployFact, late bool) {
+	s := f.Status
+	current := f.Reachable && s.Instance == f.Instance && s.Run >= f.Run
+	clear := func(reason string) { i.State, i.Reason = drover.DeployItemClearing, reason }
+	switch {
+	case i.State == drover.DeployItemClearing:
+		if f.Log != nil && !i.LogRead {
+			i.Log, i.LogRead = f.Log, true
+		}
+		if f.Machine != "" {
+			return
+		}
+		state := drover.DeployItemFailed
+		if i.Reason == "" {
+			state = drover.DeployItemDone
+		}
+		n.close(i, state, i.Reason)
+	case f.Machine == "":
+		n.close(i, drover.DeployItemFailed, "it was destroyed")
+	case current && s.State == drover.StateStopped && s.ExitCode != nil:
+		i.ExitCode = s.ExitCode
+		if *s.ExitCode != 0 {
+			clear(fmt.Sprintf("its command ended with exit code %d", *s.ExitCode))
+			return
+		}
+		clear("")
+	case current && (s.State == drover.StateStopped || s.State == drover.StateFailed):
+		clear(orText(s.Reason, "it has ended without an exit code"))
+	case n.d.State == drover.DeployAborting:
+		clear("the deploy was aborted")
+	case late:
+		clear(fmt.Sprintf("its command has not ended after %v", time.Duration(i.Timeout)))
+	case !f.Reachable:
+		i.Reason = "its host does not answer"
+	case !current:
+		i.Reason = "its host has not begun"
+	default:
+		i.Reason = "it is " + string(s.State)
 	}
 }
 
@@ -187,8 +239,11 @@ func (n *deployStep) begin() {
 	if n.d.Options.Strategy == drover.StrategyImmediate {
 		free = len(n.d.Items)
 	}
-	others := 0
-	for _, i := range n.d.Items {
+	others, first := 0, -1
+	for k, i := range n.d.Items {
+		if i.Action == drover.DeployRun && i.State != drover.DeployItemDone {
+			first = k
+		}
 		if i.UnderWay() {
 			free--
 		}
@@ -198,7 +253,7 @@ func (n *deployStep) begin() {
 	}
 	for k := range n.d.Items {
 		i := &n.d.Items[k]
-		if free <= 0 || i.State != drover.DeployItemWaiting || (i.Action == drover.DeployDestroy && others > 0) {
+		if free <= 0 || i.State != drover.DeployItemWaiting || (i.Action == drover.DeployDestroy && others > 0) || (first >= 0 && k != first) {
 			continue
 		}
 		free--

@@ -27,8 +27,11 @@ func newDeployWorld(options drover.DeployOptions, actions ...drover.DeployAction
 		i := drover.DeployItem{Action: action, Machine: drover.MachineID(fmt.Sprint("m", k)), State: drover.DeployItemWaiting}
 		f := DeployFact{Machine: i.Machine, Goal: drover.GoalStarted, Instance: "old", Run: 1, Reachable: true,
 			Status: drover.MachineStatus{State: drover.StateStarted, Instance: "old", Run: 1, StartedAt: w.now.Add(-time.Hour)}}
-		if action == drover.DeployCreate {
+		if action == drover.DeployCreate || action == drover.DeployRun {
 			i.Machine, i.Name, f = "", fmt.Sprint("new", k), DeployFact{}
+		}
+		if action == drover.DeployRun {
+			i.Timeout = drover.Duration(time.Minute)
 		}
 		w.d.Items = append(w.d.Items, i)
 		w.facts.Items = append(w.facts.Items, f)
@@ -46,7 +49,7 @@ func (w *deployWorld) look(change func(k int)) {
 	ill := 0
 	for k, i := range w.d.Items {
 		s := w.facts.Items[k].Status
-		if i.Action != drover.DeployCreate && (s.State != drover.StateStarted || len(s.Checks) > 0 && s.Checks[0].Status != "passing") {
+		if i.Action != drover.DeployCreate && i.Action != drover.DeployRun && (s.State != drover.StateStarted || len(s.Checks) > 0 && s.Checks[0].Status != "passing") {
 			ill++
 		}
 	}
@@ -57,12 +60,18 @@ func (w *deployWorld) look(change func(k int)) {
 // apply makes a change and has the machine start.
 func (w *deployWorld) apply(k int) {
 	f := &w.facts.Items[k]
+	if i := w.d.Items[k]; i.State == drover.DeployItemClearing {
+		if f.Log = []drover.LogLine{}; i.LogRead {
+			*f = DeployFact{}
+		}
+		return
+	}
 	f.Applied = true
 	switch i := w.d.Items[k]; i.Action {
 	case drover.DeployDestroy:
 		*f = DeployFact{Applied: true}
 		return
-	case drover.DeployCreate:
+	case drover.DeployCreate, drover.DeployRun:
 		*f = DeployFact{Machine: drover.MachineID(i.Name), Applied: true, Reachable: true, Goal: drover.GoalStarted}
 	case drover.DeployRestart:
 		f.Run++
@@ -78,6 +87,10 @@ func (w *deployWorld) apply(k int) {
 func (w *deployWorld) well(k int) {
 	s := &w.facts.Items[k].Status
 	s.State, s.StartedAt = drover.StateStarted, w.now
+	if w.d.Items[k].Action == drover.DeployRun {
+		code := 0
+		s.State, s.ExitCode = drover.StateStopped, &code
+	}
 	for i := range s.Checks {
 		s.Checks[i].Status = "passing"
 	}
@@ -175,6 +188,9 @@ func TestDeployWalk(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		actions := rapid.SliceOfN(rapid.SampledFrom([]drover.DeployAction{drover.DeployCreate, drover.DeployUpdate, drover.DeployRestart, drover.DeployDestroy}), 1, 8).
 			Draw(t, "actions")
+		if rapid.Bool().Draw(t, "with a command") {
+			actions = append(actions, drover.DeployRun)
+		}
 		width := rapid.IntRange(1, 3).Draw(t, "width")
 		w := newDeployWorld(rolling(width), actions...)
 		destroyed := 0
@@ -199,7 +215,13 @@ func TestDeployWalk(t *testing.T) {
 				w.d.State = drover.DeployAborting
 			}
 		}
-		for k := range w.d.Items {
+		for k, i := range w.d.Items {
+			if i.Action == drover.DeployRun && w.facts.Items[k].Machine != "" {
+				t.Fatalf("the command's machine is left: %+v", i)
+			}
+			if run := w.d.Items[len(w.d.Items)-1]; run.Action == drover.DeployRun && run.State != drover.DeployItemDone && i.Action != drover.DeployRun && !i.BegunAt.IsZero() {
+				t.Fatalf("item %d was begun although the command did not succeed: %+v", k, run)
+			}
 			if w.d.Items[k].Action == drover.DeployDestroy && w.d.Items[k].State == drover.DeployItemDone {
 				destroyed++
 			}

@@ -52,7 +52,7 @@ func (b *Backend) Authenticate(_ context.Context, token string) (fleet.Principal
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	made, ok := b.tokens[t.ID]
-	if !ok || !made.info.RevokedAt.IsZero() {
+	if !ok || !b.tokenInfoLocked(made).RevokedAt.IsZero() {
 		return fleet.Principal{Name: made.info.Name, Organization: made.info.Organization, Token: made.info.ID}, drover.Errorf(drover.Denied, "the token %s was revoked, or never made", t.ID)
 	}
 	if err := caveats.Current(b.Now()); err != nil {
@@ -74,6 +74,9 @@ func (b *Backend) MintToken(_ context.Context, req fleet.NewToken) (drover.Token
 	}
 	id := drover.TokenID(fmt.Sprintf("tok_%016x", 16+b.nextLocked()))
 	caveats := slices.Concat(req.By.Limits, req.Caveats)
+	if _, made := b.tokens[req.By.Token]; made {
+		caveats = append(caveats, drover.Caveat{Kind: drover.CaveatFrom, Values: []string{string(req.By.Token)}})
+	}
 	text, err := macaroons.Mint(testRoot, testRootID, id, caveats)
 	info := drover.TokenInfo{ID: id, Name: req.Name, Organization: req.Organization, Operator: req.Operator, Attenuable: true, Caveats: caveats,
 		CreatedAt: b.Now(), CreatedBy: req.By.Token, ExpiresAt: caveats.ExpiresAt()}
@@ -90,7 +93,7 @@ func (b *Backend) Tokens(_ context.Context, organization string) ([]drover.Token
 	infos := []drover.TokenInfo{}
 	for _, t := range b.tokens {
 		if organization == "" || t.info.Organization == organization {
-			infos = append(infos, t.info)
+			infos = append(infos, b.tokenInfoLocked(t))
 		}
 	}
 	slices.SortFunc(infos, func(a, b drover.TokenInfo) int { return cmp.Compare(a.ID, b.ID) })
@@ -111,23 +114,65 @@ func (b *Backend) tokenLocked(id drover.TokenID, organization string) (drover.To
 	if !ok || (organization != "" && t.info.Organization != organization) {
 		return drover.TokenInfo{}, drover.Errorf(drover.NotFound, "token not found: %q", id).WithHint("'drover token list' shows the tokens that there are")
 	}
-	return t.info, nil
+	return b.tokenInfoLocked(t), nil
+}
+
+// tokenInfoLocked describes a token, with what has become of it through those that it was made from.
+func (b *Backend) tokenInfoLocked(t madeToken) drover.TokenInfo {
+	for _, id := range t.info.Caveats.From() {
+		if from := b.tokens[id].info; from.RevokedMade && t.info.RevokedAt.IsZero() {
+			t.info.RevokedAt, t.info.RevokedBy, t.info.RevokedWith = from.RevokedAt, from.RevokedBy, id
+		}
+	}
+	return t.info
 }
 
 // RevokeToken makes one invalid.
-func (b *Backend) RevokeToken(_ context.Context, id drover.TokenID, organization string, by fleet.Principal) (drover.TokenInfo, error) {
+func (b *Backend) RevokeToken(_ context.Context, req fleet.RevokeToken) (drover.TokenInfo, error) {
 	if err := b.begin("RevokeToken"); err != nil {
 		return drover.TokenInfo{}, err
 	}
 	defer b.mu.Unlock()
-	info, err := b.tokenLocked(id, organization)
+	info, err := b.tokenLocked(req.Token, req.Organization)
 	if err != nil {
 		return info, err
 	}
-	t := b.tokens[id]
-	t.info.RevokedAt, t.info.RevokedBy = b.Now(), by.Token
-	b.tokens[id] = t
+	t := b.tokens[req.Token]
+	t.info.RevokedAt, t.info.RevokedBy, t.info.RevokedMade = b.Now(), req.By.Token, !req.KeepMade
+	b.tokens[req.Token] = t
 	return t.info, nil
+}
+
+// TokenRoots lists that of "acme", and that of operators.
+func (b *Backend) TokenRoots(_ context.Context, organization string) ([]drover.TokenRoot, error) {
+	if err := b.begin("TokenRoots"); err != nil {
+		return nil, err
+	}
+	defer b.mu.Unlock()
+	roots := []drover.TokenRoot{}
+	for _, r := range []drover.TokenRoot{{Operator: true}, {Organization: "acme"}} {
+		if organization == "" || organization == r.Organization {
+			r.Key, r.Retired = testRootID, []drover.RetiredRoot{}
+			roots = append(roots, r)
+		}
+	}
+	return roots, nil
+}
+
+// RotateRoot tells what it would be.
+func (b *Backend) RotateRoot(_ context.Context, req fleet.RotateRoot) (drover.TokenRoot, error) {
+	if err := b.begin("RotateRoot"); err != nil {
+		return drover.TokenRoot{}, err
+	}
+	defer b.mu.Unlock()
+	if !req.Operator && req.Organization != "acme" {
+		return drover.TokenRoot{}, drover.Errorf(drover.NotFound, "organization %s has no root key", req.Organization)
+	}
+	r := drover.TokenRoot{Organization: req.Organization, Operator: req.Operator, Key: "key_0000000000000008", RotatedAt: b.Now(), Retired: []drover.RetiredRoot{}}
+	if req.Grace > 0 {
+		r.Retired = append(r.Retired, drover.RetiredRoot{Key: testRootID, Until: b.Now().Add(req.Grace), Tokens: len(b.tokens)})
+	}
+	return r, nil
 }
 
 // AuditBegin keeps an entry.

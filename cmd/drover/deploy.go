@@ -22,6 +22,7 @@ type deployFlags struct {
 	maxUnavailable                            int
 	waitTimeout                               time.Duration
 	yes, ignoreUnsupported, dryRun, detach    bool
+	skipRelease                               bool
 }
 
 func newDeployCommand(c *cli) *cobra.Command {
@@ -33,12 +34,18 @@ func newDeployCommand(c *cli) *cobra.Command {
 that there are get the new config, one after another, each only when the one
 before is started and its checks pass. The first machine that does not get well
 stops the deploy, and the rest stays as it was. The first deploy makes the app
-if there is none, and for each process group a machine with its volumes.
+if there is none, and for each process group a machine with its volumes; 'drover
+scale count' makes more.
+
+A release_command runs before all that in a machine of its own, with the new
+image, the environment and the secrets. What it writes is shown; unless it ends
+with exit code 0, nothing is changed.
 
 The file's app, primary_region, build.image, env, processes, vm, mounts,
 services, http_service, checks, restart, kill_signal, kill_timeout, metrics and
-deploy (strategy, max_unavailable, wait_timeout) count. What else it says is
-named with its line and refused; --ignore-unsupported goes on without it.
+deploy (strategy, max_unavailable, wait_timeout, release_command,
+release_command_timeout, release_command_vm) count. What else it says is named
+with its line and refused; --ignore-unsupported goes on without it.
 Images are not built: push one to a registry and name it. Machines that were
 not made by a deploy are left alone.
 
@@ -62,6 +69,7 @@ A deploy runs in the fleet: Ctrl-C ends the following, not the deploy.
 	flags.StringVar(&f.strategy, "strategy", "", "rolling or immediate (default the file's, else rolling)")
 	flags.IntVar(&f.maxUnavailable, "max-unavailable", 0, "how many machines are changed at once (default the file's, else 1)")
 	flags.DurationVar(&f.waitTimeout, "wait-timeout", 0, "how long one machine may take to be well (default the file's, else 5m)")
+	flags.BoolVar(&f.skipRelease, "skip-release-command", false, "do not run the file's release_command")
 	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask")
 	flags.BoolVar(&f.ignoreUnsupported, "ignore-unsupported", false, "go on without what the file says and Drover does not have")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "tell what would be done and do nothing")
@@ -154,7 +162,7 @@ func (c *cli) followDeploy(ctx context.Context, cl *client.Client, begun apiv1.D
 	if c.json {
 		err = c.printJSON(d)
 	} else {
-		err = c.print("deploy %s of app %s is %s: %d of %d machines\n", d.ID, d.App, d.State, d.Count(drover.DeployItemDone), len(d.Items))
+		err = c.print("deploy %s of app %s is %s: %d of %d machines\n", d.ID, d.App, d.State, d.Count(drover.DeployItemDone), d.Machines())
 	}
 	if err != nil {
 		return err
@@ -166,14 +174,16 @@ func (c *cli) followDeploy(ctx context.Context, cl *client.Client, begun apiv1.D
 func (c *cli) watchDeploy(ctx context.Context, cl *client.Client, begun apiv1.Deploy) (apiv1.Deploy, error) {
 	p := c.progress()
 	seen := make([]drover.DeployItemState, len(begun.Items))
+	command := commandLog{cli: c, cl: cl, app: begun.App}
 	d, err := cl.FollowDeploy(ctx, begun.App, begun.ID, func(d apiv1.Deploy) error {
 		for k, i := range d.Items {
+			command.tell(ctx, p, i)
 			if k < len(seen) && seen[k] != i.State {
 				seen[k] = i.State
 				c.tellDeployItem(p, i)
 			}
 		}
-		line := fmt.Sprintf("deploy %s: %s, %d of %d machines done", d.ID, d.State, d.Count(drover.DeployItemDone), len(d.Items))
+		line := fmt.Sprintf("deploy %s: %s, %d of %d machines done", d.ID, d.State, d.Count(drover.DeployItemDone), d.Machines())
 		if d.Waits != "" {
 			line += ": " + d.Waits
 		}
@@ -194,7 +204,7 @@ func deployOutcome(d apiv1.Deploy) error {
 	case d.Problem != nil:
 		return d.Problem.WithHint("'drover deploy show %s -a %s' shows what is where; 'drover logs -a %s' what the machines say", d.ID, d.App, d.App)
 	case d.State != drover.DeployDone:
-		return drover.Errorf(drover.Canceled, "deploy %s was aborted: %d machines are as they were", d.ID, d.Count(drover.DeployItemLeft))
+		return drover.Errorf(drover.Canceled, "deploy %s was aborted: %s as before", d.ID, count(d.Count(drover.DeployItemLeft), "machine"))
 	}
 	return nil
 }
@@ -202,9 +212,14 @@ func deployOutcome(d apiv1.Deploy) error {
 // tellDeployItem prints a line for a machine that has come to another state worth one.
 func (c *cli) tellDeployItem(p *progress, i drover.DeployItem) {
 	done := map[drover.DeployAction]string{drover.DeployCreate: "is created and well", drover.DeployUpdate: "is updated and well",
-		drover.DeployRestart: "is restarted and well", drover.DeployDestroy: "is destroyed"}
+		drover.DeployRestart: "is restarted and well", drover.DeployDestroy: "is destroyed",
+		drover.DeployRun: "has run the release command"}
 	switch i.State {
 	case drover.DeployItemChanging:
+		if i.Action == drover.DeployRun {
+			p.line("machine %s runs the release command: %s", i.Called(), releaseCommand(i))
+			return
+		}
 		p.line("machine %s: %s", i.Called(), i.Action)
 	case drover.DeployItemDone:
 		p.line("machine %s %s", i.Called(), done[i.Action])

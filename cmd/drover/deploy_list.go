@@ -69,7 +69,7 @@ func newDeployListCommand(c *cli) *cobra.Command {
 			}
 			t := table{header: []string{"ID", "STATE", "DONE", "FAILED", "LEFT", "AGE", "BY", "WHAT"}}
 			for _, d := range deploys {
-				t.add(d.ID, d.State, fmt.Sprintf("%d/%d", d.Count(drover.DeployItemDone), len(d.Items)), d.Count(drover.DeployItemFailed), d.Count(drover.DeployItemLeft),
+				t.add(d.ID, d.State, fmt.Sprintf("%d/%d", d.Count(drover.DeployItemDone), d.Machines()), d.Count(drover.DeployItemFailed), d.Count(drover.DeployItemLeft),
 					c.age(d.CreatedAt), d.Actor, d.Text)
 			}
 			return c.printTable(t, "No deploys. 'drover deploy' makes one.")
@@ -105,11 +105,32 @@ func newDeployShowCommand(c *cli) *cobra.Command {
 			for _, i := range d.Items {
 				t.add(i.Action, i.Machine, i.Name, i.Group, i.State, i.Reason)
 			}
-			return c.printTable(t, "No machines.")
+			if err := c.printTable(t, "No machines."); err != nil {
+				return err
+			}
+			return c.printCommandLogs(d.Deploy)
 		},
 	}
 	addDefaultApp(cmd, &app)
 	return cmd
+}
+
+// printCommandLogs prints the last that the command of a deploy wrote.
+func (c *cli) printCommandLogs(d drover.Deploy) error {
+	for _, i := range d.Items {
+		if len(i.Log) == 0 {
+			continue
+		}
+		if err := c.print("\nThe last that %q wrote:\n", releaseCommand(i)); err != nil {
+			return err
+		}
+		for _, line := range i.Log {
+			if err := c.print("%s\n", line.Text); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func newDeployFollowCommand(c *cli) *cobra.Command {
@@ -134,7 +155,7 @@ func newDeployAbortCommand(c *cli) *cobra.Command {
 		Use:   "abort [ID]",
 		Short: "End a deploy, the newest without ID",
 		Long: `Abort begins no further machine. Those that are under way come to their end,
-and what was changed stays so.`,
+and what was changed stays so. A release command that runs is ended.`,
 		Example: "  drover deploy abort -a ledger", Args: atMostOne,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, d, err := c.deployOf(cmd.Context(), app, args)

@@ -55,10 +55,16 @@ func (p *deployPlan) make(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := p.command(); err != nil {
+		return err
+	}
 	groups := p.file.Groups()
 	have := map[string][]apiv1.Machine{}
 	for _, m := range machines {
 		name := m.Config.Metadata[drover.LabelProcessGroup]
+		if name == drover.ReleaseGroup {
+			continue // it goes by itself
+		}
 		if name == "" {
 			p.apart++
 			continue
@@ -87,6 +93,19 @@ func (p *deployPlan) make(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// command plans the file's release command.
+func (p *deployPlan) command() error {
+	if p.flags.skipRelease {
+		return nil
+	}
+	config, timeout, err := p.file.ReleaseConfig(p.flags.image)
+	if err == nil && config != nil {
+		p.items = append(p.items, plannedItem{DeployItemRequest: apiv1.DeployItemRequest{Action: drover.DeployRun, Region: drover.Region(p.flags.region),
+			Name: newMachineName("release"), Group: drover.ReleaseGroup, Config: config, Timeout: timeout}})
+	}
+	return err
 }
 
 // update plans a machine that there is: its volumes stay, at the file's paths.
@@ -162,6 +181,10 @@ func (p *deployPlan) show() error {
 		fmt.Fprintf(w, "  create    the app\n")
 	}
 	for _, i := range p.items {
+		if i.Action == drover.DeployRun {
+			fmt.Fprintf(w, "  run       %s, in a machine of its own, before all else\n", releaseCommand(drover.DeployItem{Config: i.Config}))
+			continue
+		}
 		name := i.Name
 		if i.Machine != "" {
 			name = fmt.Sprintf("%s (%s)", i.Machine, i.Name)
@@ -183,7 +206,7 @@ func (p *deployPlan) show() error {
 		}
 	}
 	if p.apart > 0 {
-		fmt.Fprintf(w, "  left      %d machines that no deploy has made\n", p.apart)
+		fmt.Fprintf(w, "  left      %s that no deploy has made\n", count(p.apart, "machine"))
 	}
 	return nil
 }
@@ -201,7 +224,7 @@ func (p *deployPlan) grave() string {
 		}
 	}
 	if gone > 0 {
-		what = append(what, fmt.Sprintf("destroy %d machines of process groups that the file has no more", gone))
+		what = append(what, fmt.Sprintf("destroy %s of process groups that the file has no more", count(gone, "machine")))
 	}
 	return strings.Join(what, " and ")
 }
@@ -236,7 +259,7 @@ func (p *deployPlan) prepare(ctx context.Context) error {
 
 // request is what the fleet is asked.
 func (p *deployPlan) request() apiv1.DeployRequest {
-	o := p.file.Options(len(p.items))
+	o := p.file.Options(drover.Deploy{Items: p.deployItems()}.Machines())
 	req := apiv1.DeployRequest{Text: p.image, Strategy: o.Strategy, MaxUnavailable: o.MaxUnavailable, WaitTimeout: o.WaitTimeout, Items: []apiv1.DeployItemRequest{}}
 	if p.flags.strategy != "" {
 		req.Strategy = drover.DeployStrategy(p.flags.strategy)
@@ -255,4 +278,12 @@ func (p *deployPlan) request() apiv1.DeployRequest {
 		req.Items = append(req.Items, item)
 	}
 	return req
+}
+
+// deployItems are the items as a deploy has them.
+func (p *deployPlan) deployItems() (items []drover.DeployItem) {
+	for _, i := range p.items {
+		items = append(items, drover.DeployItem{Action: i.Action})
+	}
+	return items
 }

@@ -153,7 +153,7 @@ func TestALaterDeployKeepsVolumesAndTellsWhatFailed(t *testing.T) {
   update    ` + string(web) + ` (mweb) of the group web
   create    worker-NAME of the group worker
   destroy   d0000000000003 (mold) of the group old
-  left      1 machines that no deploy has made
+  left      1 machine that no deploy has made
 `
 	if plan := madeUp.ReplaceAllString(got.stdout, "$1-NAME"); plan != want {
 		t.Errorf("code %d, %s, %s", got.code, plan, got.stderr)
@@ -213,6 +213,60 @@ func TestLeavingADeployLeavesItRunning(t *testing.T) {
 	}
 	endDeploys(backend, "none")
 	if got := r.run(t.Context(), "app", "restart", "shop"); got.code != 0 || !strings.Contains(got.stdout, "3 of 3 machines") {
+		t.Errorf("%+v", got)
+	}
+}
+
+// The release command is planned first, what it writes is shown once, and how it ended is told.
+func TestADeployShowsItsReleaseCommand(t *testing.T) {
+	inDirectory(t, strings.Replace(flyFile, "[processes]", "[deploy]\nrelease_command = \"/bin/migrate --all\"\n[processes]", 1))
+	backend := apitest.New()
+	r := runner{vars: fleetOf(t, backend)}
+	got := r.run(t.Context(), "deploy", "--dry-run")
+	if got.code != 0 || !strings.Contains(got.stdout, "  create    the app\n  run       /bin/migrate --all, in a machine of its own, before all else\n  create    web-") {
+		t.Errorf("%+v", got)
+	}
+	if got := r.run(t.Context(), "deploy", "--dry-run", "--skip-release-command"); strings.Contains(got.stdout, "migrate") {
+		t.Errorf("%+v", got)
+	}
+	line := func(text string) drover.LogLine {
+		return drover.LogLine{At: backend.Now(), Stream: "stdout", Text: text}
+	}
+	onRead(backend, "Deploy", func(n int) {
+		all, _ := backend.Deploys(context.Background(), "shop")
+		var m fleet.MachineView
+		if n == 1 {
+			var err error
+			if m, err = backend.CreateMachine(context.Background(), fleet.CreateMachine{App: "shop", Config: drover.MachineConfig{Image: "debian:12"}}); err != nil {
+				t.Error(err)
+			}
+			backend.Log("table one", "table two")
+		}
+		backend.ChangeDeploy(all[0].ID, func(d *drover.Deploy) {
+			i := &d.Items[0]
+			switch n {
+			case 1:
+				i.Machine, i.State = m.Machine.ID, drover.DeployItemChecking
+			case 3:
+				code := 4
+				i.State, i.LogRead, i.ExitCode = drover.DeployItemFailed, true, &code
+				i.Reason = "its command ended with exit code 4"
+				i.Log = []drover.LogLine{line("table one"), line("table two"), line("table three is wrong")}
+				d.State, d.Problem = drover.DeployFailed, drover.Errorf(drover.Precondition, "machine %s: %s", i.Called(), i.Reason)
+				d.Items[1].State, d.Items[2].State = drover.DeployItemLeft, drover.DeployItemLeft
+			}
+		})
+	})
+	got = r.run(t.Context(), "deploy", "--yes")
+	if got.code != 5 || !strings.Contains(got.stderr, "its command ended with exit code 4") || !strings.Contains(got.stdout, "0 of 2 machines") {
+		t.Errorf("%+v", got)
+	}
+	for _, text := range []string{"| table one\n", "| table two\n", "| table three is wrong\n"} {
+		if strings.Count(got.stderr, text) != 1 {
+			t.Errorf("%q is not shown once:\n%s", text, got.stderr)
+		}
+	}
+	if got := r.run(t.Context(), "deploy", "show"); got.code != 0 || !strings.Contains(got.stdout, "The last that \"/bin/migrate --all\" wrote:\ntable one\n") {
 		t.Errorf("%+v", got)
 	}
 }

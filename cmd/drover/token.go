@@ -1,12 +1,16 @@
 package main
 
 import (
+	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"drover"
+	"drover/client"
 )
 
 func newTokenCommand(c *cli) *cobra.Command {
@@ -16,7 +20,8 @@ func newTokenCommand(c *cli) *cobra.Command {
 		Long: `A token says who may do what. Whoever has one can narrow it without asking
 anybody (attenuate); nobody can widen it. What is revoked, with all that was
 narrowed from it, is refused everywhere within 5 s. docs/TOKENS.md has the rest.`,
-	}, newTokenCreateCommand(c), newTokenAttenuateCommand(c), newTokenListCommand(c), newTokenShowCommand(c), newTokenRevokeCommand(c))
+	}, newTokenCreateCommand(c), newTokenAttenuateCommand(c), newTokenListCommand(c), newTokenShowCommand(c), newTokenRevokeCommand(c),
+		newTokenRootsCommand(c), newTokenRotateRootCommand(c))
 }
 
 // kindOf says what a token is good for, as it was made.
@@ -37,11 +42,11 @@ func (c *cli) tokenState(t drover.TokenInfo) string {
 	return "valid"
 }
 
-// caveatTexts lists caveats, but for the end, which has a place of its own.
-func caveatTexts(caveats drover.Caveats, without drover.CaveatKind) []string {
+// caveatTexts lists caveats, but for those that have a place of their own.
+func caveatTexts(caveats drover.Caveats, without ...drover.CaveatKind) []string {
 	var texts []string
 	for _, caveat := range caveats {
-		if caveat.Kind != without {
+		if !slices.Contains(without, caveat.Kind) {
 			texts = append(texts, caveat.String())
 		}
 	}
@@ -71,7 +76,7 @@ func newTokenListCommand(c *cli) *cobra.Command {
 			t := table{header: []string{"ID", "NAME", "OF", "STATE", "AGE", "USED", "EXPIRES", "LIMITS"}}
 			for _, token := range tokens {
 				t.add(token.ID, token.Name, kindOf(token), c.tokenState(token), c.agoText(token.CreatedAt), c.agoText(token.LastUsedAt),
-					untilText(token.ExpiresAt), strings.Join(caveatTexts(token.Caveats, drover.CaveatExpires), "; "))
+					untilText(token.ExpiresAt), strings.Join(caveatTexts(token.Caveats, drover.CaveatExpires, drover.CaveatFrom), "; "))
 			}
 			return c.printTable(t, "No tokens.")
 		},
@@ -114,8 +119,8 @@ func (c *cli) printToken(t drover.TokenInfo) error {
 	}
 	fields := [][2]string{{"ID", string(t.ID)}, {"Name", t.Name}, {"Of", kindOf(t)}, {"Kind", kind}, {"State", c.tokenState(t)}, {"Created", moment(t.CreatedAt)},
 		{"Created by", string(t.CreatedBy)}, {"Last used", moment(t.LastUsedAt)}, {"Expires", expires}, {"Revoked", moment(t.RevokedAt)},
-		{"Revoked by", string(t.RevokedBy)}}
-	for _, text := range caveatTexts(t.Caveats, "") {
+		{"Revoked by", string(t.RevokedBy)}, {"Revoked with", string(t.RevokedWith)}}
+	for _, text := range caveatTexts(t.Caveats) {
 		fields = append(fields, [2]string{"Caveat", text})
 	}
 	return c.printFields(fields...)
@@ -142,35 +147,76 @@ func newTokenShowCommand(c *cli) *cobra.Command {
 }
 
 func newTokenRevokeCommand(c *cli) *cobra.Command {
-	var yes bool
+	var yes, keep bool
 	cmd := &cobra.Command{
 		Use:   "revoke ID",
-		Short: "Make a token invalid, and all that was narrowed from it",
-		Long: `Revoke makes a token invalid for good, and every token that was narrowed from
-it. Every control host refuses them within 5 s. Tokens that were made with it
-(token create) are tokens of their own and stay: token list shows them.`,
-		Example: "  drover token revoke tok_8f5c0b1d2e3a4f60\n  drover token revoke tok_8f5c0b1d2e3a4f60 --yes",
+		Short: "Make a token invalid, with all that was narrowed or made from it",
+		Long: `Revoke makes a token invalid for good, with every token that was narrowed from
+it (token attenuate), and every one that was made with it (token create), and
+so on: whoever has got hold of a token keeps nothing of it. Every control host
+refuses them within 5 s, and ends what is under way with them: logs that are
+followed, waits, commands in machines.
+
+With --keep-made those that were made with it stay, for a token that is given
+up in good order. They can be revoked later by revoking it again without.`,
+		Example: "  drover token revoke tok_8f5c0b1d2e3a4f60\n  drover token revoke tok_8f5c0b1d2e3a4f60 --keep-made --yes",
 		Args:    exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := c.connect()
 			if err != nil {
 				return err
 			}
-			if err := c.confirm(cmd.Context(), yes, "revoke the token "+args[0]); err != nil {
-				return err
+			if !yes {
+				what, err := c.revocation(cmd.Context(), client, drover.TokenID(args[0]), keep)
+				if err != nil {
+					return err
+				}
+				if err := c.confirm(cmd.Context(), yes, what); err != nil {
+					return err
+				}
 			}
-			t, err := client.RevokeToken(cmd.Context(), drover.TokenID(args[0]))
+			t, err := client.RevokeToken(cmd.Context(), drover.TokenID(args[0]), keep)
 			if err != nil {
 				return err
 			}
 			if c.json {
 				return c.printJSON(t)
 			}
-			return c.print("token %s (%s) is revoked\n", t.ID, t.Name)
+			if !t.RevokedMade {
+				return c.print("token %s (%s) is revoked; those that were made from it are not\n", t.ID, t.Name)
+			}
+			return c.print("token %s (%s) is revoked, with all that was made from it\n", t.ID, t.Name)
 		},
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	cmd.Flags().BoolVar(&keep, "keep-made", false, "leave the tokens valid that were made from it")
 	return cmd
+}
+
+// revocation says what a revocation does, for the question whether it is meant.
+func (c *cli) revocation(ctx context.Context, cl *client.Client, id drover.TokenID, keep bool) (string, error) {
+	t, err := cl.Token(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	what := fmt.Sprintf("revoke the token %s (%s)", t.ID, t.Name)
+	if keep {
+		return what, nil
+	}
+	tokens, err := cl.Tokens(ctx, "")
+	if err != nil {
+		return "", err
+	}
+	made := 0
+	for _, other := range tokens {
+		if c.tokenState(other) == "valid" && (other.CreatedBy == id || slices.Contains(other.Caveats.From(), id)) {
+			made++
+		}
+	}
+	if made > 0 {
+		what += fmt.Sprintf(" and %s made from it", count(made, "token"))
+	}
+	return what, nil
 }
 
 func newWhoamiCommand(c *cli) *cobra.Command {
