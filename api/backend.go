@@ -13,6 +13,7 @@ type Backend interface {
 	RecoveryBackend
 	TokenBackend
 	NetworkBackend
+	WireGuardBackend
 
 	CreateApp(ctx context.Context, app drover.App) (drover.App, error)
 	Apps(ctx context.Context) ([]drover.App, error)

@@ -95,6 +95,7 @@ func TestEveryOperationOfTheDocument(t *testing.T) {
 	s.want(201, "POST", "/v1/apps", `{"name":"gone"}`)
 	s.want(202, "DELETE", "/v1/apps/gone", "")
 	everyOperationOfTokens(s)
+	everyOperationOfWireGuard(s)
 	s.want(200, "GET", "/v1/healthz", "")
 	document := s.want(200, "GET", "/v1/openapi.json", "")
 

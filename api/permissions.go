@@ -28,12 +28,12 @@ func needs() map[string]need {
 		"Whoami": {drover.ActSelf, true}, "Tokens_create": {drover.ActTokens, true}, "Audit_list": {drover.ActAudit, true},
 	}
 	for action, ids := range map[drover.Action]string{
-		drover.ActApps: "Apps_create Apps_delete",
+		drover.ActApps: "Apps_create Apps_delete WireGuard_create WireGuard_move WireGuard_remove",
 		drover.ActRead: `Machines_list_events Machines_show_lease Machines_show_metadata Machines_list_versions Machines_list_processes Web_releases Web_current_release Deploys_list Deploys_show Secrets_list Secret_get
 			Secretkeys_list Secretkey_get IPs_list Certificates_list Certificates_show Platform_regions Platform_placements Machines_place Volumes_list Volumes_get_by_id Volumes_show_verification Snapshots_list Volumes_list_snapshots
 			Volumes_show_snapshot Standbys_list Volumes_list_standbys Volumes_show_standby
 			Hosts_list Hosts_show Hosts_layers Hosts_machines Hosts_recovery_plan Hosts_kept Keys_list Migrations_list Migrations_show Migrations_check
-			Migrations_phases Drains_list Drains_show Drains_plan Regions_check Recoveries_list Recoveries_show Network_check`,
+			Migrations_phases Drains_list Drains_show Drains_plan Regions_check Recoveries_list Recoveries_show Network_check WireGuard_list WireGuard_show`,
 		drover.ActLogs: "Machines_logs Web_logs",
 		drover.ActExec: "Machines_exec Machines_exec_stream",
 		drover.ActDeploy: `Machines_create Machines_update Machines_delete Machines_start Machines_stop Machines_restart Machines_signal Deploys_create Deploys_abort Secrets_update Secret_create Secret_delete

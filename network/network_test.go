@@ -26,6 +26,7 @@ type fakeBus struct {
 	placements func(func(drover.MachineID, *drover.Placement, time.Time) error)
 	machines   func(func(drover.MachineID, *drover.Machine) error)
 	hosts      func(func(drover.HostID, *drover.HostInfo) error)
+	peers      func(func(string, *drover.WireGuardPeer) error)
 }
 
 func (f *fakeBus) ClaimIdentity(_ context.Context, want drover.HostIdentity) (drover.HostIdentity, error) {
@@ -67,6 +68,15 @@ func (f *fakeBus) FollowHosts(ctx context.Context, fn func(drover.HostID, *drove
 	}
 	<-ctx.Done()
 	return nil
+}
+
+func (f *fakeBus) FollowPeers(ctx context.Context, fn func(string, *drover.WireGuardPeer) error) error {
+	if f.peers != nil {
+		f.peers(fn)
+	}
+	err := fn("", nil)
+	<-ctx.Done()
+	return err
 }
 
 func newDaemon(t *testing.T, dir string, bus Bus) *Daemon {

@@ -97,9 +97,12 @@ func inputRules() []rule {
 		rules = append(rules, on(fromTap(), icmpIs(kind), accept()))
 	}
 	resolver := drover.ResolverAddress().AsSlice()
+	for _, protocol := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
+		// From the mesh come the questions of people's peers, which the mesh lets through for this only.
+		rules = append(rules, on(fromTap(), prefixIs(destinationAt, resolver), portIs(protocol, dnsPort), accept()),
+			on(from(MeshDevice), prefixIs(destinationAt, resolver), portIs(protocol, dnsPort), accept()))
+	}
 	rules = append(rules,
-		on(fromTap(), prefixIs(destinationAt, resolver), portIs(unix.IPPROTO_UDP, dnsPort), accept()),
-		on(fromTap(), prefixIs(destinationAt, resolver), portIs(unix.IPPROTO_TCP, dnsPort), accept()),
 		on(fromTap(), answersHost(), accept()),
 		on(fromTap(), reject()),
 		on(from(MeshDevice), fleetAt(sourceAt), accept()),
