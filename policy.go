@@ -23,6 +23,9 @@ type NetworkPolicy struct {
 	UpdatedAt time.Time    `json:"updated_at"`
 }
 
+// NewPolicyID returns a fresh random ID of a network policy: "np_" and 16 lower-case hexadecimal digits.
+func NewPolicyID() string { return "np_" + randomHex(16) }
+
 // PolicySelector selects machines of an app: all, or those that have every label.
 type PolicySelector struct {
 	All      bool              `json:"all,omitempty"`

@@ -14,6 +14,7 @@ type Backend interface {
 	TokenBackend
 	NetworkBackend
 	WireGuardBackend
+	PolicyBackend
 
 	CreateApp(ctx context.Context, app drover.App) (drover.App, error)
 	Apps(ctx context.Context) ([]drover.App, error)

@@ -175,6 +175,32 @@ func TestWhatWasKnownServesWithoutTheBus(t *testing.T) {
 	}
 }
 
+func TestAPersonsPeerIsARouteThatIsKept(t *testing.T) {
+	dir := t.TempDir()
+	bus := tell(t)
+	bus.peers = func(fn func(string, *drover.WireGuardPeer) error) {
+		for _, p := range []drover.WireGuardPeer{{Name: "ann", Address: "fdaa:0:1:0:9::2", Host: "h2", PublicKey: "k"}, {Name: "bad", Address: "fdaa::2:0:0:1", Host: "h2"}} {
+			if err := fn("peer.acme."+p.Name, &p); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	d := newDaemon(t, dir, nil)
+	follow(t, d, bus)
+	const ann = ", fdaa:0:1:0:9::2 by fdaa::2:0:0:1"
+	if got := routesOf(d); got != both+ann {
+		t.Errorf("routes are %q", got)
+	}
+	again := newDaemon(t, dir, nil)
+	if got := routesOf(again); got != both+ann {
+		t.Errorf("after a start without the bus routes are %q", got)
+	}
+	follow(t, again, tell(t)) // it was removed meanwhile
+	if got := routesOf(again); got != both {
+		t.Errorf("routes are %q", got)
+	}
+}
+
 func TestATableThatCannotBeReadIsMadeAnew(t *testing.T) {
 	dir := t.TempDir()
 	if err := durable.WriteFile(filepath.Join(dir, "tables.json"), []byte(`{"version": 1, "hosts": [`), 0o600); err != nil {
