@@ -59,3 +59,12 @@ func privatePrefix(a netip.Addr, bits int) netip.Prefix {
 	}
 	return netip.PrefixFrom(a, bits).Masked()
 }
+
+// ParsePrivate reads a private address. Invalid for one that is none.
+func ParsePrivate(text string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(text)
+	if err != nil || !PrivateNetworks().Contains(a) {
+		return netip.Addr{}, Errorf(Invalid, "%q is no private address", text)
+	}
+	return a, nil
+}

@@ -25,6 +25,8 @@ type HostMesh struct {
 	PublicKey      string `json:"public_key"`
 	// Endpoint is the IP address and UDP port that WireGuard listens on.
 	Endpoint string `json:"endpoint"`
+	// Public is a name or address and a port at which people reach it; empty when that is Endpoint.
+	Public string `json:"public,omitempty"`
 	// MTU is the largest packet that machines may send.
 	MTU int `json:"mtu"`
 }

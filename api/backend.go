@@ -13,6 +13,8 @@ type Backend interface {
 	RecoveryBackend
 	TokenBackend
 	NetworkBackend
+	WireGuardBackend
+	PolicyBackend
 
 	CreateApp(ctx context.Context, app drover.App) (drover.App, error)
 	Apps(ctx context.Context) ([]drover.App, error)

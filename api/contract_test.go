@@ -95,6 +95,12 @@ func TestEveryOperationOfTheDocument(t *testing.T) {
 	s.want(201, "POST", "/v1/apps", `{"name":"gone"}`)
 	s.want(202, "DELETE", "/v1/apps/gone", "")
 	everyOperationOfTokens(s)
+	everyOperationOfWireGuard(s)
+	s.want(200, "POST", "/v1/apps/ledger/network_policies",
+		`{"name":"web","selector":{"all":true},"rules":[{"action":"allow","direction":"ingress","ports":[{"protocol":"tcp","port":80}],"peers":[{"app":"ledger"}]}]}`)
+	s.want(200, "GET", "/v1/apps/ledger/network_policies", "")
+	s.want(200, "GET", "/v1/apps/ledger/network_policies/web", "")
+	s.want(200, "DELETE", "/v1/apps/ledger/network_policies/np_web", "")
 	s.want(200, "GET", "/v1/healthz", "")
 	document := s.want(200, "GET", "/v1/openapi.json", "")
 

@@ -13,7 +13,7 @@ import (
 // mutation is where mutations begin. Each asks the route of the API that does the same; one that is not known is refused, since null would look like
 // a success.
 func (g *graph) mutation() graphql.Object {
-	tunnel := func(context.Context, graphql.Args) (any, error) { return nil, noTunnel() }
+	certificate := func(context.Context, graphql.Args) (any, error) { return nil, noCertificate() }
 	egress := func(context.Context, graphql.Args) (any, error) { return nil, noEgress() }
 	input := func(do func(graphql.Args) (any, error)) graphql.Field {
 		return func(_ context.Context, args graphql.Args) (any, error) { return do(args.Object("input")) }
@@ -27,9 +27,10 @@ func (g *graph) mutation() graphql.Object {
 			"releaseIpAddress":        input(g.releaseAddress),
 			"allocateEgressIpAddress": egress,
 			"releaseEgressIpAddress":  egress,
-			"validateWireGuardPeers":  tunnel,
-			"addWireGuardPeer":        tunnel,
-			"issueCertificate":        tunnel,
+			"validateWireGuardPeers":  input(g.validatePeers),
+			"addWireGuardPeer":        input(g.addPeer),
+			"removeWireGuardPeer":     input(g.removePeer),
+			"issueCertificate":        certificate,
 			// What clients of before 2026 do this way.
 			"createApp":     input(g.createApp),
 			"deleteApp":     func(_ context.Context, args graphql.Args) (any, error) { return g.deleteApp(args.String("appId")) },
@@ -39,10 +40,10 @@ func (g *graph) mutation() graphql.Object {
 		}}
 }
 
-// noTunnel refuses what a way into the private network, and SSH over it, begins with.
-func noTunnel() error {
-	return drover.Errorf(drover.Precondition, "this fleet lets no clients into private networks: there are no WireGuard peers and no SSH certificates").
-		WithHint("'drover machine exec' runs commands in a machine, and logs are polled")
+// noCertificate refuses what SSH over the private network begins with.
+func noCertificate() error {
+	return drover.Errorf(drover.Precondition, "this fleet makes no SSH certificates: machines have no SSH server of their own").
+		WithHint("'drover ssh' opens a terminal in a machine, 'drover exec' and 'fly machine exec' run commands in it")
 }
 
 func (g *graph) allocateAddress(in graphql.Args) (any, error) {

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"strconv"
 
 	"drover"
@@ -102,7 +103,14 @@ func (g *graph) organization(slug string) graphql.Object {
 		"id": slug, "slug": slug, "rawSlug": slug, "name": slug, "type": kind, "viewerRole": role, "paidPlan": true, "billable": true,
 		// a text, unlike that of an app
 		"internalNumericId": strconv.FormatUint(numericID(slug), 10),
-		"addOns":            list([]graphql.Object{}), "limitedAccessTokens": list([]graphql.Object{}), "wireGuardPeers": list([]graphql.Object{}),
+		"addOns":            list([]graphql.Object{}), "limitedAccessTokens": list([]graphql.Object{}),
+	}, Fields: map[string]graphql.Field{
+		"wireGuardPeers": value(func() (any, error) { return g.peers(slug) }),
+		"wireGuardPeer": func(_ context.Context, args graphql.Args) (any, error) {
+			var p drover.WireGuardView
+			err := g.h.inside(g.c, http.MethodGet, prefix+"/wireguard_peers/"+url.PathEscape(args.String("name"))+"?org_slug="+url.QueryEscape(slug), nil, &p)
+			return g.peer(p), err
+		},
 	}}
 }
 

@@ -28,12 +28,13 @@ func needs() map[string]need {
 		"Whoami": {drover.ActSelf, true}, "Tokens_create": {drover.ActTokens, true}, "Audit_list": {drover.ActAudit, true},
 	}
 	for action, ids := range map[drover.Action]string{
-		drover.ActApps: "Apps_create Apps_delete",
+		drover.ActApps: "Apps_create Apps_delete WireGuard_create WireGuard_move WireGuard_remove",
 		drover.ActRead: `Machines_list_events Machines_show_lease Machines_show_metadata Machines_list_versions Machines_list_processes Web_releases Web_current_release Deploys_list Deploys_show Secrets_list Secret_get
 			Secretkeys_list Secretkey_get IPs_list Certificates_list Certificates_show Platform_regions Platform_placements Machines_place Volumes_list Volumes_get_by_id Volumes_show_verification Snapshots_list Volumes_list_snapshots
 			Volumes_show_snapshot Standbys_list Volumes_list_standbys Volumes_show_standby
 			Hosts_list Hosts_show Hosts_layers Hosts_machines Hosts_recovery_plan Hosts_kept Keys_list Migrations_list Migrations_show Migrations_check
-			Migrations_phases Drains_list Drains_show Drains_plan Regions_check Recoveries_list Recoveries_show Network_check`,
+			Migrations_phases Drains_list Drains_show Drains_plan Regions_check Recoveries_list Recoveries_show Network_check WireGuard_list WireGuard_show
+			NetworkPolicies_list NetworkPolicies_show`,
 		drover.ActLogs: "Machines_logs Web_logs",
 		drover.ActExec: "Machines_exec Machines_exec_stream",
 		drover.ActDeploy: `Machines_create Machines_update Machines_delete Machines_start Machines_stop Machines_restart Machines_signal Deploys_create Deploys_abort Secrets_update Secret_create Secret_delete
@@ -41,7 +42,8 @@ func needs() map[string]need {
 			Certificates_delete_acme Certificates_delete_custom Machines_suspend Machines_cordon Machines_uncordon
 			Machines_create_lease Machines_release_lease Machines_update_metadata Machines_delete_metadata
 			Apps_set_metadata Apps_set_recovery Volumes_create Volumes_update Volume_delete Volumes_undelete Volumes_extend Volumes_verify
-			Volumes_set_hydration Volumes_create_snapshot Volumes_delete_snapshot Volumes_create_standby Volumes_delete_standby`,
+			Volumes_set_hydration Volumes_create_snapshot Volumes_delete_snapshot Volumes_create_standby Volumes_delete_standby
+			NetworkPolicies_set NetworkPolicies_delete`,
 		drover.ActOperate: `Keys_rotate Hosts_set_storage Migrations_create Migrations_undo Migrations_abort Drains_create Drains_pause Drains_resume Drains_abort
 			Drains_approve Drains_return Hosts_cordon Hosts_uncordon Hosts_confirm_off Hosts_fence Hosts_release Recoveries_create`,
 		drover.ActTokens: "Tokens_list Tokens_show Tokens_revoke Tokenroots_list Tokenroots_rotate",

@@ -67,6 +67,8 @@ func routes() []route {
 	all = append(all, streamRoutes()...)
 	all = append(all, deployRoutes()...)
 	all = append(all, networkRoutes()...)
+	all = append(all, wireguardRoutes()...)
+	all = append(all, policyRoutes()...)
 	return append(withNeeds(all),
 		route{method: "GET", path: "/healthz", id: "Health", summary: "Tell that the API answers", access: public,
 			status: http.StatusOK, response: apiv1.Health{}, handle: (*handler).health},

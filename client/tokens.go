@@ -23,11 +23,7 @@ func (c *Client) CreateToken(ctx context.Context, req apiv1.CreateTokenRequest) 
 
 // Tokens lists the tokens of the organization, newest first; of all that the client's token may see when it is empty.
 func (c *Client) Tokens(ctx context.Context, organization string) ([]drover.TokenInfo, error) {
-	query := url.Values{}
-	if organization != "" {
-		query.Set("org_slug", organization)
-	}
-	return get[[]drover.TokenInfo](ctx, c, query, "/tokens")
+	return get[[]drover.TokenInfo](ctx, c, ofOrganization(organization), "/tokens")
 }
 
 // Token describes a token.

@@ -57,6 +57,8 @@ func Answer(view route.View, q dns.Question, here Here, turn int) (answer []dns.
 		return text(q, appNames(view)), dns.RcodeSuccess
 	case len(labels) == 1 && labels[0] == "_instances":
 		return text(q, instances(view)), dns.RcodeSuccess
+	case labels[len(labels)-1] == "_peer":
+		return peer(view, q, labels[:len(labels)-1])
 	}
 	app := drover.AppName(labels[len(labels)-1])
 	if !view.Has(app) {
@@ -227,6 +229,26 @@ func instances(view route.View) string {
 	})
 	slices.Sort(all)
 	return strings.Join(all, ";")
+}
+
+// peer answers for the peers of people: their names, and the address of one.
+func peer(view route.View, q dns.Question, labels []string) ([]dns.RR, int) {
+	var names []string
+	var found []place
+	view.Peers(func(p route.Peer) {
+		names = append(names, p.Name)
+		if len(labels) == 1 && p.Name == labels[0] {
+			found = append(found, place{Machine: &route.Machine{Address: p.Address}})
+		}
+	})
+	switch {
+	case len(labels) == 0:
+		slices.Sort(names)
+		return text(q, strings.Join(names, ",")), dns.RcodeSuccess
+	case len(found) == 0:
+		return nil, dns.RcodeNameError
+	}
+	return addresses(q, found, 0), dns.RcodeSuccess
 }
 
 // nibbles is how many labels the reverse name of an address has before ip6.arpa.

@@ -38,6 +38,7 @@ func fleetTable(t testing.TB) *route.Table {
 	add("m4", "web", "fdaa:0:1:0:4::2", "h3", drover.StateStopped, nil)
 	add("m5", "idle", "fdaa:0:1:0:5::2", "h1", drover.StateStopped, nil)
 	add("n1", "web", "fdaa:0:2:0:1::2", "h1", drover.StateStarted, nil)
+	table.Admit("peer.acme.ann", &drover.WireGuardPeer{Name: "ann", Address: "fdaa:0:1:0:9::2", Host: "h1"})
 	add("n2", "secret", "fdaa:0:2:0:2::2", "h1", drover.StateStarted, nil)
 	return table
 }
@@ -101,6 +102,10 @@ func TestNamesAreThoseOfTheAskersNetwork(t *testing.T) {
 		{networkOne, "regions.web.internal.", dns.TypeTXT, "ams,fra"},
 		{networkOne, "_apps.internal.", dns.TypeTXT, "idle,web"},
 		{networkTwo, "_apps.internal.", dns.TypeTXT, "secret,web"},
+		{networkOne, "_peer.internal.", dns.TypeTXT, "ann"},
+		{networkOne, "ann._peer.internal.", dns.TypeAAAA, "1:0:9"},
+		{networkOne, "bob._peer.internal.", dns.TypeAAAA, "NXDOMAIN"},
+		{networkTwo, "ann._peer.internal.", dns.TypeAAAA, "NXDOMAIN"},
 		{networkTwo, "_instances.internal.", dns.TypeTXT, "instance=n1,app=web,ip=fdaa:0:2:0:1::2,region=ams;instance=n2,app=secret,ip=fdaa:0:2:0:2::2,region=ams"},
 		{networkOne, "2.0.0.0.0.0.0.0.0.0.0.0.2.0.0.0.0.0.0.0.1.0.0.0.0.0.0.0.a.a.d.f.ip6.arpa.", dns.TypePTR, "m2.vm.web.internal."},
 		{networkTwo, "2.0.0.0.0.0.0.0.0.0.0.0.2.0.0.0.0.0.0.0.1.0.0.0.0.0.0.0.a.a.d.f.ip6.arpa.", dns.TypePTR, "NXDOMAIN"},

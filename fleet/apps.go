@@ -152,6 +152,9 @@ func (f *Fleet) deleteEmptyApp(ctx context.Context, name drover.AppName) error {
 	if err := f.removeReleases(ctx, name); err != nil {
 		return err
 	}
+	if err := f.dropPolicies(ctx, name); err != nil {
+		return err
+	}
 	if err := f.state.apps.remove(ctx, string(name), 0); err != nil {
 		return err
 	}

@@ -46,6 +46,10 @@ type fakeHost struct {
 	findings []drover.MoveFinding
 	kept     map[drover.MigrationID][]drover.DiskID
 
+	// mesh is how others reach its machines, peers what it has seen of people's.
+	mesh  *drover.HostMesh
+	peers []drover.MeshPeer
+
 	stop func()
 }
 
@@ -112,7 +116,7 @@ func (h *fakeHost) beat(ctx context.Context, bus *natsbus.HostBus) {
 		seen := h.observe()
 		h.mu.Lock()
 		info := drover.HostInfo{ID: h.id, Region: h.region, Roles: []drover.Role{drover.RoleWorker}, Memory: h.memory, Disk: h.disk,
-			StorageAddress: string(h.id) + ":1", Observations: seen}
+			StorageAddress: string(h.id) + ":1", Observations: seen, Mesh: h.mesh}
 		h.mu.Unlock()
 		_ = bus.PublishInfo(ctx, info)
 		h.publishAll(ctx, bus)
@@ -197,6 +201,7 @@ func (h *fakeHost) handlers() map[drover.Order]fakeHandler {
 		drover.OrderVolumeForkEnd: h.forkEnd, drover.OrderVolumeResize: h.resize, drover.OrderVolumeLimits: h.limits,
 		drover.OrderVolumeHydration: h.hydration, drover.OrderVolumeVerify: h.verify, drover.OrderVolumeStatus: h.volumeStatus,
 		drover.OrderStorageSettings: h.settings,
+		drover.OrderMeshPeers:       func([]byte) (any, error) { return drover.MeshPeersAnswer{Peers: h.peers}, nil },
 		drover.OrderRecoveryMake:    h.recoveryMake,
 		drover.OrderStandbyFreeze:   h.standbyFreeze, drover.OrderStandbyRelease: h.standbyRelease,
 		drover.OrderStandbyCopy: h.standbyCopy, drover.OrderStandbyDrop: h.standbyDrop,

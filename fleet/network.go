@@ -143,6 +143,12 @@ func (f *Fleet) expectedRoutes() map[netip.Addr]expectation {
 			expected[address] = expectation{m.value.ID, p.value.Host, via}
 		}
 	}
+	for key, p := range f.state.peers.items {
+		address, err := netip.ParseAddr(p.value.Address)
+		if via, meshed := addresses[p.value.Host]; natsbus.IsPeerKey(key) && meshed && err == nil {
+			expected[address] = expectation{"", p.value.Host, via}
+		}
+	}
 	return expected
 }
 

@@ -62,6 +62,8 @@ type state struct {
 	releases   *table[drover.Release]
 	deploys    *table[drover.Deploy]
 	identities *table[drover.HostIdentity]
+	peers      *table[drover.WireGuardPeer]
+	policies   *table[drover.AppPolicies]
 
 	// Indexes, guarded by mu.
 	machinesOf index[drover.AppName]   // machine IDs by app
@@ -171,6 +173,8 @@ func newState(now func() time.Time) *state {
 	s.releases.changed = keep(s.releasesOf, func(r drover.Release) (drover.AppName, bool) { return r.App, true })
 	s.deploys = newTable[drover.Deploy](&s.mu, natsbus.BucketDeploys)
 	s.identities = newTable[drover.HostIdentity](&s.mu, natsbus.BucketIdentities)
+	s.peers = newTable[drover.WireGuardPeer](&s.mu, natsbus.BucketWireGuard)
+	s.policies = newTable[drover.AppPolicies](&s.mu, natsbus.BucketPolicies)
 	return s
 }
 
@@ -186,7 +190,7 @@ func (t *table[T]) done() <-chan struct{} { return t.synced }
 func (s *state) followers() []follower {
 	return []follower{s.apps, s.machines, s.placements, s.status, s.volumes, s.snapshots, s.migrations, s.hosts, s.tokens, s.leases, s.counters, s.claims,
 		s.marks, s.drains, s.halts, s.tallies, s.fences, s.recoveries, s.standbys,
-		s.machineLeases, s.requests, s.releases, s.deploys, s.identities}
+		s.machineLeases, s.requests, s.releases, s.deploys, s.identities, s.peers, s.policies}
 }
 
 // open makes and opens the buckets; it tries until ctx ends.

@@ -17,11 +17,12 @@ import (
 
 // Agent is the worker role of one host. Make it with New, run it with Run.
 type Agent struct {
-	cfg     Config
-	started time.Time
-	publish publisher
-	watched watcher
-	routes  *router
+	cfg      Config
+	started  time.Time
+	publish  publisher
+	watched  watcher
+	routes   *router
+	policies *policer
 	// mesh is what the mesh said last; nil before it said anything.
 	mesh atomic.Pointer[drover.MeshStatus]
 	// observer has what this host says of others.
@@ -57,6 +58,7 @@ func New(cfg Config) (*Agent, error) {
 		reserved: map[drover.VolumeID]reservation{}}
 	a.publish.init()
 	a.routes = newRouter(a)
+	a.policies = newPolicer(a)
 	return a, nil
 }
 
@@ -75,7 +77,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(a.loadSettings(), a.loadReserved()); err != nil {
+	if err := errors.Join(a.loadSettings(), a.loadReserved(), a.policies.load()); err != nil {
 		return err
 	}
 	a.started = a.now()
@@ -89,7 +91,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.mu.Unlock()
 	for _, work := range []func(context.Context){a.publishLoop, a.infoLoop, a.watchLoop, a.placementLoop, a.sweepLoop, a.fillLoop, a.routeLoop,
-		a.observeLoop, a.serveStreams, a.meshLoop} {
+		a.observeLoop, a.serveStreams, a.meshLoop, a.policyLoop} {
 		group.Go(func() error { work(runCtx); return nil })
 	}
 	for order, handler := range a.handlers() {

@@ -357,6 +357,10 @@ func (f fakeNetwork) Attach(_ context.Context, id drover.MachineID, _ string) (t
 	return tap, err
 }
 
+func (f fakeNetwork) Police(_ context.Context, id drover.MachineID, _ string, p drover.MachinePolicy) error {
+	return f.s.effect("police", func() error { f.s.h.policies[id] = p; return nil })
+}
+
 func (f fakeNetwork) Detach(_ context.Context, id drover.MachineID) error {
 	return f.s.effect("detach", func() error { delete(f.s.h.taps, id); return nil })
 }
@@ -456,6 +460,11 @@ func (f fakeBus) FollowMachines(ctx context.Context, _ func(drover.MachineID, *d
 }
 
 func (f fakeBus) FollowHosts(ctx context.Context, _ func(drover.HostID, *drover.HostInfo) error) error {
+	<-ctx.Done()
+	return nil
+}
+
+func (f fakeBus) FollowPolicies(ctx context.Context, _ func(drover.AppName, *drover.AppPolicies) error) error {
 	<-ctx.Done()
 	return nil
 }

@@ -105,7 +105,7 @@ func (m *machine) takeSpec(ctx context.Context, mv *moveRecord) (drover.VMSpec, 
 	}
 	m.agent.hit("host.live.after-prepare")
 	// The address is the source's until the switch: the link has no route yet.
-	spec.Tap, err = call(ctx, func(ctx context.Context) (string, error) { return m.agent.cfg.Network.Attach(ctx, m.id, "") })
+	spec.Tap, err = m.agent.link(ctx, inc.Spec, "")
 	if err != nil {
 		return spec, nil, fmt.Errorf("cannot make the link: %w", err)
 	}
@@ -220,9 +220,7 @@ func (m *machine) makeReady(ctx context.Context, r *records) (why string, err er
 		})
 	}
 	group.Go(func() error {
-		_, err := call(gctx, func(ctx context.Context) (string, error) {
-			return m.agent.cfg.Network.Attach(ctx, m.id, r.Desired.Machine.Address)
-		})
+		_, err := m.agent.link(gctx, r.Desired.Machine, r.Desired.Machine.Address)
 		return err
 	})
 	group.Go(func() (err error) { late, err = m.awaitTaken(gctx); return err })

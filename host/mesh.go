@@ -14,6 +14,8 @@ type Mesh interface {
 	Status(ctx context.Context) (drover.MeshStatus, error)
 	// Routes lists by which hosts it reaches machines, after an address.
 	Routes(ctx context.Context, after string) (drover.MeshRoutesAnswer, error)
+	// Peers tells what was seen of people's peers.
+	Peers(ctx context.Context) (drover.MeshPeersAnswer, error)
 }
 
 // meshEvery is how often the mesh is asked how it is.
@@ -100,6 +102,13 @@ func (a *Agent) meshStatus(ctx context.Context, _ drover.Empty) (drover.MeshStat
 		return drover.MeshStatus{}, a.noMesh()
 	}
 	return a.cfg.Mesh.Status(ctx)
+}
+
+func (a *Agent) meshPeers(ctx context.Context, _ drover.Empty) (drover.MeshPeersAnswer, error) {
+	if a.cfg.Mesh == nil {
+		return drover.MeshPeersAnswer{}, a.noMesh()
+	}
+	return a.cfg.Mesh.Peers(ctx)
 }
 
 func (a *Agent) noMesh() error {

@@ -19,6 +19,10 @@ type fakeMesh struct {
 
 func (f *fakeMesh) Status(context.Context) (drover.MeshStatus, error) { return f.status, nil }
 
+func (f *fakeMesh) Peers(context.Context) (drover.MeshPeersAnswer, error) {
+	return drover.MeshPeersAnswer{}, nil
+}
+
 // Routes answers in pages of two.
 func (f *fakeMesh) Routes(_ context.Context, after string) (drover.MeshRoutesAnswer, error) {
 	var left []drover.MeshRoute

@@ -26,6 +26,7 @@ func (a *Agent) handlers() map[drover.Order]orderHandler {
 		drover.OrderLayers:            typed(a.layers),
 		drover.OrderMeshRoutes:        typed(a.meshRoutes),
 		drover.OrderMeshStatus:        typed(a.meshStatus),
+		drover.OrderMeshPeers:         typed(a.meshPeers),
 		drover.OrderVolumeCreate:      typed(a.volumeCreate),
 		drover.OrderVolumeDestroy:     typed(a.volumeDestroy),
 		drover.OrderVolumeSnapshot:    typed(a.volumeSnapshot),

@@ -138,11 +138,12 @@ type Bus interface {
 	Serve(ctx context.Context, order drover.Order, handler func(ctx context.Context, request []byte) (any, error)) error
 	// Connected is closed and replaced at each (re)connection: a signal to look again at what may have changed meanwhile.
 	Connected() <-chan struct{}
-	// FollowPlacements, FollowMachines and FollowHosts call fn with every record, then with an empty ID, then with every change of one, nil
+	// FollowPlacements, FollowMachines, FollowHosts and FollowPolicies call fn with every record, then with an empty ID, then with every change of one, nil
 	// when it is gone, until ctx ends.
 	FollowPlacements(ctx context.Context, fn func(drover.MachineID, *drover.Placement) error) error
 	FollowMachines(ctx context.Context, fn func(drover.MachineID, *drover.Machine) error) error
 	FollowHosts(ctx context.Context, fn func(drover.HostID, *drover.HostInfo) error) error
+	FollowPolicies(ctx context.Context, fn func(drover.AppName, *drover.AppPolicies) error) error
 	StreamBus
 }
 
@@ -161,7 +162,9 @@ type Network interface {
 	// Attach makes the machine's tap device and the route of its private address to it. An empty tap means that the VMM's user
 	// networking is to be used.
 	Attach(ctx context.Context, id drover.MachineID, address string) (tap string, err error)
-	// Detach removes both; nothing to remove is no error.
+	// Police sets what the machine may receive and send in its network, in one step, also before Attach and while it runs.
+	Police(ctx context.Context, id drover.MachineID, address string, p drover.MachinePolicy) error
+	// Detach removes all three; nothing to remove is no error.
 	Detach(ctx context.Context, id drover.MachineID) error
 	// Attached lists the machines that have a device, so that leftovers can be found.
 	Attached(ctx context.Context) ([]drover.MachineID, error)

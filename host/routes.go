@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"sync"
 	"time"
@@ -45,7 +46,11 @@ func (a *Agent) routeLoop(ctx context.Context) {
 	var group sync.WaitGroup
 	for _, follow := range []func(context.Context) error{
 		func(ctx context.Context) error { return a.cfg.Bus.FollowPlacements(ctx, r.placed) },
-		func(ctx context.Context) error { return a.cfg.Bus.FollowMachines(ctx, r.addressed) },
+		func(ctx context.Context) error {
+			return a.cfg.Bus.FollowMachines(ctx, func(id drover.MachineID, m *drover.Machine) error {
+				return errors.Join(a.policies.described(id, m), r.addressed(id, m))
+			})
+		},
 		func(ctx context.Context) error { return a.cfg.Bus.FollowHosts(ctx, r.met) },
 	} {
 		group.Go(func() {

@@ -139,7 +139,7 @@ func (m *machine) prepare(ctx context.Context, d *drover.ApplyRequest, disks []d
 			spec.Volumes = append(spec.Volumes, at)
 		}
 	}
-	tap, err := call(ctx, func(ctx context.Context) (string, error) { return cfg.Network.Attach(ctx, m.id, d.Machine.Address) })
+	tap, err := m.agent.link(ctx, d.Machine, d.Machine.Address)
 	if err != nil {
 		return spec, fmt.Errorf("cannot make the link: %w", err)
 	}

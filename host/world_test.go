@@ -52,21 +52,23 @@ type fakeHost struct {
 	run  string
 	db   string
 
-	layers  map[drover.LayerID]*fakeLayer
-	keys    map[drover.KeyID]string // what the storage daemon knows; gone with the power
-	asked   int                     // how often the agent asked for a key
-	fences  map[drover.DiskID]drover.Epoch
-	vms     map[drover.MachineID]*fakeVM
-	taps    map[drover.MachineID]bool
-	reports map[string][]report
-	configs map[string]string
-	env     map[string][]string // what the guest was told, by the path of its config
-	logs    bytes.Buffer        // what the agents of the host wrote to their log
-	booted  int
-	boot    func(n int) bootPlan
-	images  error // what Ensure fails with
-	ensured int
-	free    drover.Bytes
+	layers map[drover.LayerID]*fakeLayer
+	keys   map[drover.KeyID]string // what the storage daemon knows; gone with the power
+	asked  int                     // how often the agent asked for a key
+	fences map[drover.DiskID]drover.Epoch
+	vms    map[drover.MachineID]*fakeVM
+	taps   map[drover.MachineID]bool
+	// policies are what the kernel was told.
+	policies map[drover.MachineID]drover.MachinePolicy
+	reports  map[string][]report
+	configs  map[string]string
+	env      map[string][]string // what the guest was told, by the path of its config
+	logs     bytes.Buffer        // what the agents of the host wrote to their log
+	booted   int
+	boot     func(n int) bootPlan
+	images   error // what Ensure fails with
+	ensured  int
+	free     drover.Bytes
 	// lifeOf is which life of its guest had the disks of a machine last: another one's memory does not fit to them. hollow lets what is written of a
 	// VM be of no use to another, full lets the disk for it have no room.
 	lifeOf       map[drover.MachineID]int
@@ -125,7 +127,7 @@ func newWorld(t *testing.T, ids ...drover.HostID) *world {
 		dir := scratch(t)
 		w.host[id] = &fakeHost{w: w, id: id, data: filepath.Join(dir, "data"), run: filepath.Join(dir, "run"), db: filepath.Join(dir, "agent.db"),
 			layers: map[drover.LayerID]*fakeLayer{}, keys: map[drover.KeyID]string{}, fences: map[drover.DiskID]drover.Epoch{}, vms: map[drover.MachineID]*fakeVM{},
-			taps: map[drover.MachineID]bool{}, reports: map[string][]report{}, configs: map[string]string{}, env: map[string][]string{}, boot: defaultBoot,
+			taps: map[drover.MachineID]bool{}, policies: map[drover.MachineID]drover.MachinePolicy{}, reports: map[string][]report{}, configs: map[string]string{}, env: map[string][]string{}, boot: defaultBoot,
 			lifeOf: map[drover.MachineID]int{}, platform: "fake 1", free: 100 * drover.GiB, wiped: map[drover.LayerID]bool{}, vmSizes: map[int]drover.Bytes{}}
 	}
 	return w

@@ -51,6 +51,7 @@ type Device struct {
 
 	mu    sync.Mutex
 	peers map[drover.HostID]Peer
+	users map[string]User // by public key
 }
 
 // Open makes the TUN device, or takes over that of an earlier process, and starts WireGuard on it. Denied when the process may not, Conflict when
@@ -64,7 +65,7 @@ func Open(cfg Config, table *Table) (*Device, error) {
 		return nil, drover.Errorf(drover.Unavailable, "cannot take over the device %q: %w", cfg.Name, err).
 			WithHint("does another process of this host serve the mesh?")
 	}
-	d := &Device{cfg: cfg, table: table, bind: newListener(), peers: map[drover.HostID]Peer{}}
+	d := &Device{cfg: cfg, table: table, bind: newListener(), peers: map[drover.HostID]Peer{}, users: map[string]User{}}
 	// What WireGuard says of single packets and handshakes is for those who look for a fault of it.
 	log := &device.Logger{Verbosef: device.DiscardLogf, Errorf: func(format string, args ...any) {
 		cfg.Log.Debug("wireguard: " + fmt.Sprintf(format, args...))
@@ -101,10 +102,11 @@ func (d *Device) SetPeer(p Peer) error {
 	}
 	var b strings.Builder
 	if had && old.PublicKey != p.PublicKey {
-		if err := removal(&b, old); err != nil {
+		if err := removal(&b, old.PublicKey); err != nil {
 			return err
 		}
 	}
+	d.forgetUserLocked(p.PublicKey) // a host's key is a host's
 	fmt.Fprintf(&b, "public_key=%s\nendpoint=%s\nreplace_allowed_ips=true\nallowed_ip=%s/128\n", key, p.Endpoint, p.Address)
 	if err := d.wg.IpcSet(b.String()); err != nil {
 		return drover.Errorf(drover.Invalid, "cannot make host %q a peer at %s: %w", p.Host, p.Endpoint, err)
@@ -122,20 +124,16 @@ func (d *Device) RemovePeer(host drover.HostID) error {
 	if !had {
 		return nil
 	}
-	var b strings.Builder
-	if err := removal(&b, old); err != nil {
+	if err := d.removeKeyLocked(old.PublicKey); err != nil {
 		return err
-	}
-	if err := d.wg.IpcSet(b.String()); err != nil {
-		return drover.Errorf(drover.Internal, "cannot remove the peer %q: %w", host, err)
 	}
 	delete(d.peers, host)
 	d.watchLocked()
 	return nil
 }
 
-func removal(b *strings.Builder, p Peer) error {
-	key, err := publicHex(p.PublicKey)
+func removal(b *strings.Builder, publicKey string) error {
+	key, err := publicHex(publicKey)
 	if err == nil {
 		fmt.Fprintf(b, "public_key=%s\nremove=true\n", key)
 	}

@@ -10,12 +10,14 @@ import (
 type Table struct {
 	mu     sync.RWMutex
 	routes map[[16]byte][16]byte
+	// users are the addresses of the persons' peers that connect to this host.
+	users map[[16]byte]bool
 
 	unknown, malformed atomic.Uint64
 }
 
 // NewTable returns an empty table.
-func NewTable() *Table { return &Table{routes: map[[16]byte][16]byte{}} }
+func NewTable() *Table { return &Table{routes: map[[16]byte][16]byte{}, users: map[[16]byte]bool{}} }
 
 // Set routes a machine by way of a host, from now on.
 func (t *Table) Set(machine, host netip.Addr) {

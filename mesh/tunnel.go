@@ -78,6 +78,9 @@ func (t *tunnel) wrapLocked(b []byte, size int) int {
 	}
 	host, ok := t.table.lookupLocked(to)
 	if !ok || host == t.self {
+		if t.table.toUserLocked([16]byte(inner[sourceAt:destinationAt]), to) {
+			return copy(b, inner)
+		}
 		t.table.unknown.Add(1)
 		return 0
 	}
@@ -89,25 +92,37 @@ func (t *tunnel) wrapLocked(b []byte, size int) int {
 	return size + headerLen
 }
 
-// Write takes the header off what comes from other hosts and hands the packets to the device. WireGuard has proven who sent each.
+// Write takes the header off what comes from other hosts and hands the packets to the device; what comes from users has none. WireGuard has proven who
+// sent each.
 func (t *tunnel) Write(bufs [][]byte, offset int) (int, error) {
 	kept := bufs[:0]
+	var users [][]byte
 	for _, b := range bufs {
-		if t.unwraps(b[offset:]) {
+		switch {
+		case t.unwraps(b[offset:]):
 			kept = append(kept, b)
-		} else {
+		case t.table.fromUser(b[offset:]):
+			users = append(users, b)
+		default:
 			t.table.malformed.Add(1)
 		}
 	}
-	if len(kept) == 0 {
-		return 0, nil
+	if len(users) > 0 {
+		if n, err := t.Device.Write(users, offset); err != nil {
+			return n, err
+		}
 	}
-	return t.Device.Write(kept, offset+headerLen)
+	if len(kept) == 0 {
+		return len(users), nil
+	}
+	n, err := t.Device.Write(kept, offset+headerLen)
+	return len(users) + n, err
 }
 
-// unwraps reports whether there is a packet between private addresses in what came.
+// unwraps reports whether there is a packet between private addresses in what came from a host: only hosts may say who sent a packet.
 func (t *tunnel) unwraps(b []byte) bool {
-	if len(b) < 2*headerLen || b[0]>>4 != 6 || b[nextHeaderAt] != nextIPv6 || [16]byte(b[destinationAt:headerLen]) != t.self {
+	if len(b) < 2*headerLen || b[0]>>4 != 6 || b[nextHeaderAt] != nextIPv6 || [16]byte(b[destinationAt:headerLen]) != t.self ||
+		!inFleetNetwork([16]byte(b[sourceAt:destinationAt])) {
 		return false
 	}
 	inner := b[headerLen:]

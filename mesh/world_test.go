@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -74,6 +75,7 @@ type order struct {
 	Text         string
 	Size         int
 	MTU          int
+	Tries        int
 }
 
 type reply struct {
@@ -81,6 +83,7 @@ type reply struct {
 	Text  string
 	Links []Link
 	Count uint64
+	Users []UserSeen
 }
 
 // world is a bridge with sites.
@@ -111,6 +114,17 @@ func (w *world) site(number int) *site {
 // siteOf starts a host with a mesh, or with WireGuard "alone".
 func (w *world) siteOf(number int, kind string) *site {
 	w.t.Helper()
+	return w.start(number, order{Op: "open", Number: number, Text: kind})
+}
+
+// person starts what is no host: somebody's computer, with WireGuard alone and the address of a peer.
+func (w *world) person(number int, address netip.Addr) *site {
+	w.t.Helper()
+	return w.start(number, order{Op: "open", Number: number, Text: "alone", Machine: address})
+}
+
+func (w *world) start(number int, open order) *site {
+	w.t.Helper()
 	s := &site{t: w.t, number: number, id: drover.HostID(fmt.Sprintf("h%d", number)), cmd: exec.Command("/proc/self/exe")}
 	s.cmd.Env, s.cmd.Stderr = append(os.Environ(), roleEnv+"=site"), os.Stderr
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
@@ -136,7 +150,7 @@ func (w *world) siteOf(number int, kind string) *site {
 	if err := errors.Join(w.ns.AddPort(port, "eth0", net.HardwareAddr{2, 0, 0, 0, 0, byte(number)}, s.cmd.Process.Pid), w.ns.Plug(port, "br0")); err != nil {
 		w.t.Fatal(err)
 	}
-	if err := json.Unmarshal([]byte(s.do(order{Op: "open", Number: number, Text: kind}).Text), &s.peer); err != nil {
+	if err := json.Unmarshal([]byte(s.do(open).Text), &s.peer); err != nil {
 		w.t.Fatal(err)
 	}
 	return s
@@ -230,7 +244,7 @@ func serveSite(in io.Reader, out io.Writer) error {
 func (p *siteProcess) handle(o order) (r reply, err error) {
 	switch o.Op {
 	case "open":
-		return p.open(o.Number, o.Text == "alone")
+		return p.open(o.Number, o.Text == "alone", o.Machine)
 	case "sink":
 		return r, sink()
 	case "pump":
@@ -245,12 +259,25 @@ func (p *siteProcess) handle(o order) (r reply, err error) {
 			return r, p.alone.IpcSet(fmt.Sprintf("public_key=%s\nendpoint=%s\nallowed_ip=%s/128\n", key, o.Peer.Endpoint, o.Peer.Address))
 		}
 		return r, p.device.SetPeer(o.Peer)
+	case "gateway": // all private addresses are tried by way of this host
+		key, err := publicHex(o.Peer.PublicKey)
+		if err != nil {
+			return r, err
+		}
+		return r, p.alone.IpcSet(fmt.Sprintf("replace_peers=true\npublic_key=%s\nendpoint=%s\nallowed_ip=%s\n", key, o.Peer.Endpoint, drover.PrivateNetworks()))
+	case "user":
+		return r, p.device.SetUser(User{PublicKey: o.Peer.PublicKey, Address: o.Peer.Address})
+	case "nouser":
+		return r, p.device.RemoveUser(o.Peer.PublicKey)
+	case "users":
+		r.Users, err = p.device.Users()
+		return r, err
 	case "route":
 		p.table.Set(o.Machine, o.Via)
 	case "unroute":
 		p.table.Remove(o.Machine)
 	case "machine":
-		return r, p.machine(o.Machine)
+		return r, p.machine(o.Machine, cmp.Or(o.To.Port(), echoPort))
 	case "nomachine":
 		return r, p.noMachine(o.Machine)
 	case "ask":
@@ -266,7 +293,7 @@ func (p *siteProcess) handle(o order) (r reply, err error) {
 	return r, nil
 }
 
-func (p *siteProcess) open(number int, alone bool) (r reply, err error) {
+func (p *siteProcess) open(number int, alone bool, own netip.Addr) (r reply, err error) {
 	key, err := NewPrivateKey()
 	if err != nil {
 		return r, err
@@ -274,6 +301,9 @@ func (p *siteProcess) open(number int, alone bool) (r reply, err error) {
 	address, err := drover.HostAddress(uint64(number))
 	if err != nil {
 		return r, err
+	}
+	if own.IsValid() {
+		address = own
 	}
 	p.number = number
 	underlay := netip.AddrFrom4([4]byte{10, 77, 0, byte(number)})
@@ -308,11 +338,11 @@ func (p *siteProcess) open(number int, alone bool) (r reply, err error) {
 }
 
 // machine gives this site the machine: an address at which something answers with the number of the site.
-func (p *siteProcess) machine(a netip.Addr) error {
+func (p *siteProcess) machine(a netip.Addr, port uint16) error {
 	if err := netdev.AddLocal(a); err != nil {
 		return err
 	}
-	c, err := net.ListenPacket("udp6", netip.AddrPortFrom(a, echoPort).String())
+	c, err := net.ListenPacket("udp6", netip.AddrPortFrom(a, port).String())
 	if err != nil {
 		return err
 	}
@@ -349,7 +379,7 @@ func ask(o order) string {
 	}
 	defer c.Close()
 	b := make([]byte, 65536)
-	for range answerTries {
+	for range cmp.Or(o.Tries, answerTries) {
 		if _, err := c.Write(make([]byte, max(o.Size, 3))); err != nil {
 			return "cannot ask: " + err.Error()
 		}

@@ -32,6 +32,8 @@ type HostBus struct {
 	migrations lazyBucket[drover.Migration]
 	status     lazyBucket[drover.MachineStatus]
 	hosts      lazyBucket[drover.HostInfo]
+	peers      lazyBucket[drover.WireGuardPeer]
+	policies   lazyBucket[drover.AppPolicies]
 
 	mu       sync.Mutex
 	stored   drover.HostInfo
@@ -48,6 +50,8 @@ func NewHostBus(conn *Conn, host drover.HostID) *HostBus {
 		migrations: lazyBucket[drover.Migration]{name: BucketMigrations},
 		status:     lazyBucket[drover.MachineStatus]{name: BucketStatus},
 		hosts:      lazyBucket[drover.HostInfo]{name: BucketHosts},
+		peers:      lazyBucket[drover.WireGuardPeer]{name: BucketWireGuard},
+		policies:   lazyBucket[drover.AppPolicies]{name: BucketPolicies},
 	}
 }
 
@@ -97,6 +101,21 @@ func (h *HostBus) FollowMachines(ctx context.Context, fn func(drover.MachineID, 
 // FollowHosts is FollowPlacements for what hosts say of themselves; what changes all the time is told about once a minute.
 func (h *HostBus) FollowHosts(ctx context.Context, fn func(drover.HostID, *drover.HostInfo) error) error {
 	return follow(ctx, h.conn, &h.hosts, func(key string, i *drover.HostInfo, _ uint64) error { return fn(drover.HostID(key), i) })
+}
+
+// FollowPeers is FollowPlacements for the peers of people, by their keys.
+func (h *HostBus) FollowPeers(ctx context.Context, fn func(string, *drover.WireGuardPeer) error) error {
+	return follow(ctx, h.conn, &h.peers, func(key string, p *drover.WireGuardPeer, _ uint64) error {
+		if key != "" && !IsPeerKey(key) {
+			return nil
+		}
+		return fn(key, p)
+	})
+}
+
+// FollowPolicies is FollowPlacements for the network policies of apps.
+func (h *HostBus) FollowPolicies(ctx context.Context, fn func(drover.AppName, *drover.AppPolicies) error) error {
+	return follow(ctx, h.conn, &h.policies, func(key string, p *drover.AppPolicies, _ uint64) error { return fn(drover.AppName(key), p) })
 }
 
 // follow watches a bucket that the control side makes, perhaps later.

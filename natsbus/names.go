@@ -48,6 +48,10 @@ const (
 	BucketRequests      = "requests"
 	// BucketReleases has what clients say of their deployments, by app and version.
 	BucketReleases = "releases"
+	// BucketWireGuard has the peers of people: see PeerKey.
+	BucketWireGuard = "wireguard"
+	// BucketPolicies has what machines of an app may send and receive in their network, by app.
+	BucketPolicies = "policies"
 )
 
 // seenSubject is where a host says that it lives, without anything being stored.
@@ -72,3 +76,12 @@ func SplitStatusKey(key string) (drover.MachineID, drover.HostID) {
 	machine, host, _ := strings.Cut(key, ".")
 	return drover.MachineID(machine), drover.HostID(host)
 }
+
+// peerKeys is what the keys of peers begin with in their bucket.
+const peerKeys = "peer."
+
+// PeerKey is the key of a person's peer. Under KeyOwner(its public key) is the same record, which proves that the key is this peer's alone.
+func PeerKey(organization, name string) string { return peerKeys + organization + "." + name }
+
+// IsPeerKey reports whether a key is one of PeerKey's.
+func IsPeerKey(key string) bool { return strings.HasPrefix(key, peerKeys) }

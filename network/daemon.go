@@ -27,7 +27,7 @@ const (
 	// saveEvery is how often the table is stored, if it has changed.
 	saveEvery = 5 * time.Second
 	// followed is how many of the fleet's lists are followed.
-	followed = 4
+	followed = 5
 )
 
 // Bus is what the network needs of the fleet (natsbus.HostBus).
@@ -40,6 +40,7 @@ type Bus interface {
 	FollowMachines(ctx context.Context, fn func(drover.MachineID, *drover.Machine) error) error
 	FollowStatuses(ctx context.Context, fn func(drover.MachineID, *drover.MachineStatus) error) error
 	FollowHosts(ctx context.Context, fn func(drover.HostID, *drover.HostInfo) error) error
+	FollowPeers(ctx context.Context, fn func(string, *drover.WireGuardPeer) error) error
 }
 
 // Config is what a Daemon is made of; all fields are required but Faults.
@@ -49,6 +50,8 @@ type Config struct {
 	Dir, RunDir string
 	// Listen is where WireGuard listens, on the underlay.
 	Listen netip.AddrPort
+	// Public is where people's peers reach it; empty when that is Listen.
+	Public string
 	// MTU is the largest packet of a machine.
 	MTU    int
 	Bus    Bus
@@ -191,7 +194,7 @@ func (d *Daemon) open() error {
 	d.mu.Lock()
 	d.device, d.prober, d.problem = device, mesh.NewProber(d.cfg.Host, device, d.cfg.Log), ""
 	d.taken = false
-	d.mesh = &drover.HostMesh{Number: allotted.Number, PrivateAddress: allotted.PrivateAddress, PublicKey: d.id.key.Public(), Endpoint: d.cfg.Listen.String(), MTU: d.cfg.MTU}
+	d.mesh = &drover.HostMesh{Number: allotted.Number, PrivateAddress: allotted.PrivateAddress, PublicKey: d.id.key.Public(), Endpoint: d.cfg.Listen.String(), Public: d.cfg.Public, MTU: d.cfg.MTU}
 	d.mu.Unlock()
 	d.cfg.Log.Info("the mesh is open", "address", allotted.PrivateAddress, "listen", d.cfg.Listen.String(), "mtu", d.cfg.MTU, "routes", len(d.feed.routes.All()))
 	return nil
@@ -241,7 +244,25 @@ func (d *Daemon) Status() drover.MeshStatus {
 	for host, trouble := range d.feed.troubles {
 		s.Problem = cmp.Or(s.Problem, fmt.Sprintf("host %s is no peer: %s", host, trouble))
 	}
+	for _, trouble := range d.feed.refused {
+		s.Problem = cmp.Or(s.Problem, trouble)
+	}
 	return s
+}
+
+// Peers tells what was seen of the people's peers that connect to this host.
+func (d *Daemon) Peers() (answer drover.MeshPeersAnswer, err error) {
+	d.mu.Lock()
+	device := d.device
+	d.mu.Unlock()
+	if device == nil {
+		return answer, nil
+	}
+	users, err := device.Users()
+	for _, u := range users {
+		answer.Peers = append(answer.Peers, drover.MeshPeer{PublicKey: u.PublicKey, HandshakeAt: u.HandshakeAt, Received: u.Received, Sent: u.Sent})
+	}
+	return answer, err
 }
 
 // Routes lists the table that packets follow, after an address.

@@ -26,6 +26,7 @@ type fakeBus struct {
 	placements func(func(drover.MachineID, *drover.Placement, time.Time) error)
 	machines   func(func(drover.MachineID, *drover.Machine) error)
 	hosts      func(func(drover.HostID, *drover.HostInfo) error)
+	peers      func(func(string, *drover.WireGuardPeer) error)
 }
 
 func (f *fakeBus) ClaimIdentity(_ context.Context, want drover.HostIdentity) (drover.HostIdentity, error) {
@@ -67,6 +68,15 @@ func (f *fakeBus) FollowHosts(ctx context.Context, fn func(drover.HostID, *drove
 	}
 	<-ctx.Done()
 	return nil
+}
+
+func (f *fakeBus) FollowPeers(ctx context.Context, fn func(string, *drover.WireGuardPeer) error) error {
+	if f.peers != nil {
+		f.peers(fn)
+	}
+	err := fn("", nil)
+	<-ctx.Done()
+	return err
 }
 
 func newDaemon(t *testing.T, dir string, bus Bus) *Daemon {
@@ -162,6 +172,32 @@ func TestWhatWasKnownServesWithoutTheBus(t *testing.T) {
 	follow(t, again, tell(t, "m1"))
 	if got := routesOf(again); got != "fdaa:0:1:0:2::2 by fdaa::3:0:0:1" {
 		t.Errorf("the machine that went is still known: %q", got)
+	}
+}
+
+func TestAPersonsPeerIsARouteThatIsKept(t *testing.T) {
+	dir := t.TempDir()
+	bus := tell(t)
+	bus.peers = func(fn func(string, *drover.WireGuardPeer) error) {
+		for _, p := range []drover.WireGuardPeer{{Name: "ann", Address: "fdaa:0:1:0:9::2", Host: "h2", PublicKey: "k"}, {Name: "bad", Address: "fdaa::2:0:0:1", Host: "h2"}} {
+			if err := fn("peer.acme."+p.Name, &p); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	d := newDaemon(t, dir, nil)
+	follow(t, d, bus)
+	const ann = ", fdaa:0:1:0:9::2 by fdaa::2:0:0:1"
+	if got := routesOf(d); got != both+ann {
+		t.Errorf("routes are %q", got)
+	}
+	again := newDaemon(t, dir, nil)
+	if got := routesOf(again); got != both+ann {
+		t.Errorf("after a start without the bus routes are %q", got)
+	}
+	follow(t, again, tell(t)) // it was removed meanwhile
+	if got := routesOf(again); got != both {
+		t.Errorf("routes are %q", got)
 	}
 }
 

@@ -41,6 +41,15 @@ func (d *Daemon) serve(ctx context.Context) error {
 		}
 		d.answer(w, d.Routes(after))
 	})
+	mux.HandleFunc("GET /peers", func(w http.ResponseWriter, _ *http.Request) {
+		peers, err := d.Peers()
+		if err != nil {
+			d.cfg.Log.Warn("what was seen of peers cannot be told", "err", err)
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		d.answer(w, peers)
+	})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: socketWait}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
@@ -71,6 +80,11 @@ func NewClient(runDir string) *Client {
 // Status asks how the network is.
 func (c *Client) Status(ctx context.Context) (s drover.MeshStatus, err error) {
 	return s, c.get(ctx, "/status", &s)
+}
+
+// Peers asks what was seen of people's peers.
+func (c *Client) Peers(ctx context.Context) (a drover.MeshPeersAnswer, err error) {
+	return a, c.get(ctx, "/peers", &a)
 }
 
 // Routes asks for the table that packets follow, after an address; empty for the beginning.

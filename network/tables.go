@@ -24,6 +24,7 @@ type tablesFile struct {
 	Version  int             `json:"version"`
 	Hosts    []route.Host    `json:"hosts"`
 	Machines []route.Machine `json:"machines"`
+	Peers    []route.Peer    `json:"peers,omitempty"`
 }
 
 // newsKept is how many moves' news are remembered.
@@ -42,6 +43,8 @@ type feed struct {
 	device *mesh.Device
 	// troubles are hosts that cannot be peers, and why.
 	troubles map[drover.HostID]string
+	// refused are people's peers that cannot be let in here, and why.
+	refused map[string]string
 	// lists are those of the fleet's lists that were told in full, since when.
 	lists map[string]time.Time
 	// moved are the times that the last news of moves took.
@@ -51,7 +54,7 @@ type feed struct {
 
 func newFeed(self drover.HostID, dir string, now func() time.Time) *feed {
 	return &feed{self: self, path: filepath.Join(dir, "tables.json"), table: route.NewTable(), routes: mesh.NewTable(), now: now,
-		troubles: map[drover.HostID]string{}, lists: map[string]time.Time{}}
+		troubles: map[drover.HostID]string{}, refused: map[string]string{}, lists: map[string]time.Time{}}
 }
 
 // load begins with what an earlier process knew. A file that cannot be read is as good as none: the fleet tells all of it.
@@ -64,7 +67,7 @@ func (f *feed) load() error {
 	if err != nil || file.Version != tablesVersion {
 		return drover.Errorf(drover.Precondition, "%s cannot be used (version %d): the table begins empty: %w", f.path, file.Version, err)
 	}
-	f.apply(f.table.Load(file.Hosts, file.Machines))
+	f.apply(f.table.Load(file.Hosts, file.Machines, file.Peers))
 	return nil
 }
 
@@ -77,7 +80,7 @@ func (f *feed) save() error {
 	if !dirty {
 		return nil
 	}
-	err := durable.WriteJSON(f.path, tablesFile{Version: tablesVersion, Hosts: f.table.Hosts(), Machines: f.table.Machines()}, 0o600)
+	err := durable.WriteJSON(f.path, tablesFile{Version: tablesVersion, Hosts: f.table.Hosts(), Machines: f.table.Machines(), Peers: f.table.Peers()}, 0o600)
 	if err != nil {
 		f.touch()
 		return drover.Errorf(drover.Internal, "cannot store the table: %w", err)
@@ -110,6 +113,43 @@ func (f *feed) start(d *mesh.Device) {
 	f.mu.Unlock()
 	for _, h := range f.table.Hosts() {
 		f.peer(h.ID, h.Mesh)
+	}
+	for _, p := range f.table.Peers() {
+		f.user(route.Peer{}, p)
+	}
+}
+
+// admitted takes in a person's peer.
+func (f *feed) admitted(key string, w *drover.WireGuardPeer) {
+	before, changed := f.table.Admit(key, w)
+	f.apply(changed)
+	now := route.Peer{Key: key}
+	if w != nil {
+		now.PublicKey, now.Host = w.PublicKey, w.Host
+		if a, err := netip.ParseAddr(w.Address); err == nil {
+			now.Address = a
+		}
+	}
+	f.user(before, now)
+}
+
+// user lets a person's peer in where it belongs to this host, and shuts out what was there before.
+func (f *feed) user(before, now route.Peer) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.device == nil {
+		return
+	}
+	var err error
+	if before.Host == f.self && (now.Host != f.self || now.PublicKey != before.PublicKey) {
+		err = f.device.RemoveUser(before.PublicKey)
+	}
+	if err == nil && now.Host == f.self {
+		err = f.device.SetUser(mesh.User{PublicKey: now.PublicKey, Address: now.Address})
+	}
+	delete(f.refused, now.Key)
+	if err != nil {
+		f.refused[now.Key] = err.Error()
 	}
 }
 
@@ -159,6 +199,7 @@ func (f *feed) follow(ctx context.Context, bus Bus, hit func(), failed func(list
 		"statuses": func() error {
 			return bus.FollowStatuses(ctx, listed(f, "statuses", func(id drover.MachineID, s *drover.MachineStatus) { f.apply(f.table.Observe(id, s)) }))
 		},
+		"peers": func() error { return bus.FollowPeers(ctx, listed(f, "peers", f.admitted)) },
 		"hosts": func() error {
 			return bus.FollowHosts(ctx, listed(f, "hosts", func(id drover.HostID, h *drover.HostInfo) {
 				f.apply(f.table.Meet(id, h))
@@ -227,6 +268,12 @@ func listed[K ~string, T any](f *feed, list string, take func(K, *T)) func(K, *T
 // known lists what the table has of a list.
 func (f *feed) known(list string) []string {
 	var ids []string
+	if list == "peers" {
+		for _, p := range f.table.Peers() {
+			ids = append(ids, p.Key)
+		}
+		return ids
+	}
 	if list == "hosts" {
 		for _, h := range f.table.Hosts() {
 			ids = append(ids, string(h.ID))

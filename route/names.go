@@ -8,15 +8,16 @@ import (
 
 // View is a network as its machines see it: those that are started, and nothing of any other network. It holds the table: use it for one question.
 type View struct {
-	table *Table
-	apps  map[drover.AppName]map[drover.MachineID]*Machine
+	table   *Table
+	network netip.Prefix
+	apps    map[drover.AppName]map[drover.MachineID]*Machine
 }
 
 // Look calls fn with the network's view. fn must neither keep it nor change the table.
 func (t *Table) Look(network netip.Prefix, fn func(View)) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	fn(View{t, t.networks[network]})
+	fn(View{t, network, t.networks[network]})
 }
 
 // Has reports whether the network has an app with machines, started or not.

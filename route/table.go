@@ -41,13 +41,14 @@ type Table struct {
 	mu       sync.RWMutex
 	machines map[drover.MachineID]*Machine
 	hosts    map[drover.HostID]Host
+	peers    map[string]Peer
 	// networks has the machines with an address by network and app.
 	networks map[netip.Prefix]map[drover.AppName]map[drover.MachineID]*Machine
 }
 
 // NewTable returns an empty table.
 func NewTable() *Table {
-	return &Table{machines: map[drover.MachineID]*Machine{}, hosts: map[drover.HostID]Host{}, networks: map[netip.Prefix]map[drover.AppName]map[drover.MachineID]*Machine{}}
+	return &Table{machines: map[drover.MachineID]*Machine{}, hosts: map[drover.HostID]Host{}, peers: map[string]Peer{}, networks: map[netip.Prefix]map[drover.AppName]map[drover.MachineID]*Machine{}}
 }
 
 // Route is what is to be done with packets for an address: they go to a host's private address, which is not valid when they go nowhere.
@@ -178,6 +179,11 @@ func (t *Table) Meet(id drover.HostID, info *drover.HostInfo) []Route {
 			changed = append(changed, t.routeLocked(*m))
 		}
 	}
+	for _, p := range t.peers {
+		if p.Host == id {
+			changed = append(changed, t.wayLocked(p))
+		}
+	}
 	return changed
 }
 
@@ -201,7 +207,7 @@ func (t *Table) Machines() []Machine {
 }
 
 // Load fills an empty table with what another one had, and returns all routes.
-func (t *Table) Load(hosts []Host, machines []Machine) []Route {
+func (t *Table) Load(hosts []Host, machines []Machine, peers []Peer) []Route {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, h := range hosts {
@@ -215,6 +221,10 @@ func (t *Table) Load(hosts []Host, machines []Machine) []Route {
 		if r := t.routeLocked(m); r.Machine.IsValid() {
 			routes = append(routes, r)
 		}
+	}
+	for _, p := range peers {
+		t.peers[p.Key] = p
+		routes = append(routes, t.wayLocked(p))
 	}
 	return routes
 }

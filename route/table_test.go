@@ -76,7 +76,7 @@ func TestRoutesAreTheSameInWhateverOrderTheNewsComes(t *testing.T) {
 			t.Fatalf("seed %d: routes are %v, want %v", seed, kernel, want)
 		}
 		loaded := map[netip.Addr]netip.Addr{}
-		apply(loaded, NewTable().Load(table.Hosts(), table.Machines()))
+		apply(loaded, NewTable().Load(table.Hosts(), table.Machines(), table.Peers()))
 		if !cmp.Equal(loaded, want, compareAddrs) {
 			t.Fatalf("seed %d: loaded routes are %v, want %v", seed, loaded, want)
 		}

@@ -62,6 +62,8 @@ type Backend struct {
 	secrets    map[drover.AppName]secretsOf
 	releases   []drover.Release
 	deploys    []drover.Deploy // newest first
+	peers      []drover.WireGuardView
+	policies   map[drover.AppName][]drover.NetworkPolicy
 }
 
 var _ api.Backend = (*Backend)(nil)

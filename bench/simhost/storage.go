@@ -116,6 +116,11 @@ func (n network) Attach(_ context.Context, id drover.MachineID, _ string) (strin
 	return "sim0", nil
 }
 
+// Police has nothing to close.
+func (n network) Police(context.Context, drover.MachineID, string, drover.MachinePolicy) error {
+	return nil
+}
+
 func (n network) Detach(_ context.Context, id drover.MachineID) error {
 	n.sim.mu.Lock()
 	defer n.sim.mu.Unlock()

@@ -20,7 +20,7 @@ type names func(ctx context.Context, cl *client.Client, app drover.AppName) ([]s
 
 // addCompletion lets a shell complete the names of what the fleet has: the first argument of commands about a noun, and flags that name things.
 func addCompletion(c *cli, root *cobra.Command) {
-	nouns := map[string]names{"app": appNames, "machine": machineNames, "volume": volumeNames, "host": hostNames, "drain": drainNames, "migration": migrationNames}
+	nouns := map[string]names{"app": appNames, "machine": machineNames, "volume": volumeNames, "host": hostNames, "drain": drainNames, "migration": migrationNames, "wireguard": peerNames}
 	flags := map[string]names{"app": appNames, "to": hostNames, "host": hostNames, "region": regionNames}
 	everyCommand(root, func(cmd *cobra.Command) {
 		for name, list := range flags {
@@ -178,6 +178,14 @@ func migrationNames(ctx context.Context, cl *client.Client, _ drover.AppName) (o
 	migrations, err := cl.Migrations(ctx, "")
 	for _, m := range migrations[:min(len(migrations), 50)] {
 		out = append(out, described(m.ID, "machine %s, %s", m.Machine, m.Outcome))
+	}
+	return out, err
+}
+
+func peerNames(ctx context.Context, cl *client.Client, _ drover.AppName) (out []string, err error) {
+	peers, err := cl.Peers(ctx, "")
+	for _, p := range peers {
+		out = append(out, described(p.Name, "%s, %s", p.Organization, p.Address))
 	}
 	return out, err
 }

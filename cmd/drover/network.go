@@ -17,7 +17,7 @@ func newNetworkCommand(c *cli) *cobra.Command {
 		Long: `Machines reach each other at private addresses that stay for life. Each host
 knows by which other host a machine is reached, and learns of moves by itself.
 These commands need an operator's token. docs/NETWORK.md has the whole of it.`,
-	}, newNetworkCheckCommand(c), newNetworkReleaseCommand(c))
+	}, newNetworkCheckCommand(c), newNetworkPolicyCommand(c), newNetworkReleaseCommand(c))
 }
 
 func newNetworkCheckCommand(c *cli) *cobra.Command {

@@ -122,6 +122,7 @@ func subcommands(c *cli) []*cobra.Command {
 		newRegionCommand(c),
 		newPlatformCommand(c),
 		newNetworkCommand(c),
+		newWireGuardCommand(c),
 		newRecoveryCommand(c),
 		newEnvCommand(c),
 		newDeployCommand(c),

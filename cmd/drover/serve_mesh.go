@@ -46,6 +46,7 @@ func serveMesh(ctx context.Context, p process) error {
 		Dir:    filepath.Join(p.conf.DataDir, "mesh"),
 		RunDir: p.conf.RunDir,
 		Listen: listen,
+		Public: p.conf.MeshPublic,
 		MTU:    p.conf.MTU,
 		Bus:    natsbus.NewHostBus(conn, p.conf.ID),
 		Log:    p.log,

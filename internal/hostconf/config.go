@@ -100,6 +100,8 @@ type Config struct {
 	// MeshListen is the IP address and UDP port at which other hosts send packets for the machines of this one, encrypted. Default: Address,
 	// port 51820. Where machines have user networking there is no mesh.
 	MeshListen string `json:"mesh_listen,omitempty"`
+	// MeshPublic is the name or IP address and UDP port at which people's WireGuard clients reach this host. Default: MeshListen.
+	MeshPublic string `json:"mesh_public,omitempty"`
 	// MTU is the largest packet that machines send: the largest that the hosts' own network carries, less 120. It should be the same on all hosts.
 	// Default 1380.
 	MTU int `json:"mtu,omitempty"`

@@ -1,7 +1,10 @@
 package hostconf
 
 import (
+	"net"
 	"net/netip"
+	"strconv"
+	"strings"
 
 	"drover"
 )
@@ -18,9 +21,17 @@ const (
 // checkMesh appends the mistakes of the mesh's part.
 func (c *Config) checkMesh(wrong func(ok bool, format string, args ...any)) {
 	_, err := netip.ParseAddrPort(c.MeshListen)
+	wrong(c.MeshPublic == "" || isEndpoint(c.MeshPublic), "mesh_public: %q is not a name or IP address and a port, such as wg.example.com:51820", c.MeshPublic)
 	wrong(c.MeshListen == "" || err == nil, "mesh_listen: %q is not an IP address and port", c.MeshListen)
 	wrong(c.MTU == 0 || c.MTU >= minMTU && c.MTU <= maxMTU, "mtu: %d is not between %d and %d", c.MTU, minMTU, maxMTU)
 }
 
 // Meshed reports whether the host's machines are joined with those of other hosts.
 func (c *Config) Meshed() bool { return c.Has(drover.RoleWorker) && c.Network != NetworkUser }
+
+// isEndpoint reports whether a text is a name or an address and a port, and can stand in a line of a WireGuard client's configuration.
+func isEndpoint(text string) bool {
+	host, port, err := net.SplitHostPort(text)
+	n, portErr := strconv.ParseUint(port, 10, 16)
+	return err == nil && portErr == nil && n > 0 && host != "" && !strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r > '~' || r == '#' })
+}

@@ -11,6 +11,7 @@ import (
 // Network gives machines their link; see host.Network.
 type Network interface {
 	Attach(ctx context.Context, id drover.MachineID, address string) (tap string, err error)
+	Police(ctx context.Context, id drover.MachineID, address string, p drover.MachinePolicy) error
 	Detach(ctx context.Context, id drover.MachineID) error
 	Attached(ctx context.Context) ([]drover.MachineID, error)
 }
@@ -41,6 +42,9 @@ type User struct{}
 
 // Attach returns no tap.
 func (User) Attach(context.Context, drover.MachineID, string) (string, error) { return "", nil }
+
+// Police has nothing to do: nobody reaches the machine, and what it reaches is outside.
+func (User) Police(context.Context, drover.MachineID, string, drover.MachinePolicy) error { return nil }
 
 // Detach has nothing to remove.
 func (User) Detach(context.Context, drover.MachineID) error { return nil }

@@ -3,6 +3,7 @@ package netdev
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -71,7 +72,12 @@ func (f firewall) install() error {
 			return translate(err, "cannot fill the set %q of nftables: %w", name, err)
 		}
 	}
-	for _, chain := range f.chains() {
+	for _, set := range f.policySets() {
+		if err := c.AddSet(set, nil); err != nil {
+			return translate(err, "cannot make the set %q of nftables: %w", set.Name, err)
+		}
+	}
+	for _, chain := range slices.Concat(f.refusals(), f.chains()) {
 		added := c.AddChain(chain.chain)
 		c.FlushChain(added)
 		for _, exprs := range chain.rules {
@@ -155,14 +161,14 @@ func (f firewall) change(tap string, address netip.Addr, do func(*nftables.Conn,
 }
 
 // Refusals tells how many packets each of the rules' chains has dropped or refused: "guard" those with an address that is not the sender's, "forward"
-// those to somebody else's network, "input" those to a host.
+// those to somebody else's network, "input" those to a host, "policy-in" and "policy-out" those that a policy is against.
 func Refusals() (map[string]uint64, error) {
 	c, err := nftables.New()
 	if err != nil {
 		return nil, translate(err, "cannot reach nftables: %w", err)
 	}
 	f, counts := newFirewall(), map[string]uint64{}
-	for _, chain := range f.chains() {
+	for _, chain := range slices.Concat(f.refusals(), f.chains()) {
 		rules, err := c.GetRules(f.table, chain.chain)
 		if err != nil {
 			return nil, translate(err, "cannot read the rules that keep machines apart: %w", err)

@@ -56,6 +56,14 @@ func (f firewall) chains() []chainRules {
 	}
 }
 
+// refusals are the chains in which what policies refuse ends: what comes in, and what goes out.
+func (f firewall) refusals() []chainRules {
+	return []chainRules{
+		{&nftables.Chain{Table: f.table, Name: refusedIn}, []rule{drop()}},
+		{&nftables.Chain{Table: f.table, Name: refusedOut}, []rule{reject()}},
+	}
+}
+
 // guardRules look at what comes from a machine before anything else does.
 func guardRules() []rule {
 	rules := []rule{on(fromTap(), not(protocolIs(unix.NFPROTO_IPV6)), drop())}
@@ -65,15 +73,21 @@ func guardRules() []rule {
 	return append(rules,
 		on(fromTap(), icmpIs(icmpSolicit), prefixIs(sourceAt, make([]byte, 16)), accept()),
 		on(fromTap(), inSet(expr.MetaKeyIIFNAME, sourceAt, sourceSet, sourceBits, true), drop()),
-		// Connections between machines are not tracked: there is nothing that would have to move with one.
-		on(fromTap(), not(fleetAt(sourceAt)), not(fleetAt(destinationAt)), rule{&expr.Notrack{}}),
-		on(from(MeshDevice), not(fleetAt(sourceAt)), not(fleetAt(destinationAt)), rule{&expr.Notrack{}}))
+		// Connections between machines are not tracked, but for those with a policy: there is nothing that would have to move with one.
+		on(fromTap(), untracked()),
+		on(from(MeshDevice), untracked()))
+}
+
+func untracked() rule {
+	return on(not(fleetAt(sourceAt)), not(fleetAt(destinationAt)), unpolicedAt(sourceAt), unpolicedAt(destinationAt), rule{&expr.Notrack{}})
 }
 
 // forwardRules are for what passes this host. What a machine answers to a host is told by the packet alone, since a machine that has moved goes on
 // with connections of which its new host knows nothing.
 func forwardRules() []rule {
 	rules := []rule{
+		byPolicy(expr.MetaKeyIIFNAME, egressMap),
+		byPolicy(expr.MetaKeyOIFNAME, ingressMap),
 		on(fromTap(), inSet(expr.MetaKeyIIFNAME, destinationAt, networkSet, networkBits, false), accept()),
 		on(fromTap(), fleetAt(destinationAt), tcpGoesOn(), accept()),
 	}
@@ -97,9 +111,12 @@ func inputRules() []rule {
 		rules = append(rules, on(fromTap(), icmpIs(kind), accept()))
 	}
 	resolver := drover.ResolverAddress().AsSlice()
+	for _, protocol := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
+		// From the mesh come the questions of people's peers, which the mesh lets through for this only.
+		rules = append(rules, on(fromTap(), prefixIs(destinationAt, resolver), portIs(protocol, dnsPort), accept()),
+			on(from(MeshDevice), prefixIs(destinationAt, resolver), portIs(protocol, dnsPort), accept()))
+	}
 	rules = append(rules,
-		on(fromTap(), prefixIs(destinationAt, resolver), portIs(unix.IPPROTO_UDP, dnsPort), accept()),
-		on(fromTap(), prefixIs(destinationAt, resolver), portIs(unix.IPPROTO_TCP, dnsPort), accept()),
 		on(fromTap(), answersHost(), accept()),
 		on(fromTap(), reject()),
 		on(from(MeshDevice), fleetAt(sourceAt), accept()),

@@ -57,11 +57,8 @@ func (t *Taps) Attach(ctx context.Context, id drover.MachineID, address string) 
 	if err := ctx.Err(); err != nil {
 		return "", drover.Errorf(drover.Canceled, "cannot attach machine %q: %w", id, err)
 	}
-	if !t.guarded {
-		if err := newFirewall().install(); err != nil {
-			return "", err
-		}
-		t.guarded = true
+	if err := t.guard(); err != nil {
+		return "", err
 	}
 	var route *net.IPNet
 	if address != "" {
@@ -169,7 +166,7 @@ func (t *Taps) Detach(_ context.Context, id drover.MachineID) error {
 	defer t.mu.Unlock()
 	link, err := netlink.LinkByName(TapName(id))
 	if isNoLink(err) {
-		return nil
+		return newFirewall().unpolice(TapName(id))
 	}
 	if err != nil {
 		return drover.Errorf(drover.Internal, "cannot look for the tap device of machine %q: %w", id, err)
@@ -180,10 +177,11 @@ func (t *Taps) Detach(_ context.Context, id drover.MachineID) error {
 	if err := netlink.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
 		return translate(err, "cannot remove the tap device of machine %q: %w", id, err)
 	}
+	err = nil
 	if address, ok := addressOf(link); ok {
-		return newFirewall().forget(link.Attrs().Name, address)
+		err = newFirewall().forget(link.Attrs().Name, address)
 	}
-	return nil
+	return errors.Join(err, newFirewall().unpolice(link.Attrs().Name))
 }
 
 // Attached lists the machines that have a device.

@@ -1,0 +1,179 @@
+package mesh
+
+import (
+	"bufio"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drover"
+)
+
+// User is a person's peer, which this host takes packets from: without a second header, from its own address only.
+type User struct {
+	PublicKey string
+	Address   netip.Addr
+}
+
+// UserSeen is what was seen of a user. The counts begin when the user was set.
+type UserSeen struct {
+	PublicKey      string
+	HandshakeAt    time.Time
+	Received, Sent uint64
+}
+
+// SetUser lets a person's peer in. It may be repeated. Conflict when the key is a host's, Invalid when it is none, or the address is none of a network.
+func (d *Device) SetUser(u User) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.users[u.PublicKey] == u {
+		return nil
+	}
+	if u.PublicKey == d.cfg.Key.Public() || d.isHostLocked(u.PublicKey) {
+		return drover.Errorf(drover.Conflict, "the public key of the peer %s is that of a host", u.Address)
+	}
+	if n := drover.NetworkOf(u.Address); !n.IsValid() || n == drover.FleetNetwork() {
+		return drover.Errorf(drover.Invalid, "%s is no address of a peer", u.Address)
+	}
+	key, err := publicHex(u.PublicKey)
+	if err != nil {
+		return err
+	}
+	d.forgetUserLocked(u.PublicKey)
+	if err := d.wg.IpcSet(fmt.Sprintf("public_key=%s\nreplace_allowed_ips=true\nallowed_ip=%s/128\n", key, u.Address)); err != nil {
+		return drover.Errorf(drover.Internal, "cannot let in the peer %s: %w", u.Address, err)
+	}
+	d.users[u.PublicKey] = u
+	d.table.setUser(u.Address, true)
+	return nil
+}
+
+// RemoveUser shuts a person's peer out, from the next packet on; nothing to shut out is no error.
+func (d *Device) RemoveUser(publicKey string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, had := d.users[publicKey]; !had {
+		return nil
+	}
+	d.forgetUserLocked(publicKey)
+	return d.removeKeyLocked(publicKey)
+}
+
+func (d *Device) forgetUserLocked(publicKey string) {
+	if old, had := d.users[publicKey]; had {
+		delete(d.users, publicKey)
+		d.table.setUser(old.Address, false)
+	}
+}
+
+func (d *Device) removeKeyLocked(publicKey string) error {
+	var b strings.Builder
+	err := removal(&b, publicKey)
+	if err == nil {
+		err = d.wg.IpcSet(b.String())
+	}
+	if err != nil {
+		return drover.Errorf(drover.Internal, "cannot remove the peer with the key %s: %w", publicKey, err)
+	}
+	return nil
+}
+
+func (d *Device) isHostLocked(publicKey string) bool {
+	for _, p := range d.peers {
+		if p.PublicKey == publicKey {
+			return true
+		}
+	}
+	return false
+}
+
+// Users tells what was seen of each user.
+func (d *Device) Users() ([]UserSeen, error) {
+	text, err := d.wg.IpcGet()
+	if err != nil {
+		return nil, drover.Errorf(drover.Internal, "cannot read the state of WireGuard: %w", err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all []UserSeen
+	var now *UserSeen
+	for lines := bufio.NewScanner(strings.NewReader(text)); lines.Scan(); {
+		key, value, _ := strings.Cut(lines.Text(), "=")
+		if key == "public_key" {
+			raw, err := hex.DecodeString(value)
+			if err != nil {
+				return nil, drover.Errorf(drover.Internal, "WireGuard tells a key that is none: %w", err)
+			}
+			now = nil
+			if name := base64.StdEncoding.EncodeToString(raw); d.users[name].PublicKey != "" {
+				all = append(all, UserSeen{PublicKey: name})
+				now = &all[len(all)-1]
+			}
+			continue
+		}
+		if n, err := strconv.ParseUint(value, 10, 64); err == nil && now != nil && n > 0 {
+			switch key {
+			case "last_handshake_time_sec":
+				now.HandshakeAt = time.Unix(int64(n), 0).UTC()
+			case "rx_bytes":
+				now.Received = n
+			case "tx_bytes":
+				now.Sent = n
+			}
+		}
+	}
+	return all, nil
+}
+
+// setUser notes whether an address is that of a person's peer which this host has.
+func (t *Table) setUser(a netip.Addr, here bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if here {
+		t.users[a.As16()] = true
+	} else {
+		delete(t.users, a.As16())
+	}
+}
+
+// networkLen is the length of what two addresses of one network have in common.
+const networkLen = 6
+
+func sameNetwork(a, b [16]byte) bool { return [networkLen]byte(a[:]) == [networkLen]byte(b[:]) }
+
+// toUserLocked reports whether a user of this host is to have a packet: from its own network, the resolver, or a host.
+func (t *Table) toUserLocked(from, to [16]byte) bool {
+	return t.users[to] && private(from) && (sameNetwork(from, to) || inFleetNetwork(from))
+}
+
+// Where what is in a UDP or TCP header, and who is asked for names.
+const (
+	portAt     = headerLen + 2
+	transports = headerLen + 8
+	dnsPort    = 53
+)
+
+// fromUser reports whether a packet is one that a user may send: to its own network, or a question to the resolver. That its source is the user's own
+// address WireGuard has seen to, which knows for each key which it may have.
+func (t *Table) fromUser(b []byte) bool {
+	if len(b) < headerLen || b[0]>>4 != 6 || int(binary.BigEndian.Uint16(b[lengthAt:]))+headerLen != len(b) {
+		return false
+	}
+	from, to := [16]byte(b[sourceAt:destinationAt]), [16]byte(b[destinationAt:headerLen])
+	t.mu.RLock()
+	known := t.users[from]
+	t.mu.RUnlock()
+	if !known || sameNetwork(from, to) {
+		return known
+	}
+	next := b[nextHeaderAt]
+	return to == drover.ResolverAddress().As16() && (next == unix.IPPROTO_UDP || next == unix.IPPROTO_TCP) && len(b) >= transports &&
+		binary.BigEndian.Uint16(b[portAt:]) == dnsPort
+}
