@@ -18,7 +18,7 @@ END_TO_END := ./test
 UNITS = $$($(GO) list ./... | grep -v '^drover/test$$')
 GO_TEST := $(GO) test -vet=off -race -shuffle=on -run '$(RUN)'
 
-.PHONY: all build bootstrap guest demo test check format vet bench soak clean
+.PHONY: all build bootstrap guest demo demo-postgres postgres-image test check format vet bench soak clean
 
 all: build guest
 
@@ -38,6 +38,18 @@ guest: bootstrap
 # The main job, to watch.
 demo: build guest
 	$(GO) run ./demo -bin bin
+
+# A Postgres cluster whose hosts are drained while a client writes: VARIANT=live|cold|powercut|two-on-one. Needs root.
+VARIANT ?= live
+demo-postgres: postgres-image guest
+	$(GO) run ./examples/postgres/demo -bin bin -variant '$(VARIANT)'
+
+# build/postgres/image: PostgreSQL and repmgr out of Debian's packages, and pgnode.
+postgres-image: build
+	examples/postgres/build-root
+	CGO_ENABLED=0 $(GO) build -o bin/pgnode ./examples/postgres/node
+	CGO_ENABLED=0 $(GO) build -o bin/pgload ./examples/postgres/load
+	$(GO) run ./examples/postgres/image build/postgres/root.tar bin/pgnode build/postgres/image
 
 # Everything, with real VMs. Packages and tests wait more than they compute, so four of each are tested at a time. Needs root, or a user that may make user namespaces.
 test: build guest format vet
@@ -68,6 +80,7 @@ bench: build guest
 soak: build guest
 	$(GO) test -count=1 -timeout 0 -v -run Soak ./volume -soak '$(SOAK)'
 	$(GO) test -count=1 -timeout 0 -v -run 'TestACrashAtEveryStep|TestEveryStepEveryPartyEveryStrike|TestABusOrHostMayGoAnywhereInAMove' ./host ./fleet -walk-all
+	set -e; for variant in live cold powercut two-on-one; do $(MAKE) demo-postgres VARIANT=$$variant; done
 	$(GO) test -count=1 -timeout 0 -v -run 'TestWalk$$|TestChaos$$' $(END_TO_END) -soak '$(SOAK)' -soak-seed '$(SEED)'
 
 clean:

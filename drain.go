@@ -174,6 +174,8 @@ type DrainItem struct {
 	HookAt     time.Time `json:"hook_at,omitzero"`
 	HookDoneAt time.Time `json:"hook_done_at,omitzero"`
 	WasPrimary bool      `json:"was_primary,omitempty"`
+	// Cold: it could not be moved live, and is moved cold after its hook, which is for such moves only.
+	Cold bool `json:"cold,omitempty"`
 	// StartedAt is when its move was begun, ArrivedAt when it had come to run on the target, HealthySince since when it was seen healthy there.
 	StartedAt    time.Time `json:"started_at,omitzero"`
 	ArrivedAt    time.Time `json:"arrived_at,omitzero"`

@@ -24,6 +24,8 @@ const (
 	// LabelPreMove is a command that is run in the guest before its move, by /bin/sh; LabelPreMoveTimeout bounds it, 60s without it.
 	LabelPreMove        = "drover.pre-move"
 	LabelPreMoveTimeout = "drover.pre-move-timeout"
+	// LabelPreMoveFor says before which moves it is run: "any", or "cold": not before one that takes the memory along. "any" without it.
+	LabelPreMoveFor = "drover.pre-move-for"
 	// LabelGate says when a machine that was moved counts as healthy: "started" (and its checks pass), or "hydrated": its data is there, too.
 	LabelGate = "drover.move-gate"
 )
@@ -55,6 +57,12 @@ const (
 	RoleReplica MoveRole = "replica"
 )
 
+// RoleHeader is the header by which the answer to a health check tells the machine's role. What is told so counts before the label.
+const RoleHeader = "Drover-Role"
+
+// Known reports whether it is one of the roles.
+func (r MoveRole) Known() bool { return r == RolePrimary || r == RoleReplica }
+
 // Bounds of a hook.
 const (
 	preMoveDefault = 60 * time.Second
@@ -71,6 +79,8 @@ type Labels struct {
 	Value          float64
 	PreMove        string
 	PreMoveTimeout time.Duration
+	// PreMoveCold: the command is run before cold moves only.
+	PreMoveCold bool
 	// Hydrated: it counts as healthy after a move when its data is there.
 	Hydrated bool
 	// Problem names a label that cannot be read; the machine is treated as MoveAsk then.
@@ -120,6 +130,8 @@ func (l *Labels) take(key, value string) {
 		l.PreMove = value
 	case LabelPreMoveTimeout:
 		l.PreMoveTimeout, _ = time.ParseDuration(value) // checked
+	case LabelPreMoveFor:
+		l.PreMoveCold = value == "cold"
 	case LabelGate:
 		l.Hydrated = value == "hydrated"
 	}
@@ -149,7 +161,7 @@ func CheckLabel(key, value string) *Error {
 			return wrong("a number from 1 to 1000")
 		}
 	case LabelRole:
-		if r := MoveRole(value); r != RolePrimary && r != RoleReplica {
+		if !MoveRole(value).Known() {
 			return wrong("primary or replica")
 		}
 	case LabelValue:
@@ -163,6 +175,10 @@ func CheckLabel(key, value string) *Error {
 	case LabelPreMoveTimeout:
 		if d, err := time.ParseDuration(value); err != nil || d < time.Second || d > preMoveMost {
 			return wrong("a duration from 1s to " + preMoveMost.String())
+		}
+	case LabelPreMoveFor:
+		if value != "any" && value != "cold" {
+			return wrong("any or cold")
 		}
 	case LabelGate:
 		if value != "started" && value != "hydrated" {

@@ -136,9 +136,11 @@ const MaxEvents = 50
 // CheckStatus is the newest result of one health check: "passing", or "critical", also while it was not asked yet; "warning" is of
 // older guests, for one that was not asked yet.
 type CheckStatus struct {
-	Name      string    `json:"name"`
-	Status    string    `json:"status"`
-	Output    string    `json:"output"`
+	Name   string `json:"name"`
+	Status string `json:"status"`
+	Output string `json:"output"`
+	// Role is what the machine is to its group, if what answered the check said so: the header RoleHeader of its answer.
+	Role      MoveRole  `json:"role,omitempty"`
 	UpdatedAt time.Time `json:"updated_at"`
 }
 

@@ -19,6 +19,12 @@ func (f *Fleet) candidateLocked(id string) (plan.Candidate, MachineView, bool) {
 	}
 	app := f.state.apps.items[string(v.Machine.App)].value
 	labels := drover.LabelsOf(app, v.Machine)
+	for _, check := range v.Status.Checks {
+		if check.Role.Known() {
+			labels.Role = check.Role // it knows better than whoever wrote the label
+			break
+		}
+	}
 	info := f.state.hosts.items[string(v.Placement.Host)].value
 	c := plan.Candidate{
 		Machine: v.Machine.ID, Name: v.Machine.Name, App: v.Machine.App, Class: labels.Class, Labels: labels,

@@ -103,13 +103,23 @@ func (n *drainStep) begin(i *drover.DrainItem) {
 	}
 	i.Target, i.Reason = target, ""
 	n.f.Rooms = Book(n.f.Rooms, c, target)
-	if c.Labels.PreMove != "" && c.Running && i.HookDoneAt.IsZero() {
+	if hooked(n.d, *i, c) {
 		i.State, i.HookAt, i.WasPrimary = drover.ItemHook, n.now, c.Labels.Role == drover.RolePrimary
 		n.act(DrainAct{Kind: ActHook, Machine: i.Machine})
 		return
 	}
 	i.State, i.StartedAt = drover.ItemStarting, n.now
-	n.act(DrainAct{Kind: ActBegin, Machine: i.Machine, Target: target, Options: MoveOptions(n.d)})
+	n.act(DrainAct{Kind: ActBegin, Machine: i.Machine, Target: target, Options: MoveOptions(n.d, *i, c)})
+}
+
+// hooked reports whether the command of the machine is to be run before it is moved now.
+func hooked(d drover.Drain, i drover.DrainItem, c Candidate) bool {
+	return c.Labels.PreMove != "" && c.Running && i.HookDoneAt.IsZero() && (!c.Labels.PreMoveCold || d.Options.Cold || i.Cold)
+}
+
+// liveFirst reports whether the machine's command is left out because it is moved live: then it must not come to a cold move by itself.
+func liveFirst(d drover.Drain, i drover.DrainItem, c Candidate) bool {
+	return c.Labels.PreMove != "" && c.Labels.PreMoveCold && c.Running && i.HookDoneAt.IsZero() && !d.Options.Cold && !i.Cold
 }
 
 // waits says what the machine itself waits for, before any limit is looked at; empty for nothing.

@@ -95,8 +95,9 @@ const (
 )
 
 // MoveOptions is how the drain moves a machine.
-func MoveOptions(d drover.Drain) drover.MoveOptions {
-	o := drover.MoveOptions{Live: !d.Options.Cold, LiveOrCold: !d.Options.Cold && !d.Options.Live, Bandwidth: Share(d)}
+func MoveOptions(d drover.Drain, i drover.DrainItem, c Candidate) drover.MoveOptions {
+	live := !d.Options.Cold && !i.Cold
+	o := drover.MoveOptions{Live: live, LiveOrCold: live && !d.Options.Live && !liveFirst(d, i, c), Bandwidth: Share(d)}
 	if d.Options.Suspect {
 		o.Switch = drover.SwitchEarly
 	}

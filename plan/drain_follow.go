@@ -88,15 +88,19 @@ func (n *drainStep) starting(i *drover.DrainItem, m MachineFacts, move *MoveFact
 	case m.Host != i.Source:
 		n.close(i, drover.ItemGone, fmt.Sprintf("it went to host %s by itself", m.Host))
 	case m.Begin != nil:
-		n.notBegun(i, m.Begin)
+		n.notBegun(i, m.Candidate, m.Begin)
 	default:
-		n.act(DrainAct{Kind: ActBegin, Machine: i.Machine, Target: i.Target, Options: MoveOptions(n.d)})
+		n.act(DrainAct{Kind: ActBegin, Machine: i.Machine, Target: i.Target, Options: MoveOptions(n.d, *i, m.Candidate)})
 	}
 }
 
 // notBegun takes in that a migration was refused.
-func (n *drainStep) notBegun(i *drover.DrainItem, why *drover.Error) {
+func (n *drainStep) notBegun(i *drover.DrainItem, c Candidate, why *drover.Error) {
 	i.State, i.Reason, i.RetryAt, i.StartedAt = drover.ItemWaiting, why.Text, n.now.Add(beginPause), time.Time{}
+	if why.Field == "live" && n.mayGoCold(*i, c) {
+		i.Cold, i.RetryAt = true, time.Time{}
+		return
+	}
 	if why.Code == drover.Conflict || why.Code == drover.Unavailable {
 		return // somebody else has it in hand, or somebody does not answer: that passes
 	}
@@ -113,12 +117,17 @@ func (n *drainStep) notBegun(i *drover.DrainItem, why *drover.Error) {
 	}
 }
 
+// mayGoCold reports whether a machine that was to be moved live, and so without its command, may be moved cold instead, after it.
+func (n *drainStep) mayGoCold(i drover.DrainItem, c Candidate) bool {
+	return liveFirst(n.d, i, c) && !n.d.Options.Live
+}
+
 // moving follows a migration.
 func (n *drainStep) moving(i *drover.DrainItem, m MachineFacts, move MoveFacts) {
 	mig := move.Migration
 	i.Phase = mig.Phase
 	if mig.Outcome == drover.Aborted {
-		n.failed(i, move)
+		n.failed(i, m.Candidate, move)
 		return
 	}
 	if !mig.StoppedAt.IsZero() && mig.RunningAt.After(mig.StoppedAt) {
@@ -173,7 +182,7 @@ func (n *drainStep) settle(i *drover.DrainItem, m MachineFacts, mig drover.Migra
 }
 
 // failed takes in that a migration was given up: by a person, for a host, or by a fault of its own, which halts the class.
-func (n *drainStep) failed(i *drover.DrainItem, move MoveFacts) {
+func (n *drainStep) failed(i *drover.DrainItem, c Candidate, move MoveFacts) {
 	mig := move.Migration
 	text, code := "it was given up", drover.Internal
 	if mig.Problem != nil {
@@ -197,6 +206,9 @@ func (n *drainStep) failed(i *drover.DrainItem, move MoveFacts) {
 		i.Avoid = append(slices.Clone(i.Avoid), mig.Target)
 		again()
 	case move.SourceDown, code == drover.Conflict:
+		again()
+	case n.mayGoCold(*i, c):
+		i.Cold = true
 		again()
 	default:
 		n.close(i, drover.ItemFailed, fmt.Sprintf("migration %s failed: %s", mig.ID, text))

@@ -102,31 +102,33 @@ func (c *checker) loop(ctx context.Context, name string, check drover.Check) {
 			return
 		case <-timer.C:
 		}
-		status, output := c.once(ctx, check)
+		result := c.once(ctx, check)
 		if ctx.Err() != nil {
 			return
 		}
-		c.set(name, status, output)
+		result.Name = name
+		c.set(result)
 		timer.Reset(interval)
 	}
 }
 
 // set keeps a result, and reports all of them when this one is another than before.
-func (c *checker) set(name, status, output string) {
+func (c *checker) set(result drover.CheckStatus) {
 	c.reporting.Lock()
 	defer c.reporting.Unlock()
 	c.mu.Lock()
-	old := c.results[name]
-	c.results[name] = drover.CheckStatus{Name: name, Status: status, Output: output, UpdatedAt: time.Now()}
+	old := c.results[result.Name]
+	result.UpdatedAt = time.Now()
+	c.results[result.Name] = result
 	all := c.statusesLocked()
 	c.mu.Unlock()
-	if old.Status != status || old.Output != output {
+	if result.UpdatedAt = old.UpdatedAt; old != result {
 		c.report.emit(guest.StatusEvent{Event: guest.EventChecks, Checks: all})
 	}
 }
 
 // once makes a check: passing if it passes at one of the hosts.
-func (c *checker) once(ctx context.Context, check drover.Check) (status, output string) {
+func (c *checker) once(ctx context.Context, check drover.Check) drover.CheckStatus {
 	timeout := time.Duration(check.Timeout)
 	if timeout <= 0 {
 		timeout = checkTimeout
@@ -135,47 +137,47 @@ func (c *checker) once(ctx context.Context, check drover.Check) (status, output 
 	defer cancel()
 	var failures []string
 	for _, host := range c.hosts {
-		text, err := c.ask(ctx, check, net.JoinHostPort(host, strconv.Itoa(check.Port)))
+		text, role, err := c.ask(ctx, check, net.JoinHostPort(host, strconv.Itoa(check.Port)))
 		if err == nil {
-			return checkPassing, text
+			return drover.CheckStatus{Status: checkPassing, Output: text, Role: role}
 		}
 		failures = append(failures, err.Error())
 	}
 	text := strings.Join(slices.Compact(failures), "; ")
-	return checkCritical, text[:min(len(text), maxCheckOutput)]
+	return drover.CheckStatus{Status: checkCritical, Output: text[:min(len(text), maxCheckOutput)]}
 }
 
-// ask makes a check at one address.
-func (c *checker) ask(ctx context.Context, check drover.Check, address string) (string, error) {
+// ask makes a check at one address, and returns what it said and the role that it told.
+func (c *checker) ask(ctx context.Context, check drover.Check, address string) (string, drover.MoveRole, error) {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	defer conn.Close() // nothing is left to be written
 	switch check.Type {
 	case drover.CheckTCP, "":
-		return "connected", nil
+		return "connected", "", nil
 	case drover.CheckHTTP:
 		deadline, _ := ctx.Deadline()
 		if err := conn.SetDeadline(deadline); err != nil {
-			return "", err
+			return "", "", err
 		}
 		if check.Protocol == "https" {
 			secure, err := startTLS(ctx, conn, check, address)
 			if err != nil {
-				return "", err
+				return "", "", err
 			}
 			return askHTTP(secure, check, address)
 		}
 		return askHTTP(conn, check, address)
 	}
-	return "", fmt.Errorf("there is no check of type %q", check.Type)
+	return "", "", fmt.Errorf("there is no check of type %q", check.Type)
 }
 
 // askHTTP makes a request by HTTP/1.0 and reads the status line: 2xx and 3xx pass. net/http would double the size of this program and
 // take its share of every boot.
-func askHTTP(conn io.ReadWriter, check drover.Check, address string) (string, error) {
+func askHTTP(conn io.ReadWriter, check drover.Check, address string) (string, drover.MoveRole, error) {
 	method, path := check.Method, check.Path
 	if method == "" {
 		method = "GET"
@@ -184,30 +186,45 @@ func askHTTP(conn io.ReadWriter, check drover.Check, address string) (string, er
 		path = "/" + path
 	}
 	if strings.ContainsAny(method+path, " \r\n") {
-		return "", fmt.Errorf("method %q or path %q is not allowed in HTTP", method, path)
+		return "", "", fmt.Errorf("method %q or path %q is not allowed in HTTP", method, path)
 	}
 	head, err := requestHead(strings.ToUpper(method), path, address, check.Headers)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	if _, err := conn.Write(head); err != nil {
-		return "", err
+		return "", "", err
 	}
-	line, err := bufio.NewReader(io.LimitReader(conn, 4096)).ReadString('\n')
+	answer := bufio.NewReader(io.LimitReader(conn, 4096))
+	line, err := answer.ReadString('\n')
 	if err != nil {
-		return "", fmt.Errorf("%s gave no HTTP answer: %w", address, err)
+		return "", "", fmt.Errorf("%s gave no HTTP answer: %w", address, err)
 	}
 	line = strings.TrimSpace(line)
 	version, rest, _ := strings.Cut(line, " ")
 	number, _, _ := strings.Cut(rest, " ")
 	code, err := strconv.Atoi(number)
 	if err != nil || !strings.HasPrefix(version, "HTTP/") {
-		return "", fmt.Errorf("%s did not answer by HTTP: %.60q", address, line)
+		return "", "", fmt.Errorf("%s did not answer by HTTP: %.60q", address, line)
 	}
 	if code < 200 || code > 399 {
-		return "", fmt.Errorf("%s %s: %s", strings.ToUpper(method), path, rest)
+		return "", "", fmt.Errorf("%s %s: %s", strings.ToUpper(method), path, rest)
 	}
-	return rest, nil
+	return rest, roleIn(answer), nil
+}
+
+// roleIn looks for the machine's role in the headers of an answer. Headers that do not end are no failure: the status line has passed.
+func roleIn(answer *bufio.Reader) drover.MoveRole {
+	for {
+		line, err := answer.ReadString('\n')
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		if role := drover.MoveRole(strings.TrimSpace(value)); strings.EqualFold(name, drover.RoleHeader) && role.Known() {
+			return role
+		}
+		if err != nil || name == "" {
+			return ""
+		}
+	}
 }
 
 // requestHead writes a request. A header of the check takes the place of one that would be sent without it.

@@ -204,7 +204,7 @@ func TestAskHTTP(t *testing.T) {
 			io.WriteString(theirs, answer) // the other side stops reading when it has seen enough
 			theirs.Close()
 		}()
-		_, err := askHTTP(ours, drover.Check{Method: "head", Path: "live?x=1"}, "h:1")
+		_, _, err := askHTTP(ours, drover.Check{Method: "head", Path: "live?x=1"}, "h:1")
 		if got := <-asked; got != "HEAD /live?x=1 HTTP/1.0\r\n" {
 			t.Errorf("%q was asked", got)
 		}
@@ -215,7 +215,25 @@ func TestAskHTTP(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if _, err := askHTTP(nil, drover.Check{Path: "/a b"}, "h:1"); err == nil {
+	if _, _, err := askHTTP(nil, drover.Check{Path: "/a b"}, "h:1"); err == nil {
 		t.Error("a path with a blank was sent")
+	}
+}
+
+func TestACheckTellsTheRole(t *testing.T) {
+	for answer, want := range map[string]drover.MoveRole{
+		"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\ndrover-role:  primary \r\n\r\nDrover-Role: replica": drover.RolePrimary,
+		"HTTP/1.0 204 No Content\r\nDrover-Role: replica\r\n\r\n":                                          drover.RoleReplica,
+		"HTTP/1.0 200 OK\r\nDrover-Role: boss\r\n\r\n":                                                     "",
+		"HTTP/1.0 200 OK\r\n\r\nDrover-Role: replica":                                                      "",
+		"HTTP/1.0 200 OK\r\nDrover-Ro":                                                                     "",
+	} {
+		conn := struct {
+			io.Reader
+			io.Writer
+		}{strings.NewReader(answer), io.Discard}
+		if text, role, err := askHTTP(conn, drover.Check{}, "h:1"); err != nil || role != want || !strings.HasPrefix(text, "20") {
+			t.Errorf("%q: %q, %q, %v", answer, text, role, err)
+		}
 	}
 }

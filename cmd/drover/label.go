@@ -13,10 +13,10 @@ import (
 const labelHelp = `Labels are metadata. Those that begin with "drover." say how machines may be
 moved: drover.move (any, one-at-a-time, ask, never), drover.group,
 drover.max-unavailable, drover.role (primary, replica), drover.class,
-drover.value, drover.pre-move, drover.pre-move-timeout, drover.move-gate
-(started, hydrated); see docs/DRAIN.md. A machine's own labels count before its
-app's. KEY= removes a label. Without labels to set, those that there are are
-shown.`
+drover.value, drover.pre-move, drover.pre-move-timeout, drover.pre-move-for
+(any, cold), drover.move-gate (started, hydrated); see docs/DRAIN.md. A
+machine's own labels count before its app's. KEY= removes a label. Without
+labels to set, those that there are are shown.`
 
 func newAppLabelCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
