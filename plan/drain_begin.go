@@ -122,17 +122,21 @@ func liveFirst(d drover.Drain, i drover.DrainItem, c Candidate) bool {
 	return c.Labels.PreMove != "" && c.Labels.PreMoveCold && c.Running && i.HookDoneAt.IsZero() && !d.Options.Cold && !i.Cold
 }
 
+// asks says why the machine is not moved before somebody has approved it.
+func asks(c Candidate) string {
+	if c.Labels.Problem != "" {
+		return c.Labels.Problem
+	}
+	return fmt.Sprintf("its label %s is ask", drover.LabelMove)
+}
+
 // waits says what the machine itself waits for, before any limit is looked at; empty for nothing.
 func (n *drainStep) waits(i drover.DrainItem, c Candidate, m MachineFacts) string {
 	switch {
 	case m.Held != "":
 		return m.Held
 	case i.Ask && i.ApprovedBy == "":
-		text := fmt.Sprintf("its label %s is ask", drover.LabelMove)
-		if c.Labels.Problem != "" {
-			text = c.Labels.Problem
-		}
-		return text + fmt.Sprintf(": approve it by `drover drain approve %s %s`", n.d.ID, i.Machine)
+		return asks(c) + fmt.Sprintf(": approve it by `drover drain approve %s %s`", n.d.ID, i.Machine)
 	case n.halted(i.Class) != "":
 		return fmt.Sprintf("class %q is halted: %s", i.Class, n.halted(i.Class))
 	case n.now.Before(i.RetryAt):

@@ -95,6 +95,9 @@ func NewItem(c Candidate) drover.DrainItem {
 		i.State, i.Reason = drover.ItemStuck, c.Cannot
 	}
 	describe(&i, c)
+	if i.Ask && i.Reason == "" {
+		i.Reason = asks(c) + ": it goes when somebody approves it" // a plan is to say so, too
+	}
 	return i
 }
 

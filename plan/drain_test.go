@@ -199,3 +199,19 @@ func TestCheckHosts(t *testing.T) {
 		t.Fatalf("%+v", checks)
 	}
 }
+
+// A plan that is only shown says which machines would wait for a person.
+func TestAPlanSaysWhoMustBeAsked(t *testing.T) {
+	for _, c := range []struct {
+		labels drover.Labels
+		want   string
+	}{
+		{drover.Labels{Policy: drover.MoveAny}, ""},
+		{drover.Labels{Policy: drover.MoveAsk}, "its label drover.move is ask: it goes when somebody approves it"},
+		{drover.Labels{Policy: drover.MoveAsk, Problem: "its label drover.group is empty"}, "its label drover.group is empty: it goes when somebody approves it"},
+	} {
+		if got := NewItem(Candidate{Machine: "m1", Labels: c.labels}); got.Reason != c.want || got.State != drover.ItemWaiting {
+			t.Errorf("%+v: %q, %s", c.labels, got.Reason, got.State)
+		}
+	}
+}

@@ -164,11 +164,11 @@ func newDrainApproveCommand(c *cli) *cobra.Command {
 		Example: "  drover drain approve drn_6f1c0a53e9b2d784 3d8d9c2b7e0a15",
 		Args:    exactly("ID", "MACHINE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := c.connect()
+			client, m, err := c.machineOf(cmd.Context(), "", args[1])
 			if err != nil {
 				return err
 			}
-			return c.changedDrain(client.ApproveMove(cmd.Context(), drover.DrainID(args[0]), drover.MachineID(args[1])))
+			return c.changedDrain(client.ApproveMove(cmd.Context(), drover.DrainID(args[0]), m.ID))
 		},
 	}
 }

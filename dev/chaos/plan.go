@@ -24,7 +24,7 @@ type Event struct {
 	Fault Fault
 	// Host is who is hit, or drained. Empty where Machine tells it.
 	Host drover.HostID
-	// For is how long it holds; 0 for what is over at once. Of a drain it is how long the host stays closed at most.
+	// For is how long it holds; 0 for what is over at once. A drain that has not ended by then is aborted.
 	For time.Duration
 
 	// Service is the process that Kill ends: worker, storage, control, or vm for that of Machine, wherever it runs.
@@ -41,7 +41,7 @@ type Event struct {
 	// Point and Strike are those of Point: Strike is process or host.
 	Point, Strike string
 
-	// Move: the machine is moved to the Step-th of the hosts after its own. Flags is what the command gets besides.
+	// Move: the machine is moved to the Step-th of the hosts after its own. Flags is what the command gets besides, also that of a drain.
 	Move  bool
 	Step  int
 	Flags string
@@ -204,7 +204,8 @@ func (p *planner) move(at time.Duration) {
 }
 
 func (p *planner) drain(at time.Duration) {
-	e := Event{At: at, Drain: true, Host: pick(p.r, p.workers), Machine: -1, For: p.between(10*time.Second, 40*time.Second)}
+	e := Event{At: at, Drain: true, Host: pick(p.r, p.workers), Machine: -1, For: p.between(20*time.Second, 90*time.Second),
+		Flags: pick(p.r, []string{"", "", "--suspect", "--cold", "--min-healthy 1s --max-per-app 3"})}
 	if p.take("drain", e.Host, at, at+e.For) {
 		p.events = append(p.events, e)
 	}
@@ -224,7 +225,7 @@ func (e Event) String() string {
 		}
 		return text
 	case e.Drain:
-		text = fmt.Sprintf("drain %s", e.Host)
+		text = strings.TrimSpace(fmt.Sprintf("drain %s %s", e.Host, e.Flags))
 	case e.Service == "vm":
 		text = fmt.Sprintf("kill the VM of machine %d", e.Machine)
 	default:

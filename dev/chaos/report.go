@@ -6,7 +6,7 @@ import "drover"
 type Report struct {
 	Seed    uint64 `json:"seed"`
 	Seconds int    `json:"seconds"`
-	// Faults counts the faults that were made, Moves the migrations that succeeded, Drains the drains that ended.
+	// Faults counts the faults that were made, Moves the migrations that succeeded, Drains the drains that ended by themselves.
 	Faults int `json:"faults"`
 	Moves  int `json:"moves"`
 	Drains int `json:"drains"`

@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -22,6 +23,7 @@ func (r *run) rest(ctx context.Context) error {
 		{"every host answers", r.silentHosts},
 		{"drains have ended", r.runningDrains},
 		{"migrations have ended", r.runningMigrations},
+		{"hosts are open", r.closedHosts},
 		{"machines run", r.stoppedMachines},
 	} {
 		if !r.comesTo(ctx, wait.what, wait.open) {
@@ -39,7 +41,7 @@ func (r *run) rest(ctx context.Context) error {
 	if err := r.lastMoves(ctx); err != nil {
 		return err
 	}
-	if err := r.countMoves(ctx); err != nil {
+	if err := errors.Join(r.countMoves(ctx), r.countDrains(ctx)); err != nil {
 		return err
 	}
 	return r.findLeftovers(ctx)
@@ -92,11 +94,6 @@ func (r *run) silentHosts(ctx context.Context) []string {
 			open = append(open, err.Error())
 		}
 	}
-	for _, id := range r.workers {
-		if len(open) == 0 {
-			r.open(ctx, string(id))
-		}
-	}
 	return open
 }
 
@@ -104,14 +101,6 @@ func (r *run) hosts(ctx context.Context) ([]drover.HostInfo, error) {
 	var hosts []drover.HostInfo
 	err := r.ask(ctx, &hosts, "host", "list")
 	return hosts, err
-}
-
-func (r *run) runningDrains(ctx context.Context) []string {
-	open, err := r.openDrains(ctx)
-	if err != nil {
-		return []string{err.Error()}
-	}
-	return open
 }
 
 func (r *run) migrations(ctx context.Context) ([]drover.Migration, error) {

@@ -41,8 +41,6 @@ type run struct {
 	files    string
 	machines []*machine
 	began    time.Time
-	// canDrain says that the binary has drains.
-	drain drains
 
 	out sync.Mutex // one line of progress at a time
 	mu  sync.Mutex // guards what follows
@@ -128,7 +126,6 @@ func (r *run) raise(ctx context.Context) error {
 		}
 		r.files = fmt.Sprintf("/proc/%d/root%s", s.RackPID, r.o.CLI.Dir)
 	}
-	r.drain = r.findDrains(ctx)
 	return nil
 }
 
