@@ -4,7 +4,7 @@ import "time"
 
 // VMSend tells a VMM where to send the memory of a VM that runs on.
 type VMSend struct {
-	// Address is the host and port at which the other VMM listens; Peer is the host whose certificate it must show.
+	// Address is the host and port at which the other side takes the memory (LiveVM.Listen); Peer is the host whose certificate it must show.
 	Address string `json:"address"`
 	Peer    HostID `json:"peer"`
 	// Bandwidth bounds the copying, in bytes per second; 0 is no limit.

@@ -34,13 +34,24 @@ func (m *Migration) Interruption() (time.Duration, bool) {
 	return max(0, m.RunningAt.Sub(m.StoppedAt)), true
 }
 
-// Bytes is what the migration copied, over all its steps.
+// Bytes is what the migration copied, over all its steps: of the disks before and after the switch, and of the memory.
 func (m *Migration) Bytes() Bytes {
 	var sum Bytes
 	for _, s := range m.Steps {
 		sum += s.Bytes
 	}
 	return sum
+}
+
+// DiskBytes is Bytes without the memory, which the step that pauses the machine copies.
+func (m *Migration) DiskBytes() Bytes {
+	var memory Bytes
+	for _, s := range m.Steps {
+		if s.Phase == PhaseQuiesce {
+			memory += s.Bytes
+		}
+	}
+	return m.Bytes() - memory
 }
 
 // TraceResult is what became of the trace of a migration that ended.

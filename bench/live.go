@@ -87,8 +87,8 @@ func (f *fleet) liveMoves(ctx context.Context, s setup, size liveSize) (runs liv
 		}
 		left, bytes := m.RunningAt.Sub(m.CreatedAt).Seconds(), float64(m.Memory.Transferred+m.Hydration.Copied)
 		runs.gap, runs.left, runs.bytes = append(runs.gap, now.Gap.Seconds()), append(runs.left, left), append(runs.bytes, bytes)
-		fmt.Fprintf(s.log, "drover %s: interruption %.0f ms, of that paused %.0f ms, left after %.2f s\n", size.name, 1000*now.Gap.Seconds(),
-			1000*m.RunningAt.Sub(m.StoppedAt).Seconds(), left)
+		fmt.Fprintf(s.log, "drover %s: interruption %.0f ms, which began %.0f ms before the pause of %.0f ms; left after %.2f s\n", size.name,
+			1000*now.Gap.Seconds(), 1000*m.StoppedAt.Sub(now.GapFrom).Seconds(), 1000*m.RunningAt.Sub(m.StoppedAt).Seconds(), left)
 	}
 	return runs, f.cli.Run(ctx, s.log, "machine", "stop", w.id)
 }

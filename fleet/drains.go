@@ -277,12 +277,9 @@ func (f *Fleet) withProgress(d drover.Drain) drover.Drain {
 		if !ok || i.State.Over() {
 			continue
 		}
-		i.Phase = m.Phase
-		if h := m.Hydration; h != nil {
-			i.Copied = h.Copied
-			if !h.Done {
-				i.Rate = h.BytesPerSecond
-			}
+		i.Phase, i.Copied = m.Phase, m.DiskBytes()
+		if h := m.Hydration; h != nil && !h.Done {
+			i.Rate = h.BytesPerSecond
 		}
 	}
 	d.Totals = d.Sum()

@@ -23,7 +23,7 @@ type LiveVM interface {
 	Transfer(ctx context.Context) (drover.VMTransfer, error)
 	// Changes gets a token when Transfer may tell something else than before.
 	Changes() <-chan struct{}
-	// Handover lets the rest of a paused VM's state go.
+	// Handover lets the rest of a paused VM's state go. It may take as long as what is left of the memory.
 	Handover(ctx context.Context) error
 	// TakeBack ends the sending, and lets the VM go on here.
 	TakeBack(ctx context.Context) error

@@ -153,7 +153,8 @@ func (m *machine) handOver(ctx context.Context, src *moveRecord, paused drover.V
 		at = m.agent.now() // an earlier agent saw it
 	}
 	group, gctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return m.handState(gctx) })
+	var memory drover.MemoryMove
+	group.Go(func() (err error) { memory, err = m.handState(gctx); return err })
 	var allocated map[drover.DiskID]drover.Bytes
 	group.Go(func() (err error) {
 		m.agent.hit("host.live.before-mark")
@@ -182,7 +183,7 @@ func (m *machine) handOver(ctx context.Context, src *moveRecord, paused drover.V
 	}
 	return m.changeMove(src.Migration, func(r *records, _ *boltstore.Tx, mv *moveRecord) error {
 		mv.Allocated = maps.Clone(allocated)
-		mv.Send.Done, mv.Send.Memory = true, paused.Memory
+		mv.Send.Done, mv.Send.Memory = true, memory
 		mv.Send.Handover = handoverOf(r, end)
 		return nil
 	})
@@ -226,27 +227,27 @@ func (m *machine) freezeLive(ctx context.Context, src *moveRecord) (map[drover.D
 	return allocated, err
 }
 
-// handState lets the rest of the state go, and waits until the target has it.
-func (m *machine) handState(ctx context.Context) error {
+// handState lets the rest of the state go, waits until the target has it, and returns how the memory was copied.
+func (m *machine) handState(ctx context.Context) (memory drover.MemoryMove, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, handoverBound, fmt.Errorf("the target did not have it within %s", handoverBound))
 	defer cancel()
 	m.agent.hit("host.live.before-handover")
 	if err := m.vm.Handover(ctx); err != nil {
-		return err
+		return memory, err
 	}
 	m.agent.hit("host.live.after-handover")
 	for {
 		now, err := m.vm.Transfer(ctx)
 		switch {
 		case err != nil:
-			return err
+			return memory, err
 		case now.State == drover.TransferDone:
-			return nil
+			return now.Memory, nil
 		case now.State == drover.TransferFailed, now.State == drover.TransferNone:
-			return drover.Errorf(drover.Unavailable, "the rest of the state of machine %q was not sent: %s", m.id, now.Reason)
+			return memory, drover.Errorf(drover.Unavailable, "the rest of the state of machine %q was not sent: %s", m.id, now.Reason)
 		}
 		if err := m.awaitChange(ctx); err != nil {
-			return drover.Errorf(drover.Unavailable, "the rest of the state of machine %q is not sent: %w", m.id, err)
+			return memory, drover.Errorf(drover.Unavailable, "the rest of the state of machine %q is not sent: %w", m.id, err)
 		}
 	}
 }

@@ -134,8 +134,8 @@ func (n *drainStep) moving(i *drover.DrainItem, m MachineFacts, move MoveFacts) 
 		i.Interruption = drover.Duration(mig.RunningAt.Sub(mig.StoppedAt))
 	}
 	i.Live = mig.Live
-	if mig.Hydration != nil && mig.Outcome == drover.Succeeded {
-		i.Copied = mig.Hydration.Copied
+	if mig.Outcome == drover.Succeeded {
+		i.Copied = mig.DiskBytes()
 	}
 	if mig.Phase != drover.PhaseHydrate && mig.Phase != drover.PhaseDone {
 		return

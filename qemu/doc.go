@@ -11,6 +11,7 @@
 //	qmp.sock   QEMU's control socket for the Driver; it takes one client at a time
 //	op.sock    another one, for people
 //	qemu.log   what QEMU itself said
+//	send.json  where its memory is being sent, take.json where it is taken, of an emulated VM that moves: the next agent goes on with it
 //
 // # Accelerator
 //

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -83,6 +84,15 @@ func (vm *VM) noteMove(e qmpEvent) {
 		return
 	}
 	vm.mu.Unlock()
+	vm.tell()
+	select {
+	case vm.migrated <- struct{}{}:
+	default:
+	}
+}
+
+// tell wakes whoever waits for a change of the VM's transfer.
+func (vm *VM) tell() {
 	select {
 	case vm.moved <- struct{}{}:
 	default:
@@ -144,6 +154,19 @@ func (vm *VM) migration(ctx context.Context) (info migrationInfo, err error) {
 
 // Transfer tells how far the sending or the taking of the VM's memory is, and whether the VM executes.
 func (vm *VM) Transfer(ctx context.Context) (drover.VMTransfer, error) {
+	vm.mu.Lock()
+	s := vm.sending
+	vm.mu.Unlock()
+	begun := s != nil && s.begun.Load() // before QEMU is asked: what it tells may be of an earlier transfer until then
+	t, err := vm.ask(ctx)
+	if err != nil || s == nil {
+		return t, err
+	}
+	return s.tells(t, begun), nil
+}
+
+// ask asks QEMU what it knows of it.
+func (vm *VM) ask(ctx context.Context) (drover.VMTransfer, error) {
 	info, err := vm.migration(ctx)
 	if err != nil {
 		return drover.VMTransfer{}, err
@@ -181,10 +204,14 @@ func (vm *VM) LiveBlocker(ctx context.Context) (string, error) {
 		return "its disks are attached over " + string(drover.TransportNBD) + "; memory moves with disks over " + string(drover.TransportVhost), nil
 	}
 	info, err := vm.migration(ctx)
-	if err != nil {
-		return "", err
+	if err != nil || len(info.Blocked) > 0 || !vm.d.copiesMemory() {
+		return strings.Join(info.Blocked, "; "), err
 	}
-	return strings.Join(info.Blocked, "; "), nil
+	memory, _, err := vm.memory(os.O_RDONLY)
+	if err != nil {
+		return err.Error(), nil
+	}
+	return "", memory.Close()
 }
 
 // capabilities are those of both sides. The return path makes the sender wait until the receiver has all.
@@ -208,6 +235,25 @@ func (vm *VM) Send(ctx context.Context, to drover.VMSend) error {
 	if now.State != drover.TransferNone && now.State != drover.TransferFailed && !over {
 		return nil
 	}
+	if vm.d.copiesMemory() {
+		if err := vm.stopSending(); err != nil { // it came to nothing
+			return err
+		}
+		return vm.sendMemory(to)
+	}
+	return vm.sendState(ctx, to, "auto-converge")
+}
+
+// sharedStays are the capabilities by which QEMU leaves the guest's memory, which is shared, to this package.
+func (d *Driver) sharedStays() []string {
+	if d.copiesMemory() {
+		return []string{"x-ignore-shared"}
+	}
+	return nil
+}
+
+// sendState lets QEMU send what it has of the VM, and pause the VM before the end.
+func (vm *VM) sendState(ctx context.Context, to drover.VMSend, more ...string) error {
 	host, port, err := net.SplitHostPort(to.Address)
 	if err != nil {
 		return drover.Errorf(drover.Invalid, "machine %q: %q is not where another host could wait for its memory: %w", vm.id, to.Address, err)
@@ -216,32 +262,40 @@ func (vm *VM) Send(ctx context.Context, to drover.VMSend) error {
 	if limit <= 0 {
 		limit = noLimit
 	}
-	list := []qmpCommand{
-		{name: "object-del", arguments: map[string]any{"id": tlsSend}, mayFail: true},
-		{name: "object-add", arguments: map[string]any{"qom-type": "tls-creds-x509", "id": tlsSend, "dir": vm.d.cfg.TLSDir,
+	return vm.commands(ctx, "send its memory",
+		qmpCommand{name: "object-del", arguments: map[string]any{"id": tlsSend}, mayFail: true},
+		qmpCommand{name: "object-add", arguments: map[string]any{"qom-type": "tls-creds-x509", "id": tlsSend, "dir": vm.d.cfg.TLSDir,
 			"endpoint": "client", "verify-peer": true, "priority": tlsPriority}},
-		{name: "migrate-set-capabilities", arguments: capabilities("pause-before-switchover", "auto-converge")},
-		{name: "migrate-set-parameters", arguments: map[string]any{"tls-creds": tlsSend, "tls-hostname": string(to.Peer),
+		qmpCommand{name: "migrate-set-capabilities", arguments: capabilities(append(more, "pause-before-switchover")...)},
+		qmpCommand{name: "migrate-set-parameters", arguments: map[string]any{"tls-creds": tlsSend, "tls-hostname": string(to.Peer),
 			"max-bandwidth": limit, "downtime-limit": to.Pause.Milliseconds(), "cpu-throttle-initial": 20, "cpu-throttle-increment": 15}},
-	}
-	if vm.d.accel == drover.AccelTCG {
-		// An emulated CPU that writes while its memory is copied can write past QEMU's list of changed pages: the guest would go on with a page
-		// of before. So it stands still from the start; a real CPU does not.
-		list = append(list, qmpCommand{name: "stop"})
-	}
-	return vm.commands(ctx, "send its memory", append(list,
-		qmpCommand{name: "migrate", arguments: map[string]any{"uri": "tcp:" + net.JoinHostPort(host, port)}})...)
+		qmpCommand{name: "migrate", arguments: map[string]any{"uri": "tcp:" + net.JoinHostPort(host, port)}})
 }
 
 // SetPause changes how long the VM may stand still for what is left.
 func (vm *VM) SetPause(ctx context.Context, pause time.Duration) error {
+	vm.mu.Lock()
+	s := vm.sending
+	vm.mu.Unlock()
+	if s != nil {
+		s.pause.Store(int64(pause))
+		return nil
+	}
 	return vm.commands(ctx, "change how long it may be paused", qmpCommand{name: "migrate-set-parameters",
 		arguments: map[string]any{"downtime-limit": pause.Milliseconds()}})
 }
 
-// Handover lets the rest of a paused VM's state go. It returns at once; TransferDone tells of the end. Nothing is done for a VM that is past
-// that.
+// Handover lets the rest of a paused VM's state go, when all of its memory is there where this package copies that. TransferDone tells of the end.
+// Nothing is done for a VM that is past that.
 func (vm *VM) Handover(ctx context.Context) error {
+	vm.mu.Lock()
+	s := vm.sending
+	vm.mu.Unlock()
+	if s != nil {
+		if err := s.await(ctx); err != nil {
+			return vm.notMoved("get all of its memory to the other host", err)
+		}
+	}
 	info, err := vm.migration(ctx)
 	if err != nil || info.state() != drover.TransferPaused {
 		return err
@@ -259,6 +313,9 @@ const (
 func (vm *VM) TakeBack(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, cancelWait, fmt.Errorf("it did not end for %s", cancelWait))
 	defer cancel()
+	if err := vm.stopSending(); err != nil {
+		return err
+	}
 	if err := vm.commands(ctx, "end its migration", qmpCommand{name: "migrate_cancel"}); err != nil {
 		return err
 	}
@@ -279,7 +336,10 @@ func (vm *VM) TakeBack(ctx context.Context) error {
 	}
 }
 
-// Resume lets the VM execute; nothing is done for one that does.
+// Resume lets the VM execute; nothing is done for one that does. Nothing takes memory for it from there on.
 func (vm *VM) Resume(ctx context.Context) error {
+	if err := vm.stopTaking(); err != nil {
+		return err
+	}
 	return vm.commands(ctx, "go on", qmpCommand{name: "cont"})
 }

@@ -41,7 +41,7 @@ func (d *Driver) Start(ctx context.Context, spec drover.VMSpec) (*VM, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, d.startWait, d.noAnswer(spec))
 	defer cancel()
-	vm := newVM(d, id, proc)
+	vm := newVM(ctx, d, id, proc)
 	if err := vm.await(ctx); err != nil {
 		code := drover.Unavailable
 		if errors.Is(err, context.Canceled) {

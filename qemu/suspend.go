@@ -78,10 +78,10 @@ func (vm *VM) Save(ctx context.Context, w io.Writer) error {
 // onlyWriter hides what else a writer could do, so that the buffer's size holds.
 type onlyWriter struct{ io.Writer }
 
-// plainCapabilities are those of a state that goes to one who only listens: no way back, and no pause before the end.
+// plainCapabilities are those of a state that goes to one who only listens: no way back, no pause before the end, and all of the memory.
 func plainCapabilities() map[string]any {
 	list := []map[string]any{{"capability": "events", "state": true}}
-	for _, name := range []string{"return-path", "pause-before-switchover", "auto-converge"} {
+	for _, name := range []string{"return-path", "pause-before-switchover", "auto-converge", "x-ignore-shared"} {
 		list = append(list, map[string]any{"capability": name, "state": false})
 	}
 	return map[string]any{"capabilities": list}

@@ -19,18 +19,22 @@ type VM struct {
 	id   drover.MachineID
 	proc *process
 	done chan struct{}
-	// stop ends the connecting of a VM that was found, when the Driver lets go.
+	// life ends with the VM, or when the Driver lets go: stop ends it.
+	life context.Context
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 
 	// resizing lets one Resize at a time work.
 	resizing sync.Mutex
 
-	// moved gets a token when something happened to the VM's migration.
-	moved chan struct{}
+	// moved gets a token when something happened to the VM's transfer, migrated when QEMU told of its migration.
+	moved, migrated chan struct{}
 
 	mu  sync.Mutex
 	qmp *qmpClient
+	// sending and taking copy the VM's memory; nil when nothing does.
+	sending *sending
+	taking  *taking
 	// pausedAt and resumedAt are when QEMU last told that the VM stood still, and that it went on.
 	pausedAt, resumedAt time.Time
 	killed              bool
@@ -39,30 +43,36 @@ type VM struct {
 	reason              string
 }
 
-func newVM(d *Driver, id drover.MachineID, proc *process) *VM {
-	return &VM{d: d, id: id, proc: proc, done: make(chan struct{}), moved: make(chan struct{}, 1), stop: func() {}}
+func newVM(ctx context.Context, d *Driver, id drover.MachineID, proc *process) *VM {
+	vm := &VM{d: d, id: id, proc: proc, done: make(chan struct{}), moved: make(chan struct{}, 1), migrated: make(chan struct{}, 1)}
+	vm.life, vm.stop = context.WithCancel(context.WithoutCancel(ctx))
+	return vm
 }
 
 // attach makes a VM of a process that was found. Where another client has the control socket, the VM is watched without it.
 func (d *Driver) attach(ctx context.Context, id drover.MachineID, proc *process) *VM {
-	vm := newVM(d, id, proc)
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	vm.stop = cancel
+	vm := newVM(ctx, d, id, proc)
 	vm.wg.Go(func() {
-		for ctx.Err() == nil {
-			try, done := context.WithTimeout(ctx, 5*time.Second)
+		for vm.life.Err() == nil {
+			try, done := context.WithTimeout(vm.life, 5*time.Second)
 			err := vm.connect(try)
 			done()
 			if err == nil {
 				return
 			}
 			select {
-			case <-ctx.Done():
+			case <-vm.life.Done():
 			case <-time.After(time.Second):
 			}
 		}
 	})
-	return d.keep(vm)
+	kept := d.keep(vm)
+	if kept == vm {
+		if err := vm.goOnCopying(ctx); err != nil { // whoever waits for it is told that nothing is copied
+			d.cfg.Log.Warn("the memory of a VM is not copied any more", "machine", id, "err", err)
+		}
+	}
+	return kept
 }
 
 // keep remembers a VM and watches it. If another caller was faster, that one's VM is kept.

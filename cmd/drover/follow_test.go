@@ -76,6 +76,27 @@ func TestMoveIsFollowedToItsEnd(t *testing.T) {
 	golden(t, filepath.Join("testdata", "progress", "move.txt"), got.stderr)
 }
 
+// What went in rounds before the switch counts, and so does the memory.
+func TestAMoveTellsWhatItCopiedBeforeItsSwitch(t *testing.T) {
+	backend, r, id := prepared(t)
+	onRead(backend, "Migration", func(int) {
+		backend.ChangeMigration("mig_0000000000000002", func(m *drover.Migration) {
+			at := m.CreatedAt.Add(time.Second)
+			m.Steps = append(m.Steps[:1:1], drover.Step{Phase: drover.PhaseConverge, StartedAt: at, EndedAt: at, Bytes: 100 * drover.MiB},
+				drover.Step{Phase: drover.PhaseQuiesce, StartedAt: at, EndedAt: at, Bytes: 20 * drover.MiB},
+				drover.Step{Phase: drover.PhaseHydrate, StartedAt: at, EndedAt: at})
+			m.Hydration, m.Outcome, m.Phase = &drover.Hydration{TotalKnown: true, Done: true}, drover.Succeeded, drover.PhaseDone
+			if got := m.DiskBytes(); got != 100*drover.MiB {
+				t.Errorf("%d bytes of disks", got)
+			}
+		})
+	})
+	got := r.run(t.Context(), "machine", "move", string(id), "--to", "h2", "--live", "--switch", "late")
+	if got.code != 0 || got.stdout != "machine d0000000000001 is on host h2, 120 MiB copied (mig_0000000000000002)\n" {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestMoveOnATerminalRedrawsOneLine(t *testing.T) {
 	backend, r, id := prepared(t)
 	r.redraw = true

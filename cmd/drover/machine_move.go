@@ -75,8 +75,8 @@ func (c *cli) printMoved(m apiv1.Migration) error {
 	if m.InterruptionMS != nil {
 		text += ", interrupted for " + durationText(time.Duration(*m.InterruptionMS)*time.Millisecond)
 	}
-	if h := m.Hydration; h != nil {
-		text += fmt.Sprintf(", %s copied", sizeText(h.Copied))
+	if m.Hydration != nil {
+		text += fmt.Sprintf(", %s copied", sizeText(m.Bytes()))
 	}
 	return c.print("%s (%s)\n", text, m.ID)
 }

@@ -29,8 +29,9 @@ type Watch struct {
 	lastAck time.Time
 	boot    string
 	boots   map[string]bool
-	// gap is the longest time without an acknowledgement since it was last reset.
-	gap time.Duration
+	// gap is the longest time without an acknowledgement since it was last reset, gapFrom when it began.
+	gap     time.Duration
+	gapFrom time.Time
 	// known are the records that were acknowledged. The order in which lines of different hosts are read says nothing, numbers do: a run
 	// goes on after the last record that it finds, so that no number is ever acknowledged twice by one runner.
 	known numbers
@@ -117,8 +118,8 @@ func (w *Watch) line(text string) {
 			return
 		}
 		now := time.Now()
-		if w.acks > 0 {
-			w.gap = max(w.gap, now.Sub(w.lastAck))
+		if gap := now.Sub(w.lastAck); w.acks > 0 && gap > w.gap {
+			w.gap, w.gapFrom = gap, w.lastAck
 		}
 		w.acks, w.lastAck, w.acked = w.acks+1, now, max(w.acked, n)
 		if !w.known.add(n) {
@@ -179,8 +180,9 @@ func (w *Watch) fail(err error) {
 type Seen struct {
 	// Acked is the highest acknowledged record, Filled the highest number of blocks that were said to be durable.
 	Acked, Filled uint64
-	// Gap is the longest time without an acknowledgement since ResetGap.
-	Gap time.Duration
+	// Gap is the longest time without an acknowledgement since ResetGap, GapFrom when it began.
+	Gap     time.Duration
+	GapFrom time.Time
 	// Boot is the token of the run that spoke last.
 	Boot    string
 	LastAck time.Time
@@ -198,7 +200,7 @@ type Seen struct {
 func (w *Watch) Now() Seen {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return Seen{w.acked, w.filled, w.gap, w.boot, w.lastAck, w.twoRunners, w.lost, w.corrupt, w.err}
+	return Seen{w.acked, w.filled, w.gap, w.gapFrom, w.boot, w.lastAck, w.twoRunners, w.lost, w.corrupt, w.err}
 }
 
 // ResetGap starts a new measurement of the longest gap.
