@@ -9,8 +9,9 @@ const (
 	dryTime = 200 * time.Microsecond
 	// mostHeld is how many completions are announced together at most.
 	mostHeld = 8
-	// mostSkipped bounds how many announcements go by before a higher limit is tried again.
-	mostSkipped = 1023
+	// firstPause and longestPause lie between two trials of a limit that is too high.
+	firstPause   = time.Millisecond
+	longestPause = 32 * time.Millisecond
 )
 
 // holder decides how many completions are announced to the guest together. An interrupt costs a guest more than a small request does, and a guest
@@ -18,14 +19,14 @@ const (
 //
 // Which of the two a guest does is found out by trying. A limit that is reached, because the guest makes further requests meanwhile, is
 // doubled. When the guest waits instead the limit falls to half of what came, so that it never runs out of requests again, and a higher one is tried
-// more and more seldom until the highest was reached. A guest with one request at a time is told of each at once, but for holdTime in mostSkipped of them.
+// more and more seldom until the highest was reached. A guest with one request at a time is told of each at once, but for one in longestPause.
 type holder struct {
-	limit   int       // completions that are announced together; 0 is 1
-	held    int       // completions that are not announced
-	since   time.Time // when the first of them was completed
-	last    time.Time // when the last was
-	skip    int       // announcements until a higher limit is tried
-	skipped int       // what skip began with
+	limit int       // completions that are announced together; 0 is 1
+	held  int       // completions that are not announced
+	since time.Time // when the first of them was completed
+	last  time.Time // when the last was
+	pause time.Duration
+	again time.Time // when a higher limit may be tried
 }
 
 // add counts a completion, and reports whether they are to be announced now.
@@ -38,15 +39,14 @@ func (h *holder) add(now time.Time) bool {
 }
 
 // announced takes note that the guest was told, because the limit was reached or for another reason.
-func (h *holder) announced() {
+func (h *holder) announced(now time.Time) {
 	full := h.held >= h.limit
 	h.held, h.since = 0, time.Time{}
 	switch {
 	case !full:
 	case h.limit == mostHeld:
-		h.skipped = 0
-	case h.skip > 0:
-		h.skip--
+		h.pause = 0
+	case now.Before(h.again):
 	default:
 		h.limit = min(max(h.limit, 1)*2, mostHeld)
 	}
@@ -62,6 +62,6 @@ func (h *holder) expired(now time.Time) {
 		return
 	}
 	h.limit = max(1, h.held/2)
-	h.skipped = min(2*h.skipped+1, mostSkipped)
-	h.skip = h.skipped
+	h.pause = min(max(2*h.pause, firstPause), longestPause)
+	h.again = now.Add(h.pause)
 }

@@ -100,7 +100,7 @@ func (q *queue) stop() (base uint16) {
 	if q.inflight != nil && q.broken && !q.dead {
 		q.inflight.clear(q.ring.usedIdx) // what made no sense is never completed, and must not be found again
 	}
-	q.announceLocked()
+	q.announceLocked(time.Now())
 	q.usedMu.Unlock()
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -282,17 +282,17 @@ func (q *queue) complete(r *request, status byte, announce bool) {
 		q.inflight.completed(head, q.ring.usedIdx)
 		q.faults.Hit("vhostuser.complete.recorded")
 	}
-	if q.hold.add(time.Now()) || announce {
-		q.announceLocked()
+	if now := time.Now(); q.hold.add(now) || announce {
+		q.announceLocked(now)
 	}
 }
 
 // announceLocked tells the guest of what was completed, if it wants to know. usedMu is held.
-func (q *queue) announceLocked() {
+func (q *queue) announceLocked(now time.Time) {
 	if q.hold.held == 0 {
 		return
 	}
-	q.hold.announced()
+	q.hold.announced(now)
 	if !q.dead && q.ring.wantsInterrupt() {
 		q.signal()
 	}
@@ -310,7 +310,7 @@ func (q *queue) rest() time.Duration {
 		return left
 	}
 	q.hold.expired(now)
-	q.announceLocked()
+	q.announceLocked(now)
 	return -1
 }
 
