@@ -15,6 +15,7 @@ import (
 type bell struct {
 	wake, kick int
 	fds        [2]unix.PollFd // of both; not waited for any more when negative
+	done       chan struct{}  // closed when the goroutine has ended
 }
 
 // newBell takes the descriptor of the kicks over when it succeeds.
@@ -23,7 +24,7 @@ func newBell(kick int) (*bell, error) {
 	if err != nil {
 		return nil, drover.Errorf(drover.Internal, "cannot make an event descriptor: %w", err)
 	}
-	b := &bell{wake: wake, kick: kick}
+	b := &bell{wake: wake, kick: kick, done: make(chan struct{})}
 	for i, fd := range []int{wake, kick} {
 		b.fds[i] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
 	}

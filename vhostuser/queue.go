@@ -92,7 +92,11 @@ func (q *queue) start(b *bell) error {
 func (q *queue) stop() (base uint16) {
 	q.mu.Lock()
 	q.haltLocked()
+	b := q.bell
 	q.mu.Unlock()
+	if b != nil {
+		<-b.done // it could take a kick that is meant for the ring when it begins again
+	}
 	q.usedMu.Lock()
 	for q.under > 0 && !q.dead {
 		q.idle.Wait()
@@ -125,6 +129,7 @@ func (q *queue) abandon() {
 
 // run takes requests until the ring stops.
 func (q *queue) run(b *bell) {
+	defer close(b.done)
 	for q.pass(b) {
 		if err := b.wait(q.rest()); err != nil {
 			q.d.log.Warn("a ring's kicks cannot be read any more", "queue", q.index, "err", err)
