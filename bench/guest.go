@@ -28,28 +28,48 @@ const (
 type guestRig struct {
 	setup
 	daemon *daemon
-	qsd    *exec.Cmd
+	peers  []*exec.Cmd
 	driver *qemu.Driver
 	spec   drover.VMSpec
 }
 
+// guestTime is how long a guest measures one workload on one disk before it goes on to the next, and guestRounds how often it does so for each of
+// the runs that were asked for: what disturbs a shared machine lasts longer than a round, so that it disturbs all disks.
+const (
+	guestTime   = 300 * time.Millisecond
+	guestRounds = 8
+)
+
 // measureGuest measures disks from inside an emulated guest, in turn: Drover's vhost-user-blk, Drover's NBD and qemu-storage-daemon's
-// vhost-user-blk, each over a file of its own with the same content. Then the storage daemon is killed and started again under load.
+// vhost-user-blk, each over a file of its own with the same content.
 func measureGuest(ctx context.Context, s setup) (results []result, err error) {
 	r := &guestRig{setup: s}
 	defer func() { err = errors.Join(err, r.close(context.WithoutCancel(ctx))) }()
-	if err := r.prepare(ctx); err != nil {
+	if err := r.prepare(ctx, guestPeers()); err != nil {
 		return nil, err
 	}
-	lines, err := r.boot(ctx, []string{"/bin/load", "bench", "-runs", fmt.Sprint(s.runs), "/dev/vdc", "/dev/vdd", "/dev/vde"}, func(context.Context) error { return nil })
+	argv := []string{"/bin/load", "bench", "-runs", fmt.Sprint(guestRounds * s.runs), "-time", guestTime.String()}
+	for i := range r.spec.Volumes {
+		argv = append(argv, guestDevice(i))
+	}
+	lines, err := r.boot(ctx, argv, func(context.Context) error { return nil })
 	if err != nil {
 		return nil, err
 	}
-	results = compareDisks(lines)
-	for disk, name := range map[string]string{"/dev/vdc": "vhost", "/dev/vdd": "nbd"} {
+	return compareDisks(lines, guestPeers()), nil
+}
+
+// measureRestart kills the storage daemon and starts it again while a guest writes.
+func measureRestart(ctx context.Context, s setup) (results []result, err error) {
+	r := &guestRig{setup: s}
+	defer func() { err = errors.Join(err, r.close(context.WithoutCancel(ctx))) }()
+	if err := r.prepare(ctx, nil); err != nil {
+		return nil, err
+	}
+	for i, name := range []string{"vhost", "nbd"} {
 		var gaps []float64
 		for range s.runs {
-			lines, err := r.boot(ctx, []string{"/bin/load", "gap", "-time", "6s", disk}, r.restartDaemon)
+			lines, err := r.boot(ctx, []string{"/bin/load", "gap", "-time", "6s", guestDevice(i)}, r.restartDaemon)
 			if err != nil {
 				return results, err
 			}
@@ -62,6 +82,9 @@ func measureGuest(ctx context.Context, s setup) (results []result, err error) {
 	return results, nil
 }
 
+// guestDevice is what the i-th volume is called in the guest, behind the root disk and its configuration.
+func guestDevice(i int) string { return "/dev/vd" + string(rune('c'+i)) }
+
 // guestLine is a line of bench/load's output.
 type guestLine struct {
 	Disk, Work   string
@@ -70,30 +93,37 @@ type guestLine struct {
 	Count        int
 }
 
-// compareDisks makes results of what the guest measured.
-func compareDisks(lines []guestLine) (results []result) {
-	values := map[string][]float64{}
+// compareDisks makes results of what the guest measured. The first two disks are Drover's, the others the peers'. Each workload is compared with the
+// peer that has the better median at it, by the median of the ratios of all rounds.
+func compareDisks(lines []guestLine, peers []guestPeer) (results []result) {
+	ops, p99 := map[string][]float64{}, map[string][]float64{}
 	var works []string
 	for _, l := range lines {
 		key := l.Work + l.Disk
-		if len(values[key]) == 0 && l.Disk == "/dev/vdc" {
+		if len(ops[key]) == 0 && l.Disk == guestDevice(0) {
 			works = append(works, l.Work)
 		}
-		values[key] = append(values[key], l.Ops)
-		values["p99"+key] = append(values["p99"+key], l.P99us)
+		ops[key], p99[key] = append(ops[key], l.Ops), append(p99[key], l.P99us)
 	}
 	for _, w := range works {
-		for i, disk := range []string{"/dev/vdc", "/dev/vdd"} {
-			name := []string{"vhost", "nbd"}[i]
-			results = append(results, compare("guest."+name+"."+w, "1/s", "higher", "qemu-storage-daemon vhost-user-blk", values[w+disk], values[w+"/dev/vde"]),
-				compare("guest."+name+"."+w+".p99", "us", "lower", "qemu-storage-daemon vhost-user-blk", values["p99"+w+disk], values["p99"+w+"/dev/vde"]))
+		best := 0
+		for i := range peers {
+			if median(ops[w+guestDevice(2+i)]) > median(ops[w+guestDevice(2+best)]) {
+				best = i
+			}
+		}
+		peer, name := w+guestDevice(2+best), "qemu-storage-daemon "+peers[best].name
+		for i, transport := range []string{"vhost", "nbd"} {
+			row, key := "guest."+transport+"."+w, w+guestDevice(i)
+			results = append(results, comparePairs(row, "1/s", "higher", name, ops[key], ops[peer]),
+				comparePairs(row+".p99", "us", "lower", name, p99[key], p99[peer]))
 		}
 	}
 	return results
 }
 
 // prepare makes the disks and the VM's files, and starts both daemons.
-func (r *guestRig) prepare(ctx context.Context) (err error) {
+func (r *guestRig) prepare(ctx context.Context, peers []guestPeer) (err error) {
 	if r.daemon, err = startDaemon(ctx, r.setup, "a"); err != nil {
 		return err
 	}
@@ -121,16 +151,11 @@ func (r *guestRig) prepare(ctx context.Context) (err error) {
 	if r.spec.Volumes[0].Transport != drover.TransportVhost {
 		r.spec.Volumes[0], r.spec.Volumes[1] = r.spec.Volumes[1], r.spec.Volumes[0]
 	}
-	socket := filepath.Join(r.dir, "qsd.sock")
-	r.qsd = exec.CommandContext(ctx, "qemu-storage-daemon", "--blockdev", "driver=file,node-name=f,discard=unmap,filename="+raw,
-		"--export", "type=vhost-user-blk,id=e,node-name=f,addr.type=unix,writable=on,addr.path="+socket)
-	r.qsd.Stderr = r.log
-	if err := r.qsd.Start(); err != nil {
-		return err
+	for _, p := range peers {
+		if err := r.addPeer(ctx, p, raw); err != nil {
+			return err
+		}
 	}
-	listens := filepath.Join(r.dir, "peer.sock") // where the VM waits for its disk
-	go relayVhost(ctx, listens, socket)
-	r.spec.Volumes = append(r.spec.Volumes, drover.Attachment{Transport: drover.TransportVhost, Socket: listens})
 	guestDir, err := filepath.Abs("build/guest")
 	if err != nil {
 		return err
@@ -283,9 +308,9 @@ func (r *guestRig) close(ctx context.Context) error {
 		}
 		errs = append(errs, r.driver.Close())
 	}
-	if r.qsd != nil && r.qsd.Process != nil {
-		errs = append(errs, r.qsd.Process.Kill())
-		_ = r.qsd.Wait() // killed
+	for _, p := range r.peers {
+		errs = append(errs, p.Process.Kill())
+		_ = p.Wait() // killed
 	}
 	if r.daemon != nil {
 		errs = append(errs, r.daemon.stop())

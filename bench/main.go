@@ -65,6 +65,7 @@ func benches() []bench {
 		{"memory", measureMemory},
 		{"scale", measureScale},
 		{"guest", measureGuest},
+		{"guest-restart", measureRestart},
 	}
 }
 

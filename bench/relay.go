@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -47,36 +49,46 @@ func relayOnce(ctx context.Context, vm, daemon string) error {
 	return nil
 }
 
-// passMessage passes on what comes at once, with its descriptors.
+// relayHeader is the part of each message that tells the size of the rest (vhost-user.rst, "Message Specification").
+const relayHeader = 12
+
+// passMessage passes one message on, with its descriptors. One at a time: the kernel would put descriptors to the front of whatever is read together.
 func passMessage(from, to *net.UnixConn) (err error) {
-	data, oob := make([]byte, 4096), make([]byte, unix.CmsgSpace(4*8))
+	data, oob := make([]byte, relayHeader), make([]byte, unix.CmsgSpace(8*4))
 	n, oobn, _, _, err := from.ReadMsgUnix(data, oob)
 	if err != nil || n == 0 {
 		return errors.Join(err, net.ErrClosed)
 	}
-	var fds []int
-	if oobn > 0 {
-		messages, err := unix.ParseSocketControlMessage(oob[:oobn])
-		if err != nil {
-			return err
-		}
-		for _, m := range messages {
-			more, err := unix.ParseUnixRights(&m)
-			if err != nil {
-				return err
-			}
-			fds = append(fds, more...)
-		}
-	}
+	fds, err := descriptors(oob[:oobn])
 	defer func() {
 		for _, fd := range fds {
 			err = errors.Join(err, unix.Close(fd))
 		}
 	}()
+	if err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(from, data[n:]); err != nil {
+		return err
+	}
+	data = append(data, make([]byte, binary.NativeEndian.Uint32(data[8:]))...)
+	if _, err := io.ReadFull(from, data[relayHeader:]); err != nil {
+		return err
+	}
 	var rights []byte
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
 	}
-	_, _, err = to.WriteMsgUnix(data[:n], rights, nil)
+	_, _, err = to.WriteMsgUnix(data, rights, nil)
 	return err
+}
+
+// descriptors takes them out of a message's ancillary data.
+func descriptors(oob []byte) (fds []int, err error) {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	for _, m := range messages {
+		more, parsed := unix.ParseUnixRights(&m)
+		fds, err = append(fds, more...), errors.Join(err, parsed)
+	}
+	return fds, err
 }

@@ -9,7 +9,7 @@ type result struct {
 	Drover   float64 `json:"drover"`
 	Peer     float64 `json:"peer"`
 	PeerName string  `json:"peer_name"`
-	// Ratio is Drover divided by Peer.
+	// Ratio is Drover divided by Peer, or the median of the ratios of all rounds.
 	Ratio  float64 `json:"ratio"`
 	Better string  `json:"better"`
 	Runs   int     `json:"runs"`
@@ -19,6 +19,18 @@ type result struct {
 func compare(name, unit, better, peerName string, drover, peer []float64) result {
 	d, p := median(drover), median(peer)
 	return result{Bench: name, Unit: unit, Drover: d, Peer: p, PeerName: peerName, Ratio: d / p, Better: better, Runs: len(drover)}
+}
+
+// comparePairs is compare for sides that were measured in turn: the ratio is the median of those of each round, which what disturbs a shared machine
+// disturbs on both sides.
+func comparePairs(name, unit, better, peerName string, drover, peer []float64) result {
+	r := compare(name, unit, better, peerName, drover, peer)
+	ratios := make([]float64, min(len(drover), len(peer)))
+	for i := range ratios {
+		ratios[i] = drover[i] / peer[i]
+	}
+	r.Ratio = median(ratios)
+	return r
 }
 
 func median(runs []float64) float64 {

@@ -146,7 +146,7 @@ func (d *Device) tearDown() error {
 	var errs []error
 	for _, q := range d.queueList {
 		q.mu.Lock()
-		errs = append(errs, q.haltLocked())
+		q.haltLocked()
 		q.mu.Unlock()
 	}
 	d.queues.Wait()

@@ -8,9 +8,10 @@
 // A Device serves one connection. Its parts:
 //
 //   - The goroutine of Serve reads messages and changes the device.
-//   - Each ring has a goroutine that waits for kicks, takes requests, and does at once what needs no waiting (Trier). The rest goes to
+//   - Each ring has a goroutine that waits for kicks in the system call itself (bell), takes requests, and does at once what needs no waiting (Trier). The rest goes to
 //     workers, so that no request waits for another. There are never more requests than the rings have descriptors.
-//   - Whoever has done a request puts it into the used ring. The order of requests is the guest's business, as with any disk.
+//   - Whoever has done a request puts it into the used ring. The guest is told at once, or of several together while it goes on with others
+//     (holder), at most 300 us later. Nobody looks at a ring that is idle. The order of requests is the guest's business, as with any disk.
 //
 // Invariants, each with a test:
 //

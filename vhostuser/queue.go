@@ -1,9 +1,8 @@
 package vhostuser
 
 import (
-	"errors"
-	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,7 +23,7 @@ type queue struct {
 	running  bool
 	broken   bool // the guest's side makes no sense; until the ring is stopped nothing is taken
 	indirect bool
-	kick     *os.File
+	bell     *bell
 	requests []request
 	faults   *fault.Points // nil unless one is armed: requests are too many to look each time
 	again    []uint16      // in flight when the process before this one ended; to be done first
@@ -38,6 +37,7 @@ type queue struct {
 	failFD   int    // told when the ring is broken; -1 without
 	dead     bool   // nothing may be written to guest memory any more
 	under    int    // requests that were taken and not completed
+	hold     holder // of completions that are not announced yet
 	idle     *sync.Cond
 }
 
@@ -48,7 +48,7 @@ func newQueue(d *Device, index int) *queue {
 }
 
 // start begins with the ring. q.mu is held.
-func (q *queue) start(kick *os.File) error {
+func (q *queue) start(b *bell) error {
 	tracked, err := q.d.inflight.queue(q.index, q.num)
 	if err != nil {
 		return err
@@ -82,17 +82,21 @@ func (q *queue) start(kick *os.File) error {
 	if len(q.requests) != q.num {
 		q.requests = make([]request, q.num)
 	}
-	q.kick, q.running, q.broken = kick, true, false
+	q.bell, q.running, q.broken = b, true, false
 	q.signal() // what the process before this one completed may not have been told
-	q.d.queues.Go(func() { q.run(kick) })
+	q.d.queues.Go(func() { q.run(b) })
 	return nil
 }
 
 // stop ends taking requests and waits for those that were taken. It returns the position to go on from.
-func (q *queue) stop() (base uint16, err error) {
+func (q *queue) stop() (base uint16) {
 	q.mu.Lock()
-	err = q.haltLocked()
+	q.haltLocked()
+	b := q.bell
 	q.mu.Unlock()
+	if b != nil {
+		<-b.done // it could take a kick that is meant for the ring when it begins again
+	}
 	q.usedMu.Lock()
 	for q.under > 0 && !q.dead {
 		q.idle.Wait()
@@ -100,19 +104,19 @@ func (q *queue) stop() (base uint16, err error) {
 	if q.inflight != nil && q.broken && !q.dead {
 		q.inflight.clear(q.ring.usedIdx) // what made no sense is never completed, and must not be found again
 	}
+	q.announceLocked(time.Now())
 	q.usedMu.Unlock()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.base, err
+	return q.base
 }
 
 // haltLocked ends taking requests. q.mu is held.
-func (q *queue) haltLocked() error {
-	if !q.running {
-		return nil
+func (q *queue) haltLocked() {
+	if q.running {
+		q.running, q.base = false, q.ring.lastAvail
+		q.bell.ring()
 	}
-	q.running, q.base = false, q.ring.lastAvail
-	return q.kick.Close() // wakes the goroutine
 }
 
 // abandon makes sure that nothing of this ring is written to guest memory any more. Requests that are under way stay in flight.
@@ -124,23 +128,23 @@ func (q *queue) abandon() {
 }
 
 // run takes requests until the ring stops.
-func (q *queue) run(kick *os.File) {
-	var count [8]byte
-	for q.pass(kick) {
-		if _, err := kick.Read(count[:]); err != nil {
-			if !errors.Is(err, os.ErrClosed) {
-				q.d.log.Warn("a ring's kicks cannot be read any more", "queue", q.index, "err", err)
-			}
-			return
+func (q *queue) run(b *bell) {
+	defer close(b.done)
+	for q.pass(b) {
+		if err := b.wait(q.rest()); err != nil {
+			q.d.log.Warn("a ring's kicks cannot be read any more", "queue", q.index, "err", err)
 		}
+	}
+	if err := b.close(); err != nil {
+		q.d.log.Warn("cannot close a ring's event descriptors", "queue", q.index, "err", err)
 	}
 }
 
 // pass takes what is there, and returns false when the ring has stopped.
-func (q *queue) pass(kick *os.File) bool {
+func (q *queue) pass(b *bell) bool {
 	for {
 		q.mu.Lock()
-		if !q.running || q.kick != kick {
+		if !q.running || q.bell != b {
 			q.mu.Unlock()
 			return false
 		}
@@ -236,7 +240,7 @@ func (q *queue) begin(head uint16, fresh bool) error {
 		return err
 	}
 	if status, done := r.try(); done {
-		q.complete(r, status)
+		q.complete(r, status, false)
 		return nil
 	}
 	q.d.hand(r)
@@ -258,8 +262,8 @@ func (q *queue) endLocked(r *request) {
 	}
 }
 
-// complete puts a request that is done into the used ring, and tells the guest.
-func (q *queue) complete(r *request, status byte) {
+// complete puts a request that is done into the used ring, and tells the guest: now, or when there are more.
+func (q *queue) complete(r *request, status byte, announce bool) {
 	q.usedMu.Lock()
 	defer q.usedMu.Unlock()
 	if q.dead || status == noStatus {
@@ -283,9 +287,36 @@ func (q *queue) complete(r *request, status byte) {
 		q.inflight.completed(head, q.ring.usedIdx)
 		q.faults.Hit("vhostuser.complete.recorded")
 	}
-	if q.ring.wantsInterrupt() {
+	if now := time.Now(); q.hold.add(now) || announce {
+		q.announceLocked(now)
+	}
+}
+
+// announceLocked tells the guest of what was completed, if it wants to know. usedMu is held.
+func (q *queue) announceLocked(now time.Time) {
+	if q.hold.held == 0 {
+		return
+	}
+	q.hold.announced(now)
+	if !q.dead && q.ring.wantsInterrupt() {
 		q.signal()
 	}
+}
+
+// rest is called when there is nothing to take. It returns how long the ring's goroutine may sleep, for ever if negative.
+func (q *queue) rest() time.Duration {
+	q.usedMu.Lock()
+	defer q.usedMu.Unlock()
+	if q.hold.held == 0 {
+		return -1
+	}
+	now := time.Now()
+	if left := q.hold.left(now); left > 0 {
+		return left
+	}
+	q.hold.expired(now)
+	q.announceLocked(now)
+	return -1
 }
 
 // markData marks what was written for a request in the frontend's log.

@@ -37,7 +37,7 @@ func (d *Device) setVring(m *message) error {
 	case reqSetVringEnable:
 		q.enabled = value == 1
 		if q.enabled && q.running {
-			_, err = q.kick.Write(eventCount[:]) // its goroutine has to look again
+			q.bell.ring() // its goroutine has to look again
 		}
 		return err
 	}
@@ -123,19 +123,22 @@ func (q *queue) setKick(fd int) error {
 	if fd < 0 {
 		return bad("ring %d is to be polled, which this backend does not do", q.index)
 	}
-	kick := os.NewFile(uintptr(fd), "kick")
-	_, err := q.stop()
-	if err == nil && !d.started && d.cfg.Start != nil {
-		err = d.cfg.Start()
+	q.stop()
+	if !d.started && d.cfg.Start != nil {
+		if err := d.cfg.Start(); err != nil {
+			return errors.Join(err, unix.Close(fd))
+		}
 	}
-	if err == nil {
-		d.started = true
-		q.mu.Lock()
-		err = q.start(kick)
-		q.mu.Unlock()
-	}
+	d.started = true
+	b, err := newBell(fd)
 	if err != nil {
-		return errors.Join(err, kick.Close())
+		return errors.Join(err, unix.Close(fd))
+	}
+	q.mu.Lock()
+	err = q.start(b)
+	q.mu.Unlock()
+	if err != nil {
+		return errors.Join(err, b.close())
 	}
 	return nil
 }
@@ -149,9 +152,6 @@ func (d *Device) getVringBase(m *message) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	base, err := q.stop()
-	if err != nil {
-		return nil, err
-	}
+	base := q.stop()
 	return order.AppendUint32(order.AppendUint32(nil, uint32(q.index)), uint32(base)), nil
 }

@@ -18,7 +18,7 @@ func (d *Device) worker(r *request) {
 	defer d.workers.Done()
 	for {
 		q := r.q
-		q.complete(r, r.do(d.ctx))
+		q.complete(r, r.do(d.ctx), true)
 		if d.idle.Add(1) > maxIdleWorkers {
 			d.idle.Add(-1)
 			return

@@ -45,6 +45,7 @@ func works() []work {
 type outcome struct {
 	Disk  string  `json:"disk"`
 	Work  string  `json:"work"`
+	Run   int     `json:"run"`
 	Ops   float64 `json:"ops,omitempty"`
 	MiBps float64 `json:"mibps,omitempty"`
 	P99us float64 `json:"p99us,omitempty"`
@@ -57,7 +58,7 @@ func run(args []string, out io.Writer) error {
 		return errors.New("usage: load bench|gap [-runs N] [-time D] DISK [DISK]")
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
-	runs := flags.Int("runs", 3, "how often")
+	runs := flags.Int("runs", 3, "how many rounds")
 	length := flags.Duration("time", 2*time.Second, "how long each")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
@@ -65,13 +66,15 @@ func run(args []string, out io.Writer) error {
 	encoder := json.NewEncoder(out)
 	switch args[0] {
 	case "bench":
-		for range *runs {
+		for run := range *runs {
 			for _, w := range works() {
-				for _, disk := range flags.Args() {
+				for i := range flags.NArg() {
+					disk := flags.Arg((i + run) % flags.NArg()) // another one first in each round
 					o, err := measure(disk, w, *length)
 					if err != nil {
 						return fmt.Errorf("%s on %s: %w", w.name, disk, err)
 					}
+					o.Run = run
 					if err := encoder.Encode(o); err != nil {
 						return err
 					}
