@@ -68,7 +68,6 @@ func TestMachinesHaveAPrivateNetwork(t *testing.T) {
 
 	// Somebody's own computer comes in by h1, and finds b by its name.
 	ann := newPerson(t, "h3", run(t, "wireguard", "create", "ann-"+app, "--host", "h1"))
-	t.Cleanup(func() { run(t, "wireguard", "remove", "ann-"+app, "--yes") })
 	annPings := func(to string) bool { _, ok := ann.try("ping -6 -c 1 -W 2 " + to + " || busybox ping6 -c 1 -W 2 " + to); return ok }
 	annFinds := func() bool {
 		out, _ := ann.try("busybox nslookup -type=aaaa " + string(b.ID) + ".vm." + app + ".internal fdaa::3")
@@ -104,6 +103,7 @@ func TestMachinesHaveAPrivateNetwork(t *testing.T) {
 	}
 	run(t, "wireguard", "move", "ann-"+app, "--host", "h2")
 	eventually(t, boundBoot, "h1 to shut the person out", func() bool { return !annPings(b.PrivateIP) })
+	run(t, "wireguard", "remove", "ann-"+app, "--yes")
 	// What carries the packets may end at any time, and begins again by itself with what it knew.
 	run(t, "dev", "kill", "h1", "--service", "mesh")
 	eventually(t, boundBoot, "a ping after the mesh was killed", func() bool { return ping(b.PrivateIP, "") })
