@@ -18,6 +18,13 @@ import (
 )
 
 func main() {
+	if kind := os.Getenv(siteEnv); kind != "" {
+		if err := serveSite(kind, os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "site:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
@@ -66,6 +73,7 @@ func benches() []bench {
 		{"scale", measureScale},
 		{"guest", measureGuest},
 		{"guest-restart", measureRestart},
+		{"mesh", measureMesh},
 	}
 }
 

@@ -96,7 +96,7 @@ func (d *Device) SetPeer(p Peer) error {
 	if had && old == p {
 		return nil
 	}
-	key, err := publicHex(p.PublicKey)
+	key, err := HexKey(p.PublicKey)
 	if err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ func (d *Device) RemovePeer(host drover.HostID) error {
 }
 
 func removal(b *strings.Builder, publicKey string) error {
-	key, err := publicHex(publicKey)
+	key, err := HexKey(publicKey)
 	if err == nil {
 		fmt.Fprintf(b, "public_key=%s\nremove=true\n", key)
 	}

@@ -50,11 +50,11 @@ func (k PrivateKey) GoString() string { return k.String() }
 
 func (k PrivateKey) hex() string { return hex.EncodeToString(k.key.Bytes()) }
 
-// publicHex turns a public key from base64 into the form that WireGuard's configuration protocol has.
-func publicHex(text string) (string, error) {
+// HexKey turns a key from base64 into the form that WireGuard's configuration protocol has. Invalid for what is none.
+func HexKey(text string) (string, error) {
 	raw, err := base64.StdEncoding.DecodeString(text)
 	if err != nil || len(raw) != 32 {
-		return "", drover.Errorf(drover.Invalid, "%q is not a public key: 32 bytes in base64", text)
+		return "", drover.Errorf(drover.Invalid, "%q is not a key: 32 bytes in base64", text)
 	}
 	return hex.EncodeToString(raw), nil
 }

@@ -42,7 +42,7 @@ func (d *Device) SetUser(u User) error {
 	if n := drover.NetworkOf(u.Address); !n.IsValid() || n == drover.FleetNetwork() {
 		return drover.Errorf(drover.Invalid, "%s is no address of a peer", u.Address)
 	}
-	key, err := publicHex(u.PublicKey)
+	key, err := HexKey(u.PublicKey)
 	if err != nil {
 		return err
 	}

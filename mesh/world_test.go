@@ -252,7 +252,7 @@ func (p *siteProcess) handle(o order) (r reply, err error) {
 		return r, err
 	case "peer":
 		if p.alone != nil {
-			key, err := publicHex(o.Peer.PublicKey)
+			key, err := HexKey(o.Peer.PublicKey)
 			if err != nil {
 				return r, err
 			}
@@ -260,7 +260,7 @@ func (p *siteProcess) handle(o order) (r reply, err error) {
 		}
 		return r, p.device.SetPeer(o.Peer)
 	case "gateway": // all private addresses are tried by way of this host
-		key, err := publicHex(o.Peer.PublicKey)
+		key, err := HexKey(o.Peer.PublicKey)
 		if err != nil {
 			return r, err
 		}

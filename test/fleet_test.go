@@ -34,6 +34,13 @@ type shared struct {
 var fleet *shared // set once by TestMain, before any test runs
 
 func TestMain(m *testing.M) {
+	if config := os.Getenv(personEnv); config != "" {
+		if err := servePerson(config, os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "person:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	code, err := withFleet(m.Run)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "test:", err)

@@ -66,6 +66,29 @@ func TestMachinesHaveAPrivateNetwork(t *testing.T) {
 		try(t, a.ID, "ip -6 addr del "+forged+"/128 dev eth0")
 	}
 
+	// Somebody's own computer comes in by h1, and finds b by its name.
+	ann := newPerson(t, "h3", run(t, "wireguard", "create", "ann-"+app, "--host", "h1"))
+	annPings := func(to string) bool {
+		_, ok := ann.try("ping -6 -c 1 -W 2 " + to + " || busybox ping6 -c 1 -W 2 " + to)
+		return ok
+	}
+	annFinds := func() bool {
+		out, _ := ann.try("busybox nslookup -type=aaaa " + string(b.ID) + ".vm." + app + ".internal fdaa::3")
+		return strings.Contains(out, b.PrivateIP) && annPings(b.PrivateIP)
+	}
+	eventually(t, boundBoot, "a person who finds a machine", annFinds)
+	if out, _ := ann.try("busybox nslookup -type=aaaa " + stranger + ".internal fdaa::3"); strings.Contains(out, c.PrivateIP) {
+		t.Errorf("a person is told the name of another network: %s", out)
+	}
+	for what, to := range map[string]string{"another network": c.PrivateIP, "another host": "fdaa::2:0:0:1", "their host": "fdaa::1:0:0:1"} {
+		if annPings(to) {
+			t.Errorf("a person reaches %s at %s", what, to)
+		}
+	}
+	// Machines of the app let in their own only: ann is not of it.
+	run(t, "network", "policy", "set", "own", "--app", app, "--ingress", "any@app:"+app)
+	eventually(t, boundBoot, "the policy to hold", func() bool { return !annPings(b.PrivateIP) && ping(b.PrivateIP, "") })
+
 	moved := ask[drover.Migration](t, "machine", "move", string(b.ID), "--to", "h3", "--live", "--switch", "early")
 	if moved.Outcome != drover.Succeeded {
 		t.Fatalf("migration %+v", moved)
@@ -73,6 +96,17 @@ func TestMachinesHaveAPrivateNetwork(t *testing.T) {
 	if !ping(b.PrivateIP, "-s 1332") {
 		t.Error("the machine that moved is not reached")
 	}
+	if annPings(b.PrivateIP) {
+		t.Error("the policy has not moved along")
+	}
+	run(t, "network", "policy", "delete", "own", "--app", app, "--yes")
+	eventually(t, boundBoot, "a person who finds the machine where it is now", annFinds)
+	if p := ask[drover.WireGuardView](t, "wireguard", "show", "ann-"+app); p.HandshakeAt.IsZero() || p.Received == 0 || p.Sent == 0 {
+		t.Errorf("of the person is known %+v", p)
+	}
+	run(t, "wireguard", "move", "ann-"+app, "--host", "h2")
+	eventually(t, boundBoot, "h1 to shut the person out", func() bool { return !annPings(b.PrivateIP) })
+	run(t, "wireguard", "remove", "ann-"+app, "--yes")
 	// What carries the packets may end at any time, and begins again by itself with what it knew.
 	run(t, "dev", "kill", "h1", "--service", "mesh")
 	eventually(t, boundBoot, "a ping after the mesh was killed", func() bool { return ping(b.PrivateIP, "") })

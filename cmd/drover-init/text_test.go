@@ -223,10 +223,10 @@ func TestAskHTTP(t *testing.T) {
 func TestACheckTellsTheRole(t *testing.T) {
 	for answer, want := range map[string]drover.MoveRole{
 		"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\ndrover-role:  primary \r\n\r\nDrover-Role: replica": drover.RolePrimary,
-		"HTTP/1.0 204 No Content\r\nDrover-Role: replica\r\n\r\n":                                          drover.RoleReplica,
-		"HTTP/1.0 200 OK\r\nDrover-Role: boss\r\n\r\n":                                                     "",
-		"HTTP/1.0 200 OK\r\n\r\nDrover-Role: replica":                                                      "",
-		"HTTP/1.0 200 OK\r\nDrover-Ro":                                                                     "",
+		"HTTP/1.0 204 No Content\r\nDrover-Role: replica\r\n\r\n":                                           drover.RoleReplica,
+		"HTTP/1.0 200 OK\r\nDrover-Role: boss\r\n\r\n":                                                      "",
+		"HTTP/1.0 200 OK\r\n\r\nDrover-Role: replica":                                                       "",
+		"HTTP/1.0 200 OK\r\nDrover-Ro":                                                                      "",
 	} {
 		conn := struct {
 			io.Reader

@@ -124,7 +124,7 @@ func newPrivateFile(path string) (write func(string) error, drop func(), err err
 
 // peerConfig is what the person's end has to know, for wg-quick(8).
 func peerConfig(p drover.WireGuardView, private string) string {
-	text := fmt.Sprintf("# %s of %s, by host %s\n[Interface]\nPrivateKey = %s\nAddress = %s/128\nDNS = %s\nMTU = %d\n", p.Name, p.Organization, p.Host, private, p.Address, p.DNS, p.MTU)
+	text := fmt.Sprintf("[Interface]\nPrivateKey = %s\nAddress = %s/128\nDNS = %s\nMTU = %d\n", private, p.Address, p.DNS, p.MTU)
 	return text + peerSection(p)
 }
 

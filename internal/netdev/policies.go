@@ -2,9 +2,13 @@ package netdev
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -33,8 +37,8 @@ const (
 const firstDynamic = 32768
 
 // Police sets what a machine may receive and send, in one step, also before it has its tap and while it runs: nothing passes by neither the old nor the
-// new policy. What was allowed before and is not now is cut: the kernel's memory of the machine's connections is dropped, and each is judged anew. It may be
-// repeated.
+// new policy. What was allowed before and is not now is cut: the kernel's memory of the machine's connections is dropped, and each is judged anew. Nothing is
+// done where the policy holds already: an agent that starts anew disturbs nobody.
 func (t *Taps) Police(_ context.Context, id drover.MachineID, address string, p drover.MachinePolicy) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -49,10 +53,30 @@ func (t *Taps) Police(_ context.Context, id drover.MachineID, address string, p 
 	if p.Open() {
 		return f.unpolice(tap)
 	}
+	sum, err := digest(p)
+	if err != nil {
+		return err
+	}
+	if holds, err := f.policeHolds(tap, sum); err != nil || holds {
+		return err
+	}
 	if err := f.police(tap, a, p); err != nil {
 		return err
 	}
-	return forgetConnections(drover.MachinePrefix(a))
+	if err := forgetConnections(drover.MachinePrefix(a)); err != nil {
+		return err
+	}
+	return f.signPolicy(tap, a, sum) // the last step: cut before it, all of this is done again
+}
+
+// digest tells policies apart.
+func digest(p drover.MachinePolicy) (string, error) {
+	text, err := json.Marshal(p)
+	if err != nil {
+		return "", drover.Errorf(drover.Internal, "cannot write down a network policy: %w", err)
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:16]), nil
 }
 
 // guard makes the rules, once.
@@ -76,11 +100,12 @@ func (f firewall) policySets() []*nftables.Set {
 	}
 }
 
-// policyElements are the members of the policySets for a tap, in their order.
-func policyElements(tap string, address netip.Addr) []nftables.SetElement {
+// policyElements are the members of the policySets for a tap, in their order. Each says whose it is and, once all is done, what the policy's digest is.
+func policyElements(tap string, address netip.Addr, sum string) []nftables.SetElement {
+	note := tap + " " + sum
 	prefix := drover.MachinePrefix(address).Addr().As16()
 	jump := func(chain string) *expr.Verdict { return &expr.Verdict{Kind: expr.VerdictJump, Chain: chain + tap} }
-	return []nftables.SetElement{{Key: ifname(tap), VerdictData: jump(inChain), Comment: tap}, {Key: ifname(tap), VerdictData: jump(outChain), Comment: tap}, {Key: prefix[:], Comment: tap}}
+	return []nftables.SetElement{{Key: ifname(tap), VerdictData: jump(inChain), Comment: note}, {Key: ifname(tap), VerdictData: jump(outChain), Comment: note}, {Key: prefix[:], Comment: note}}
 }
 
 // policyChain is a chain of one machine, with its rules.
@@ -242,14 +267,71 @@ func (f firewall) police(tap string, address netip.Addr, p drover.MachinePolicy)
 			c.AddRule(&nftables.Rule{Table: f.table, Chain: chain, Exprs: r})
 		}
 	}
-	elements := policyElements(tap, address)
-	for i, set := range f.policySets() {
-		if err := c.SetAddElements(set, elements[i:i+1]); err != nil {
-			return translate(err, "cannot set the policy of %q: %w", tap, err)
-		}
+	if err := f.putMembers(c, tap, policyElements(tap, address, "")); err != nil {
+		return err
 	}
 	if err := c.Flush(); err != nil {
 		return translate(err, "cannot set the policy of %q: %w", tap, err)
+	}
+	return nil
+}
+
+// members reads what the policySets have of a tap, in their order. None where there never was a policy.
+func (f firewall) members(c *nftables.Conn, tap string) ([][]nftables.SetElement, error) {
+	var own [][]nftables.SetElement
+	for _, set := range f.policySets() {
+		all, err := c.GetSetElements(set)
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return nil, translate(err, "cannot read which machines have policies: %w", err)
+		}
+		own = append(own, slices.DeleteFunc(all, func(e nftables.SetElement) bool { return !strings.HasPrefix(e.Comment, tap+" ") }))
+	}
+	return own, nil
+}
+
+// putMembers puts a tap's members into the policySets in place of those that it has; none takes them away.
+func (f firewall) putMembers(c *nftables.Conn, tap string, elements []nftables.SetElement) error {
+	own, err := f.members(c, tap)
+	for i, set := range f.policySets() {
+		if err == nil && len(own[i]) > 0 {
+			err = c.SetDeleteElements(set, own[i])
+		}
+		if err == nil && elements != nil {
+			err = c.SetAddElements(set, elements[i:i+1])
+		}
+	}
+	if err != nil {
+		return translate(err, "cannot change which machines have policies: %w", err)
+	}
+	return nil
+}
+
+// policeHolds reports whether a policy with the digest holds for a tap, with all that goes with it.
+func (f firewall) policeHolds(tap, sum string) (bool, error) {
+	c, err := nftables.New()
+	if err != nil {
+		return false, translate(err, "cannot reach nftables: %w", err)
+	}
+	own, err := f.members(c, tap)
+	for _, members := range own {
+		if err != nil || len(members) != 1 || members[0].Comment != tap+" "+sum {
+			return false, err
+		}
+	}
+	return err == nil, err
+}
+
+// signPolicy notes what holds.
+func (f firewall) signPolicy(tap string, address netip.Addr, sum string) error {
+	c, err := nftables.New()
+	if err == nil {
+		err = f.putMembers(c, tap, policyElements(tap, address, sum))
+	}
+	if err == nil {
+		err = c.Flush()
+	}
+	if err != nil {
+		return translate(err, "cannot note the policy of %q: %w", tap, err)
 	}
 	return nil
 }
@@ -260,26 +342,15 @@ func (f firewall) unpolice(tap string) error {
 	if err != nil {
 		return translate(err, "cannot reach nftables: %w", err)
 	}
-	policed := false
-	for _, set := range f.policySets() {
-		all, err := c.GetSetElements(set)
-		if errors.Is(err, unix.ENOENT) {
-			return nil // there never was a policy here
-		}
-		if err != nil {
-			return translate(err, "cannot read which machines have policies: %w", err)
-		}
-		own := slices.DeleteFunc(all, func(e nftables.SetElement) bool { return e.Comment != tap })
-		if len(own) == 0 {
-			continue
-		}
-		policed = true
-		if err := c.SetDeleteElements(set, own); err != nil {
-			return translate(err, "cannot take away the policy of %q: %w", tap, err)
-		}
+	own, err := f.members(c, tap)
+	if err != nil {
+		return err
 	}
-	if !policed {
+	if !slices.ContainsFunc(own, func(members []nftables.SetElement) bool { return len(members) > 0 }) {
 		return nil
+	}
+	if err := f.putMembers(c, tap, nil); err != nil {
+		return err
 	}
 	for _, name := range []string{inChain, outChain, backInName, backOutName} {
 		chain := &nftables.Chain{Table: f.table, Name: name + tap}
