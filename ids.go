@@ -81,7 +81,13 @@ func NewDeployID() DeployID { return DeployID("dpl_" + randomHex(16)) }
 func NewDrainID() DrainID { return DrainID("drn_" + randomHex(16)) }
 
 // RootDisk returns the identity of a machine's root disk.
-func RootDisk(m MachineID) DiskID { return DiskID("root_" + string(m)) }
+func RootDisk(m MachineID) DiskID { return DiskID(rootDiskPrefix + string(m)) }
+
+// rootDiskPrefix begins the IDs of root disks, and of no others.
+const rootDiskPrefix = "root_"
+
+// IsRoot reports whether a disk is the root disk of a machine.
+func (d DiskID) IsRoot() bool { return strings.HasPrefix(string(d), rootDiskPrefix) }
 
 // Disk returns the identity of the volume as a disk.
 func (v VolumeID) Disk() DiskID { return DiskID(v) }

@@ -94,6 +94,9 @@ func writeJSON(w http.ResponseWriter, status int, body any) error {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, err = w.Write(append(data, '\n'))
+	// What was written already is others' too, so nothing is added to it.
+	if _, err = w.Write(data); err == nil {
+		_, err = w.Write([]byte{'\n'})
+	}
 	return err
 }

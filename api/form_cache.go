@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"slices"
 	"sync"
 
 	"drover"
@@ -9,8 +10,11 @@ import (
 	"drover/fleet"
 )
 
-// maxCached bounds the bytes of machines that are kept as they are written. When there are more, all start anew.
-const maxCached = 64 << 20
+// maxCached bounds the bytes of machines that are kept as they are written, maxLists those of whole lists. When there are more, all start anew.
+const (
+	maxCached = 64 << 20
+	maxLists  = 64 << 20
+)
 
 // formCache keeps machines as they are written in lists: a list of thousands is asked for again and again, and few of them have changed.
 type formCache struct {
@@ -20,34 +24,33 @@ type formCache struct {
 	mu    sync.Mutex
 	bytes int
 	all   map[drover.MachineID]cachedForm
+
+	// lists are whole lists as they were answered last, by app.
+	listBytes int
+	lists     map[drover.AppName]cachedList
+}
+
+// cachedList is a list as it was answered, and what it was written of.
+type cachedList struct {
+	of   []fleet.MachineKey
+	text json.RawMessage
 }
 
 // cachedForm is a machine as it is written, and what it was written of.
 type cachedForm struct {
-	of   formKey
+	of   fleet.MachineKey
 	text json.RawMessage
 }
 
-// formKey tells whether a machine is the same as before.
-type formKey struct {
-	revisions fleet.Revisions
-	host      drover.HostStatus
-	state     drover.MachineState
-	migration apiv1.MachineMigration
-}
-
-// keyOf returns the key of a view; ok is false for one that is written anew each time.
-func keyOf(v fleet.MachineView) (key formKey, ok bool) {
-	key = formKey{revisions: v.Revisions, host: v.HostStatus, state: v.Status.State}
-	if v.Migration != nil {
-		key.migration = apiv1.MachineMigration{ID: v.Migration.ID, Phase: v.Migration.Phase, Target: v.Migration.Target}
-	}
-	return key, v.Revisions != (fleet.Revisions{}) && v.HostStatus == drover.HostOK && v.Nonce == ""
+// keeps reports whether a machine with the key is the same as long as the key is. What is known of one on a host that does not answer grows old by itself.
+func keeps(key fleet.MachineKey) bool {
+	return key.Revisions != (fleet.Revisions{}) && key.HostStatus == drover.HostOK
 }
 
 // form writes a machine, or finds it written.
 func (c *formCache) form(v fleet.MachineView) (json.RawMessage, error) {
-	key, cacheable := keyOf(v)
+	key := v.Key()
+	cacheable := keeps(key) && v.Nonce == ""
 	if cacheable {
 		c.mu.Lock()
 		found, ok := c.all[v.Machine.ID]
@@ -84,4 +87,63 @@ func (c *formCache) list(views []fleet.MachineView) (json.RawMessage, error) {
 		out = append(out, text...)
 	}
 	return append(out, ']'), nil
+}
+
+// whole writes the list of all machines of an app, whose keys these are: as it was answered last if nothing has changed since, else of what is written of
+// the machines already. view is asked for those that have changed.
+func (c *formCache) whole(app drover.AppName, keys []fleet.MachineKey, view func(drover.MachineID) (fleet.MachineView, error)) (json.RawMessage, error) {
+	texts := make([]json.RawMessage, len(keys))
+	c.mu.Lock()
+	last, ok := c.lists[app]
+	if ok && slices.Equal(last.of, keys) {
+		c.mu.Unlock()
+		return last.text, nil
+	}
+	for i, key := range keys {
+		if found, ok := c.all[key.ID]; ok && found.of == key {
+			texts[i] = found.text
+		}
+	}
+	c.mu.Unlock()
+	out, lasting := make(json.RawMessage, 1, len(last.text)+len(last.text)/16+2), true
+	out[0] = '['
+	for i, key := range keys {
+		lasting = lasting && keeps(key)
+		if texts[i] == nil {
+			v, err := view(key.ID)
+			if drover.Is(err, drover.NotFound) {
+				lasting = false
+				continue // it is gone since
+			}
+			if err == nil {
+				lasting = lasting && v.Key() == key
+				texts[i], err = c.form(v)
+			}
+			if err != nil {
+				return nil, drover.Errorf(drover.Internal, "cannot write machine %q: %w", key.ID, err)
+			}
+		}
+		if len(out) > 1 {
+			out = append(out, ',')
+		}
+		out = append(out, texts[i]...)
+	}
+	out = append(out, ']')
+	if lasting {
+		c.keepList(app, cachedList{keys, out})
+	}
+	return out, nil
+}
+
+// keepList remembers a whole list.
+func (c *formCache) keepList(app drover.AppName, l cachedList) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.listBytes += len(l.text) - len(c.lists[app].text)
+	if c.lists == nil || c.listBytes > maxLists {
+		c.lists, c.listBytes = map[drover.AppName]cachedList{}, len(l.text)
+	}
+	if len(l.text) <= maxLists {
+		c.lists[app] = l
+	}
 }

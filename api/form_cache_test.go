@@ -70,3 +70,52 @@ func BenchmarkListOfMachines(b *testing.B) {
 		})
 	}
 }
+
+// TestAWholeListFollowsItsMachines: a list that is answered again is the last one only while every machine is as it was then.
+func TestAWholeListFollowsItsMachines(t *testing.T) {
+	machine := func(id drover.MachineID, status uint64) fleet.MachineView {
+		return fleet.MachineView{Machine: drover.Machine{ID: id, Name: string(id), Goal: drover.GoalStarted}, HostStatus: drover.HostOK,
+			Status: drover.MachineStatus{State: drover.StateStarted, Restarts: int(status)}, Revisions: fleet.Revisions{Machine: 1, Placement: 2, Status: status}}
+	}
+	c := formCache{write: machineForm}
+	asked := 0
+	check := func(what string, asks int, views ...fleet.MachineView) {
+		t.Helper()
+		asked = 0
+		var keys []fleet.MachineKey
+		forms := []any{}
+		for _, v := range views {
+			keys = append(keys, v.Key())
+			forms = append(forms, machineForm(v))
+		}
+		got, err := c.whole("shop", keys, func(id drover.MachineID) (fleet.MachineView, error) {
+			asked++
+			for _, v := range views {
+				if v.Machine.ID == id {
+					return v, nil
+				}
+			}
+			return fleet.MachineView{}, drover.Errorf(drover.NotFound, "no machine %q", id)
+		})
+		want, werr := json.Marshal(forms)
+		if err != nil || werr != nil || string(got) != string(want) {
+			t.Errorf("%s: %s, %v; want %s", what, got, err, want)
+		}
+		if asked != asks {
+			t.Errorf("%s: %d machines were looked at, not %d", what, asked, asks)
+		}
+	}
+	a, b := machine("a", 3), machine("b", 4)
+	check("new", 2, a, b)
+	check("the same", 0, a, b)
+	b = machine("b", 5)
+	check("one has changed", 1, a, b)
+	check("one is gone", 0, a)
+	check("it is back", 0, a, b)
+	away := b
+	away.HostStatus, away.HostSeenAt = drover.HostUnreachable, time.Unix(1, 0).UTC()
+	check("its host is away", 1, a, away)
+	away.HostSeenAt = time.Unix(2, 0).UTC()
+	check("and for longer", 1, a, away)
+	check("none", 0)
+}

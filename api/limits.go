@@ -28,6 +28,11 @@ type Rate struct {
 	Burst     int
 }
 
+// DefaultLimits is many times what people do, and less than what a loop gone wild would.
+func DefaultLimits() Limits {
+	return Limits{All: Rate{PerSecond: 200}, Action: Rate{PerSecond: 5, Burst: 20}, Read: Rate{PerSecond: 50}}
+}
+
 // leaseShare is how many times as often as everything else a token may ask about leases.
 const leaseShare = 5
 

@@ -168,6 +168,13 @@ func (h *handler) listMachines(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	forms := &h.forms
+	if filter.summary {
+		forms = &h.summaries
+	}
+	if filter.all() {
+		return h.wholeList(c, forms)
+	}
 	list := h.backend.Machines
 	if filter.deleted || slices.Contains(filter.states, drover.StateDestroyed) {
 		list = h.backend.AllMachines
@@ -187,10 +194,25 @@ func (h *handler) listMachines(c *call) (any, error) {
 		c.w.Header().Set("Link", "<"+u.RequestURI()+`>; rel="next"`)
 		c.w.Header().Set(apiv1.NextCursorHeader, next)
 	}
-	if filter.summary {
-		return h.summaries.list(page)
+	return forms.list(page)
+}
+
+// all reports whether the filter takes every machine that is not destroyed, in the order in which the backend has them.
+func (f machineFilter) all() bool {
+	return !f.deleted && f.region == "" && len(f.states) == 0 && len(f.metadata) == 0 && !f.descending && f.limit == 0 && f.after == nil
+}
+
+// wholeList answers with all machines of the app. It looks at the keys of all, and at the machines of those that have changed since the last time: what most
+// clients ask for again and again costs little more than to send it.
+func (h *handler) wholeList(c *call, forms *formCache) (any, error) {
+	keys, err := h.backend.MachineKeys(c.ctx(), c.app.Name)
+	if err != nil {
+		return nil, err
 	}
-	return h.forms.list(page)
+	keys = slices.DeleteFunc(keys, func(k fleet.MachineKey) bool { return !c.principal.Limits.Sees(c.app.Name, k.ID) })
+	return forms.whole(c.app.Name, keys, func(id drover.MachineID) (fleet.MachineView, error) {
+		return h.backend.Machine(c.ctx(), c.app.Name, id)
+	})
 }
 
 // summaryOf leaves out of a machine what makes it long.

@@ -47,6 +47,8 @@ type setup struct {
 	machines, parallel, fillMiB int
 	// hosts and fleet are how many simulated hosts and machines measureScale has.
 	hosts, fleet int
+	// profiles is where measureScale writes what the CPUs and the locks were used for while machines were made; empty for nowhere.
+	profiles string
 	// log gets a line per run.
 	log io.Writer
 }
@@ -71,6 +73,8 @@ func benches() []bench {
 		{"live", measureLive},
 		{"memory", measureMemory},
 		{"scale", measureScale},
+		{"start", measureStart},
+		{"storm", measureStorm},
 		{"guest", measureGuest},
 		{"guest-restart", measureRestart},
 		{"mesh", measureMesh},
@@ -88,6 +92,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	fill := flags.Int("fill", 256, "give each of them a volume of 1 GiB with so many MiB in it")
 	hosts := flags.Int("hosts", 1000, "fill a fleet of so many simulated hosts")
 	fleet := flags.Int("fleet", 50_000, "with so many machines")
+	profiles := flags.String("profiles", "", "write profiles of the simulated fleet into this directory while its machines are made: cpu, mutex, block, heap")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -106,7 +111,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			continue
 		}
 		results, err := inDir(ctx, b, setup{drover: path, runs: *runs, size: drover.Bytes(*gib) * drover.GiB, machines: *machines,
-			parallel: *parallel, fillMiB: *fill, hosts: *hosts, fleet: *fleet, log: stderr})
+			parallel: *parallel, fillMiB: *fill, hosts: *hosts, fleet: *fleet, profiles: *profiles, log: stderr})
 		if err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", b.name, err))
 			fmt.Fprintln(stderr, "bench:", failed[len(failed)-1])

@@ -74,11 +74,19 @@ func (b Bucket[T]) Delete(tx *Tx, key string) error {
 // record that cannot be read is given to fn as an error with its key, so that one bad record does not hide the others: fn
 // returns nil to go on.
 func (b Bucket[T]) ForEach(tx *Tx, fn func(key string, record T, err error) error) error {
+	return b.ForEachOf(tx, func(string) bool { return true }, fn)
+}
+
+// ForEachOf is ForEach for the records of the keys that want names; the others are not read.
+func (b Bucket[T]) ForEachOf(tx *Tx, want func(key string) bool, fn func(key string, record T, err error) error) error {
 	bucket := tx.bolt.Bucket([]byte(b.Name))
 	if bucket == nil {
 		return nil
 	}
 	return bucket.ForEach(func(k, raw []byte) error {
+		if !want(string(k)) {
+			return nil
+		}
 		record, err := b.decode(string(k), raw)
 		return fn(string(k), record, err)
 	})

@@ -7,37 +7,14 @@ import (
 	"drover"
 )
 
-// counterTries bounds how often a counter is asked for because others took numbers meanwhile.
-const counterTries = 50
-
-// nextNumber takes a number that nobody had and nobody will have.
-func (f *Fleet) nextNumber(ctx context.Context, counter string) (uint64, error) {
-	// One at a time here: those who make machines at once would take each other's numbers again and again.
-	f.counting.Lock()
-	defer f.counting.Unlock()
-	for range counterTries {
-		last, rev, err := f.state.counters.get(ctx, counter)
-		switch {
-		case drover.Is(err, drover.NotFound):
-			_, err = f.state.counters.create(ctx, counter, 1)
-		case err == nil:
-			_, err = f.state.counters.update(ctx, counter, last+1, rev)
-		}
-		if err == nil {
-			return last + 1, nil
-		}
-		if !drover.Is(err, drover.Conflict) && !drover.Is(err, drover.Exists) {
-			return 0, err
-		}
-	}
-	return 0, drover.Errorf(drover.Unavailable, "no number from %q: it was taken by others %d times in a row", counter, counterTries)
-}
-
 // network returns the number of an app's private network, and gives it one if it has none.
 func (f *Fleet) network(ctx context.Context, app drover.App) (uint64, error) {
 	key := "network." + app.Organization
 	if app.Network != "" {
 		key += "." + app.Network
+	}
+	if n, _, ok := f.state.counters.seen(key); ok {
+		return n, nil // it never changes
 	}
 	n, _, err := f.state.counters.get(ctx, key)
 	if err == nil || !drover.Is(err, drover.NotFound) {

@@ -327,27 +327,29 @@ func runs(v MachineView) bool {
 
 // apply makes the desired state of a machine known to its host.
 func (f *Fleet) apply(ctx context.Context, id drover.MachineID) (drover.MachineStatus, error) {
-	req, host, err := f.applyRequest(ctx, id)
+	m, rev, err := f.state.machines.get(ctx, string(id))
 	if err != nil {
 		return drover.MachineStatus{}, err
 	}
-	var status drover.MachineStatus
-	err = f.order(ctx, f.timing.Apply, host, drover.OrderApply, req, &status)
-	return status, err
-}
-
-// applyRequest puts together what a host is told of a machine, from the store.
-func (f *Fleet) applyRequest(ctx context.Context, id drover.MachineID) (drover.ApplyRequest, drover.HostID, error) {
-	m, _, err := f.state.machines.get(ctx, string(id))
-	if err != nil {
-		return drover.ApplyRequest{}, "", err
-	}
 	p, err := f.state.placementOf(ctx, id)
 	if err != nil {
-		return drover.ApplyRequest{}, "", err
+		return drover.MachineStatus{}, err
 	}
+	return f.tell(ctx, m, rev, p)
+}
+
+// tell is apply for records that were just read or written: a host tells by the epoch and the time of the change whether it has newer ones.
+func (f *Fleet) tell(ctx context.Context, m drover.Machine, rev uint64, p drover.Placement) (status drover.MachineStatus, err error) {
 	volumes, err := f.volumesOf(ctx, m)
-	return drover.ApplyRequest{Machine: m, Volumes: volumes, Epoch: p.Epoch, Recovery: f.recoveryNote(ctx, p)}, p.Host, err
+	if err != nil {
+		return status, err
+	}
+	req := drover.ApplyRequest{Machine: m, Volumes: volumes, Epoch: p.Epoch, Recovery: f.recoveryNote(ctx, p)}
+	err = f.order(ctx, f.timing.Apply, p.Host, drover.OrderApply, req, &status)
+	if err == nil {
+		f.tellings.note(m.ID, telling{machine: rev, placement: uint64(p.Epoch), at: f.now()})
+	}
+	return status, err
 }
 
 // volumesOf reads the volumes that a machine mounts and has, in the order of its mounts.

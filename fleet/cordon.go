@@ -166,10 +166,9 @@ func (f *Fleet) drainOf(host drover.HostID) *drover.Drain {
 }
 
 func (f *Fleet) drainOfLocked(host drover.HostID) *drover.Drain {
-	for _, d := range f.state.drains.items {
-		if d.value.Host == host && d.value.Kind == drover.DrainAway && !d.value.Ended() {
-			return &d.value
-		}
+	for id := range f.state.drainsOf[host] {
+		d := f.state.drains.items[id].value
+		return &d
 	}
 	return nil
 }

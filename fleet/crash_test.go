@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"drover"
 )
@@ -114,11 +115,12 @@ func TestAMakerMayDieAnywhere(t *testing.T) {
 	w, n := newWorld(t)
 	vol := w.volume(n, "h1")
 	mounts := []drover.Mount{{Volume: vol.Volume.ID, Path: "/data"}}
-	for _, point := range []string{"fleet.make.name.after", "fleet.make.volumes.after", "fleet.make.record.before", "fleet.make.record.after"} {
+	for _, point := range []string{"fleet.make.name.after", "fleet.make.volumes.after", "fleet.make.number.after", "fleet.make.placement.after", "fleet.make.lease.after",
+		"fleet.make.record.before", "fleet.make.record.after"} {
 		n.kill()
 		n = w.control("c1", killOnce(point))
 		go func() {
-			_, err := n.CreateMachine(t.Context(), CreateMachine{App: "shop", Name: "web", Config: drover.MachineConfig{Image: "busybox", Mounts: mounts}})
+			_, err := n.CreateMachine(t.Context(), CreateMachine{App: "shop", Name: "web", LeaseTTL: time.Hour, Config: drover.MachineConfig{Image: "busybox", Mounts: mounts}})
 			t.Errorf("%s: the maker lived on: %v", point, err)
 		}()
 		<-n.dead
@@ -136,7 +138,7 @@ func TestAMakerMayDieAnywhere(t *testing.T) {
 			got, err := n.Volume(t.Context(), "shop", vol.Volume.ID)
 			n.state.mu.RLock()
 			defer n.state.mu.RUnlock()
-			return err == nil && got.Volume.Machine == "" && len(n.state.claims.items) == 0 && len(n.state.placements.items) == 0
+			return err == nil && got.Volume.Machine == "" && len(n.state.claims.items) == 0 && len(n.state.placements.items) == 0 && len(n.state.machineLeases.items) == 0
 		})
 		if list, err := n.Machines(t.Context(), "shop"); err != nil || len(list) != 0 {
 			t.Fatalf("%s: %+v, %v", point, list, err)

@@ -12,9 +12,10 @@
 // # What is written when
 //
 // A thing exists when its own record does. What it needs to be unique or reserved beforehand is claimed under its ID first: the name of a
-// machine, the volumes, the placement. So a crash while a machine is made leaves claims of an ID without a record, and nothing else. The
+// machine, the volumes, the placement, each by a write of its own, all at once; the record is written when all of them are durable. So a crash while a
+// machine is made leaves some of the claims of an ID without a record, and nothing else. The
 // repair of the lease holder finds claims that are old, makes the record itself as that of a destroyed machine (so that a maker that is merely
-// slow fails at its own write of it), and then takes the ordinary way of destroying. See make.go and repair.go.
+// slow fails at its own write of it), and then takes the ordinary way of destroying. See make.go, claims.go and repair.go.
 //
 // # The lease
 //

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -125,11 +124,11 @@ type Fleet struct {
 	traces        *traces
 	// ready is closed once the state is complete.
 	ready chan struct{}
-	// kicks wakes the repair of single machines.
-	kicks *kicks
-	power *powerTries
-	// counting is held while a number is taken.
-	counting sync.Mutex
+	// kicks wakes the repair of single machines; tellings keeps it from telling hosts what they are being told.
+	kicks    *kicks
+	tellings *tellings
+	power    *powerTries
+	numbers  *numbers
 	// regionsSeen remembers which regions could not be drained.
 	regionsSeen *regionWatch
 }
@@ -143,7 +142,7 @@ func New(cfg Config) (*Fleet, error) {
 		cfg.Organization = "personal"
 	}
 	f := &Fleet{cfg: cfg, conn: cfg.Conn, log: cfg.Log, now: cfg.Clock, timing: DefaultTiming(), rules: migrate.DefaultRules(),
-		hit: cfg.Faults.Hit, ready: make(chan struct{}), kicks: newKicks(), keys: cfg.Keys}
+		hit: cfg.Faults.Hit, ready: make(chan struct{}), kicks: newKicks(), tellings: newTellings(), numbers: newNumbers(), keys: cfg.Keys}
 	if f.now == nil {
 		f.now = time.Now
 	}
@@ -189,6 +188,12 @@ func (f *Fleet) Run(ctx context.Context) error {
 	g.Go(func() error { f.serveKeys(ctx); return nil })
 	g.Go(func() error { f.serveSecrets(ctx); return nil })
 	g.Go(func() error { f.serveIdentities(ctx); return nil })
+	g.Go(func() error {
+		if f.state.wait(ctx) == nil { // before that everything would be doubted
+			f.serveOwned(ctx)
+		}
+		return nil
+	})
 	g.Go(func() error { f.watchRegions(ctx); return nil })
 	g.Go(func() error { f.proveTokens(ctx); return nil })
 	g.Go(func() error { f.keepUses(ctx); return nil })

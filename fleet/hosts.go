@@ -145,14 +145,17 @@ func (f *Fleet) HostMachines(ctx context.Context, id drover.HostID) ([]MachineVi
 	return f.machineViews(func(s *state) map[string]struct{} { return s.placedOn[id] }, false), nil
 }
 
-// regionsLocked lists the regions that have worker hosts.
-func (f *Fleet) regions() []drover.Region {
+// regions lists the regions that have worker hosts.
+func (f *Fleet) regions() []drover.Region { return regionsOf(f.workers()) }
+
+func regionsOf(hosts []worker) []drover.Region {
 	var regions []drover.Region
-	for _, h := range f.hostList() {
-		if slices.Contains(h.Roles, drover.RoleWorker) && !slices.Contains(regions, h.Region) {
-			regions = append(regions, h.Region)
+	for _, h := range hosts {
+		if !slices.Contains(regions, h.region) {
+			regions = append(regions, h.region)
 		}
 	}
+	slices.Sort(regions)
 	return regions
 }
 
@@ -161,31 +164,34 @@ const maxAsked = 64
 
 // choose places something: it asks the worker hosts of the region, or the one named by only, and returns the best.
 func (f *Fleet) choose(ctx context.Context, req plan.Request, only drover.HostID, offer drover.OfferRequest, opts plan.Options) (drover.HostID, error) {
-	opts.Regions = f.regions()
+	hosts := f.workers()
+	opts.Regions = regionsOf(hosts)
 	if err := req.CheckRegions(opts.Regions); err != nil {
 		return "", err
 	}
-	var could []drover.HostInfo
+	var could []worker
 	opts.Silent = map[drover.HostID]string{}
-	for _, h := range f.hostList() {
+	for _, h := range hosts {
 		switch {
-		case !slices.Contains(h.Roles, drover.RoleWorker), only != "" && h.ID != only, req.Region != "" && !slices.Contains(req.Regions(), h.Region):
-		case h.Status == drover.HostUnreachable:
-			opts.Silent[h.ID] = "is unreachable"
+		case only != "" && h.id != only, req.Region != "" && !slices.Contains(req.Regions(), h.region):
+		case h.status == drover.HostUnreachable:
+			opts.Silent[h.id] = "is unreachable"
 		default:
 			could = append(could, h)
 		}
 	}
 	opts.Exclude = f.excludeClosed(opts.Exclude)
-	ask, others := shortlist(could, req, opts)
-	got, slow := f.offers(ctx, ask, offer, f.timing.Offer, opts.Silent)
-	host, err := plan.Choose(req, got, opts)
-	if err != nil && len(others) > 0 {
-		more, late := f.offers(ctx, others, offer, f.timing.Offer, opts.Silent)
+	var got []drover.Offer
+	var slow []drover.HostID
+	host, err := plan.Choose(req, nil, opts) // the refusal where there is nobody to ask
+	for _, ask := range shortlist(could, req, opts) {
+		more, late := f.offers(ctx, ask, offer, f.timing.Offer, opts.Silent)
 		got, slow = append(got, more...), append(slow, late...)
-		host, err = plan.Choose(req, got, opts)
+		if host, err = plan.Choose(req, got, opts); err == nil {
+			return host, nil
+		}
 	}
-	if err == nil || len(slow) == 0 {
+	if len(slow) == 0 {
 		return host, err
 	}
 	// Nobody who was quick can take it, so those who were slow are given the time they need.

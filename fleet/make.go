@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 
 	"drover"
@@ -32,7 +33,7 @@ func (f *Fleet) CreateMachine(ctx context.Context, req CreateMachine) (MachineVi
 func (f *Fleet) createMachine(ctx context.Context, req CreateMachine) (MachineView, error) {
 	ctx, cancel := context.WithTimeout(ctx, f.timing.Make)
 	defer cancel()
-	app, err := f.readApp(ctx, req.App)
+	app, err := f.App(ctx, req.App) // that it stays is made sure of when the name is claimed
 	if err != nil {
 		return MachineView{}, err
 	}
@@ -52,8 +53,10 @@ func (f *Fleet) createMachine(ctx context.Context, req CreateMachine) (MachineVi
 	if err != nil {
 		return MachineView{}, err
 	}
-	if _, err := f.secretsFor(ctx, req.App, req.SecretsWish); err != nil {
-		return MachineView{}, err
+	if req.MinSecretsVersion > 0 { // refused before anything is claimed; what the start needs is read with the claims
+		if _, err := f.secretsFor(ctx, req.App, req.SecretsWish); err != nil {
+			return MachineView{}, err
+		}
 	}
 	volumes, err := f.freeVolumes(ctx, req.App, req.Config.Mounts)
 	if err != nil {
@@ -104,8 +107,11 @@ func nameTaken(app drover.AppName, name string, by drover.MachineID) *drover.Err
 		WithHint("choose another name, or none")
 }
 
-// nameFree refuses early what the claim of the name would refuse.
+// nameFree refuses early what the claim of the name would refuse. Only what memory knows as taken is asked of the store.
 func (f *Fleet) nameFree(ctx context.Context, app drover.AppName, name string) error {
+	if _, _, known := f.state.claims.seen(nameClaim(app, name)); !known {
+		return nil
+	}
 	c, _, err := f.state.claims.get(ctx, nameClaim(app, name))
 	if err == nil {
 		return nameTaken(app, name, c.Machine)
@@ -194,17 +200,11 @@ func (f *Fleet) chooseFor(ctx context.Context, req CreateMachine, pinned drover.
 	return f.choose(ctx, placeRequest(req), pinned, offerForNew(req), plan.Options{Exclude: exclude, SameApp: f.spread(req.App)})
 }
 
-// spread counts the machines of an app on each host.
+// spread tells how many machines of an app each host has.
 func (f *Fleet) spread(app drover.AppName) map[drover.HostID]int {
 	f.state.mu.RLock()
 	defer f.state.mu.RUnlock()
-	count := map[drover.HostID]int{}
-	for id := range f.state.machinesOf[app] {
-		if p, ok := f.state.placements.items[id]; ok {
-			count[p.value.Host]++
-		}
-	}
-	return count
+	return maps.Clone(f.state.loads.apps[app])
 }
 
 // resolve pins the image, by asking a host, which has the way to the registry.
@@ -223,118 +223,53 @@ func (f *Fleet) makeOn(ctx context.Context, req CreateMachine, app drover.App, h
 	if err != nil {
 		return MachineView{}, err
 	}
-	m, err := f.newMachine(ctx, req, app, host)
-	if err != nil {
-		return MachineView{}, err
-	}
+	m := f.newMachine(req, host)
 	m.Image = ref
 	if why := f.closed(host); why != "" { // since it was chosen: to look at the image may take a minute
 		return MachineView{}, drover.Errorf(drover.Exhausted, "host %q %s", host, why).WithHint("ask again: another host is chosen")
 	}
-	if err := f.claimAll(ctx, m, host); err != nil {
-		f.unmake(ctx, m)
-		return MachineView{}, err
-	}
-	lease, err := f.leaseNew(ctx, req)
+	got, err := f.claimAll(ctx, req, app, &m, host)
 	if err != nil {
 		f.unmake(ctx, m)
 		return MachineView{}, err
 	}
-	f.hit("fleet.make.record.before")
-	if _, err := f.state.machines.create(ctx, string(m.ID), m); err != nil {
+	if err := f.record(ctx, m, got.placement); err != nil {
 		f.unmake(ctx, m)
 		return MachineView{}, err
-	}
-	f.hit("fleet.make.record.after")
-	if _, err := f.apply(ctx, m.ID); err != nil {
-		f.unmake(ctx, m)
-		return MachineView{}, drover.AsError(fmt.Errorf("machine %q was not created: %w", m.Name, err))
 	}
 	f.log.Info("machine created", "machine", m.ID, "app", m.App, "host", host)
 	v, err := f.view(m.App, m.ID)
-	v.Status.State, v.Nonce = drover.StateCreated, lease.Nonce
+	v.Status.State, v.Nonce = drover.StateCreated, got.lease.Nonce
 	return v, err
 }
 
-// leaseNew leases a machine that is being made, where that was asked for.
-func (f *Fleet) leaseNew(ctx context.Context, req CreateMachine) (drover.MachineLease, error) {
-	if req.LeaseTTL == 0 {
-		return drover.MachineLease{}, nil
+// record writes the record of a machine for which everything is claimed, and tells its host.
+func (f *Fleet) record(ctx context.Context, m drover.Machine, p drover.Placement) error {
+	defer f.tellsFirst(m.ID)() // over before it is taken back, where that has to be: this is the repair's work
+	f.hit("fleet.make.record.before")
+	rev, err := f.state.machines.create(ctx, string(m.ID), m)
+	if err != nil {
+		return err
 	}
-	return f.takeLease(ctx, LeaseMachine{Machine: req.id, TTL: req.LeaseTTL, Owner: req.Owner})
+	f.hit("fleet.make.record.after")
+	if _, err := f.tell(ctx, m, rev, p); err != nil {
+		return drover.AsError(fmt.Errorf("machine %q was not created: %w", m.Name, err))
+	}
+	return nil
 }
 
-// newMachine makes up the record.
-func (f *Fleet) newMachine(ctx context.Context, req CreateMachine, app drover.App, host drover.HostID) (drover.Machine, error) {
-	address, err := f.newAddress(ctx, app)
-	if err != nil {
-		return drover.Machine{}, err
-	}
-	f.state.mu.RLock()
-	info, _ := f.hostLocked(host)
-	f.state.mu.RUnlock()
+// newMachine makes up the record but for what has to be claimed.
+func (f *Fleet) newMachine(req CreateMachine, host drover.HostID) drover.Machine {
 	now := f.now().UTC()
 	m := drover.Machine{
-		ID: req.id, App: req.App, Name: req.Name, Region: info.Region, Config: req.Config,
-		Instance: drover.NewInstanceID(), Address: address, Goal: drover.GoalStarted, Run: 1, CreatedAt: now, UpdatedAt: now, ScheduledAt: now,
+		ID: req.id, App: req.App, Name: req.Name, Region: f.regionOf(host), Config: req.Config,
+		Instance: drover.NewInstanceID(), Goal: drover.GoalStarted, Run: 1, CreatedAt: now, UpdatedAt: now, ScheduledAt: now,
 	}
 	if req.SkipLaunch || len(req.Config.Standbys) > 0 { // one that stands in for others waits for its turn
 		m.Goal, m.Run = drover.GoalStopped, 0
 	}
 	m.SkipSecrets = req.SkipSecrets
-	secrets, err := f.secretsFor(ctx, req.App, req.SecretsWish)
-	secrets.give(&m)
-	return m, err
-}
-
-// claimAll takes what the machine needs for itself, under its ID.
-func (f *Fleet) claimAll(ctx context.Context, m drover.Machine, host drover.HostID) error {
-	key := nameClaim(m.App, m.Name)
-	if _, err := f.state.claims.create(ctx, key, claim{Machine: m.ID, At: f.now()}); drover.Is(err, drover.Exists) {
-		other, _, gerr := f.state.claims.get(ctx, key)
-		if gerr != nil {
-			return gerr
-		}
-		return nameTaken(m.App, m.Name, other.Machine)
-	} else if err != nil {
-		return err
-	}
-	f.hit("fleet.make.name.after")
-	if err := f.stays(ctx, m.App); err != nil {
-		return err
-	}
-	for i, mount := range m.Config.Mounts {
-		field := fmt.Sprintf("config.mounts[%d].volume", i)
-		if err := f.claimVolume(ctx, m, mount.Volume, host, field); err != nil {
-			return err
-		}
-	}
-	f.hit("fleet.make.volumes.after")
-	_, err := f.state.placements.create(ctx, string(m.ID), drover.Placement{Machine: m.ID, Host: host})
-	return err
-}
-
-func (f *Fleet) claimVolume(ctx context.Context, m drover.Machine, id drover.VolumeID, host drover.HostID, field string) error {
-	for range casTries {
-		v, rev, err := f.state.volumes.get(ctx, string(id))
-		if drover.Is(err, drover.NotFound) {
-			return drover.Errorf(drover.NotFound, "%s: volume %q was destroyed meanwhile", field, id).WithField(field)
-		}
-		if err != nil {
-			return err
-		}
-		if err := attachable(v, field); err != nil {
-			return err
-		}
-		if v.Host != host {
-			return drover.Errorf(drover.Conflict, "%s: volume %q went to host %q meanwhile", field, id, v.Host).WithField(field)
-		}
-		v.Machine = m.ID
-		if _, err = f.state.volumes.update(ctx, string(id), v, rev); !drover.Is(err, drover.Conflict) {
-			return err
-		}
-	}
-	return tooBusy("volume", string(id))
+	return m
 }
 
 // casTries bounds how often a record is read again because it changed between reading and writing.

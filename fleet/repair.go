@@ -63,23 +63,15 @@ const maxRepairs = 16
 // repairer is the lease holder's repair. It belongs to one goroutine.
 type repairer struct {
 	*Fleet
-	// told remembers what each machine's host was told last, so that a host whose status does not follow is not told again at once.
-	told map[drover.MachineID]telling
 	// suspects are machines without a record, with the time when they were first seen so.
 	suspects map[drover.MachineID]time.Time
 	// keysAt is when keys without a use were looked for last.
 	keysAt time.Time
 }
 
-// telling is what a host was told of a machine: which revisions, and when.
-type telling struct {
-	machine, placement uint64
-	at                 time.Time
-}
-
 // repairs looks at machines when something about them changed, and at everything from time to time, until ctx ends.
 func (f *Fleet) repairs(ctx context.Context) {
-	r := &repairer{Fleet: f, told: map[drover.MachineID]telling{}, suspects: map[drover.MachineID]time.Time{}}
+	r := &repairer{Fleet: f, suspects: map[drover.MachineID]time.Time{}}
 	tick := time.NewTicker(f.timing.Repair)
 	defer tick.Stop()
 	r.all(ctx)
@@ -93,7 +85,7 @@ func (f *Fleet) repairs(ctx context.Context) {
 			machines, hosts := f.kicks.take()
 			back := f.placedOn(hosts)
 			for _, id := range back {
-				delete(r.told, id) // it may have missed anything
+				r.tellings.forget(id) // it may have missed anything
 			}
 			r.some(ctx, append(machines, back...))
 		}
@@ -141,21 +133,22 @@ func (r *repairer) some(ctx context.Context, ids []drover.MachineID) {
 	group.Wait()
 }
 
-// toldAlready reports whether this very state was told to the host a moment ago, and notes that it is being told now if not.
+// toldAlready reports whether this very state was told to the host a moment ago, or is being told now, and notes that it is being told now if not: a
+// host whose status does not follow is not told again at once.
 func (r *repairer) toldAlready(id drover.MachineID) bool {
 	_, machine, ok := r.state.machines.seen(string(id))
 	_, placement, _ := r.state.placements.seen(string(id))
 	status, _, _ := r.state.status.seen(string(id))
 	if !ok {
-		delete(r.told, id)
+		r.tellings.forget(id)
 		return true
 	}
-	t := r.told[id]
+	t, held := r.tellings.last(id)
 	now := r.now()
-	if t.machine == machine && t.placement == placement && status.State != drover.StateDestroyed && now.Sub(t.at) < r.timing.Repair*9/10 {
+	if held || t.machine == machine && t.placement == placement && status.State != drover.StateDestroyed && now.Sub(t.at) < r.timing.Repair*9/10 {
 		return true
 	}
-	r.told[id] = telling{machine: machine, placement: placement, at: now}
+	r.tellings.note(id, telling{machine: machine, placement: placement, at: now})
 	return false
 }
 

@@ -10,43 +10,86 @@ import (
 )
 
 const (
-	// shortlistBest and shortlistOther are how many hosts are asked first in a large fleet: those that look best by what hosts told last, and some others,
-	// so that many placements at once do not all end at the same few.
-	shortlistBest  = 8
-	shortlistOther = 4
+	// askWhole is how many hosts are all asked. Of more, askBest are asked first that look best by what is known, and askOther others, so that many
+	// placements at once do not all end at the same few; if none of them has room, askMore others, and then everybody.
+	askWhole = 12
+	askBest  = 3
+	askOther = 1
+	askMore  = 12
 )
 
-// shortlist divides the hosts that could be asked: first those that are, and the rest, for when none of those has room. To ask everybody for each placement
-// would cost a large fleet more than the placements.
-func shortlist(hosts []drover.HostInfo, req plan.Request, opts plan.Options) (first, rest []drover.HostID) {
-	hosts = slices.Clone(hosts)
-	rand.Shuffle(len(hosts), func(i, j int) { hosts[i], hosts[j] = hosts[j], hosts[i] })
-	better := func(a, b drover.HostInfo) int { return cmp.Compare(b.Memory-b.MemoryUsed, a.Memory-a.MemoryUsed) }
-	if req.Volume {
-		better = func(a, b drover.HostInfo) int {
-			return cmp.Compare(a.DiskProvisioned/max(a.Disk/100, 1), b.DiskProvisioned/max(b.Disk/100, 1))
+// worker is a worker host as placements look at it: what is known of it without asking.
+type worker struct {
+	id     drover.HostID
+	region drover.Region
+	status drover.HostStatus
+	// memory is what is left of it by what the host said last and by what was placed there since; provisioned is the share of the disk that volumes may grow
+	// to, in hundredths.
+	memory      drover.Bytes
+	provisioned drover.Bytes
+}
+
+// workers lists the worker hosts that have joined, in no order.
+func (f *Fleet) workers() []worker {
+	f.state.mu.RLock()
+	defer f.state.mu.RUnlock()
+	list := make([]worker, 0, len(f.state.hosts.items))
+	for key, stored := range f.state.hosts.items {
+		info := &stored.value
+		id := drover.HostID(key)
+		if s, ok := f.state.heard[id]; ok {
+			info = &s.info
 		}
-	}
-	closed := func(h drover.HostInfo) int { // it is asked when all others have said no, so that the refusal tells of it
-		if _, no := opts.Exclude[h.ID]; no {
-			return 1
+		if !slices.Contains(info.Roles, drover.RoleWorker) {
+			continue
 		}
-		return 0
+		list = append(list, worker{id: id, region: info.Region, status: f.hostStatusLocked(id),
+			memory: info.Memory - max(info.MemoryUsed, f.state.loads.memory[id]), provisioned: info.DiskProvisioned / max(info.Disk/100, 1)})
 	}
-	if len(hosts) > shortlistBest+shortlistOther {
-		slices.SortStableFunc(hosts, func(a, b drover.HostInfo) int {
-			return cmp.Or(cmp.Compare(closed(a), closed(b)), cmp.Compare(slices.Index(req.Regions(), a.Region), slices.Index(req.Regions(), b.Region)),
-				cmp.Compare(opts.SameApp[a.ID], opts.SameApp[b.ID]), better(a, b))
+	return list
+}
+
+// shortlist divides the hosts that could be asked into those that are asked first, and those for when none of these has room. To ask everybody for each
+// placement would cost a large fleet more than the placements.
+func shortlist(hosts []worker, req plan.Request, opts plan.Options) (rounds [][]drover.HostID) {
+	type ranked struct {
+		id                   drover.HostID
+		closed, region, same int
+		room                 drover.Bytes
+	}
+	all := make([]ranked, 0, len(hosts))
+	for _, h := range hosts {
+		r := ranked{id: h.id, region: slices.Index(req.Regions(), h.region), same: opts.SameApp[h.id], room: h.memory}
+		if req.Volume {
+			r.room = -h.provisioned
+		}
+		if _, no := opts.Exclude[h.id]; no { // it is asked when all others have said no, so that the refusal tells of it
+			r.closed = 1
+		}
+		all = append(all, r)
+	}
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	bounds := []int{len(all)}
+	if len(all) > askWhole {
+		slices.SortStableFunc(all, func(a, b ranked) int {
+			return cmp.Or(cmp.Compare(a.closed, b.closed), cmp.Compare(a.region, b.region), cmp.Compare(a.same, b.same), cmp.Compare(b.room, a.room))
 		})
-		others := hosts[shortlistBest:]
-		rand.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })
-	}
-	for i, h := range hosts {
-		if i < shortlistBest+shortlistOther {
-			first = append(first, h.ID)
-		} else {
-			rest = append(rest, h.ID)
+		for i := askBest; i < askBest+askOther; i++ {
+			j := i + rand.IntN(len(all)-i)
+			all[i], all[j] = all[j], all[i]
 		}
+		bounds = []int{askBest + askOther, min(askBest+askOther+askMore, len(all)), len(all)}
 	}
-	return first, rest
+	from := 0
+	for _, to := range bounds {
+		var ids []drover.HostID
+		for _, r := range all[from:to] {
+			ids = append(ids, r.id)
+		}
+		if len(ids) > 0 {
+			rounds = append(rounds, ids)
+		}
+		from = to
+	}
+	return rounds
 }

@@ -10,30 +10,33 @@ import (
 )
 
 func TestALargeFleetIsNotAskedAsAWhole(t *testing.T) {
-	var hosts []drover.HostInfo
+	var hosts []worker
 	for n := range 100 {
 		region := drover.Region("ams")
 		if n%2 == 1 {
 			region = "fra"
 		}
-		hosts = append(hosts, drover.HostInfo{ID: drover.HostID(fmt.Sprintf("h%02d", n)), Region: region, Memory: drover.Bytes(n+1) * drover.GiB})
+		hosts = append(hosts, worker{id: drover.HostID(fmt.Sprintf("h%02d", n)), region: region, memory: drover.Bytes(n+1) * drover.GiB})
 	}
 	req := plan.Request{Region: "fra", Fallback: []drover.Region{"ams"}}
 	opts := plan.Options{Exclude: map[drover.HostID]string{"h99": "is cordoned"}, SameApp: map[drover.HostID]int{"h97": 1}}
-	first, rest := shortlist(hosts, req, opts)
-	if len(first) != shortlistBest+shortlistOther || len(first)+len(rest) != 100 {
-		t.Fatalf("%d are asked first, %d then", len(first), len(rest))
+	rounds := shortlist(hosts, req, opts)
+	if len(rounds) != 3 || len(rounds[0]) != askBest+askOther || len(rounds[1]) != askMore {
+		t.Fatalf("%v", rounds)
 	}
 	// The largest of the region that was named first, but for one that is closed, and one that has one of the app.
-	if want := []drover.HostID{"h95", "h93", "h91", "h89", "h87", "h85", "h83", "h81"}; !slices.Equal(first[:shortlistBest], want) {
-		t.Errorf("asked first: %v", first)
+	if want := []drover.HostID{"h95", "h93", "h91"}; !slices.Equal(rounds[0][:askBest], want) {
+		t.Errorf("asked first: %v", rounds[0])
 	}
-	all := slices.Concat(first, rest)
+	all := slices.Concat(rounds...)
 	slices.Sort(all)
 	if len(slices.Compact(all)) != 100 {
 		t.Error("a host is asked twice, or never")
 	}
-	if first, rest := shortlist(hosts[:12], req, opts); len(first) != 12 || len(rest) != 0 {
-		t.Errorf("of 12 hosts %d are asked first", len(first))
+	if rounds := shortlist(hosts[:askWhole], req, opts); len(rounds) != 1 || len(rounds[0]) != askWhole {
+		t.Errorf("a small fleet is asked as %v", rounds)
+	}
+	if rounds := shortlist(nil, req, opts); len(rounds) != 0 {
+		t.Errorf("nobody is asked as %v", rounds)
 	}
 }

@@ -75,6 +75,8 @@ type state struct {
 	movesOf    index[drover.MachineID] // IDs of migrations that have not ended, by machine
 	releasesOf index[drover.AppName]   // keys of releases by app
 	tokensBy   index[drover.TokenID]   // keys of tokens by their ID
+	drainsOf   index[drover.HostID]    // IDs of drains that empty a host now
+	loads      loads
 	heard      map[drover.HostID]sign
 	startedAt  time.Time
 }
@@ -121,12 +123,20 @@ func keep[K comparable, T any](x index[K], by func(T) (K, bool)) func(string, *T
 func newState(now func() time.Time) *state {
 	s := &state{now: now, machinesOf: index[drover.AppName]{}, volumesOf: index[drover.AppName]{}, volumesOn: index[drover.MachineID]{},
 		snapsOf: index[drover.VolumeID]{}, snapsIn: index[drover.AppName]{}, placedOn: index[drover.HostID]{}, movesOf: index[drover.MachineID]{}, heard: map[drover.HostID]sign{}, startedAt: now(),
-		releasesOf: index[drover.AppName]{}, tokensBy: index[drover.TokenID]{}}
+		releasesOf: index[drover.AppName]{}, tokensBy: index[drover.TokenID]{}, drainsOf: index[drover.HostID]{}, loads: newLoads()}
 	s.apps = newTable[drover.App](&s.mu, natsbus.BucketApps)
 	s.machines = newTable[drover.Machine](&s.mu, natsbus.BucketMachines)
-	s.machines.changed = keep(s.machinesOf, func(m drover.Machine) (drover.AppName, bool) { return m.App, true })
+	ofApp := keep(s.machinesOf, func(m drover.Machine) (drover.AppName, bool) { return m.App, true })
+	s.machines.changed = func(key string, old, now *drover.Machine) {
+		ofApp(key, old, now)
+		s.recountLocked(key)
+	}
 	s.placements = newTable[drover.Placement](&s.mu, natsbus.BucketPlacements)
-	s.placements.changed = keep(s.placedOn, func(p drover.Placement) (drover.HostID, bool) { return p.Host, true })
+	onHost := keep(s.placedOn, func(p drover.Placement) (drover.HostID, bool) { return p.Host, true })
+	s.placements.changed = func(key string, old, now *drover.Placement) {
+		onHost(key, old, now)
+		s.recountLocked(key)
+	}
 	s.status = newStatuses(s)
 	s.volumes = newTable[drover.Volume](&s.mu, natsbus.BucketVolumes)
 	byApp := keep(s.volumesOf, func(v drover.Volume) (drover.AppName, bool) { return v.App, true })
@@ -163,6 +173,7 @@ func newState(now func() time.Time) *state {
 	s.tallies = newTable[tally](&s.mu, natsbus.BucketTallies)
 	s.marks = newTable[drover.HostMark](&s.mu, natsbus.BucketMarks)
 	s.drains = newTable[drover.Drain](&s.mu, natsbus.BucketDrains)
+	s.drains.changed = keep(s.drainsOf, func(d drover.Drain) (drover.HostID, bool) { return d.Host, d.Kind == drover.DrainAway && !d.Ended() })
 	s.halts = newTable[drover.ClassHalt](&s.mu, natsbus.BucketHalts)
 	s.fences = newTable[drover.HostFence](&s.mu, natsbus.BucketFences)
 	s.recoveries = newTable[drover.Recovery](&s.mu, natsbus.BucketRecoveries)

@@ -25,6 +25,29 @@ type MachineView struct {
 	Revisions Revisions
 }
 
+// MachineKey tells which machine a view is of, where in a list it is, and all that the view is made of: two views with equal keys are equal but for the age
+// of what is known of an unreachable host.
+type MachineKey struct {
+	ID         drover.MachineID
+	CreatedAt  time.Time
+	Revisions  Revisions
+	HostStatus drover.HostStatus
+	State      drover.MachineState
+	// Migration, Phase and Target are those of the one under way.
+	Migration drover.MigrationID
+	Phase     drover.Phase
+	Target    drover.HostID
+}
+
+// Key returns the view's key.
+func (v MachineView) Key() MachineKey {
+	k := MachineKey{ID: v.Machine.ID, CreatedAt: v.Machine.CreatedAt, Revisions: v.Revisions, HostStatus: v.HostStatus, State: v.Status.State}
+	if v.Migration != nil {
+		k.Migration, k.Phase, k.Target = v.Migration.ID, v.Migration.Phase, v.Migration.Target
+	}
+	return k
+}
+
 // Revisions are the revisions of a machine's record, placement and status; 0 for what there is not.
 type Revisions struct{ Machine, Placement, Status uint64 }
 

@@ -268,7 +268,7 @@ func (a *Agent) machinesDir() string { return filepath.Join(a.cfg.DataDir, "mach
 func (m *machine) dir() string         { return filepath.Join(m.agent.machinesDir(), string(m.id)) }
 func (m *machine) runDir() string      { return filepath.Join(m.agent.cfg.RunDir, "machines", string(m.id)) }
 func (m *machine) logPath() string     { return filepath.Join(m.dir(), "log") }
-func (m *machine) statusPath() string  { return filepath.Join(m.dir(), "status") }
+func (m *machine) statusPath() string  { return m.statusFile } // asked for several times a second
 func (m *machine) consolePath() string { return filepath.Join(m.dir(), "console") }
 func (m *machine) configPath() string  { return filepath.Join(m.runDir(), "config.img") }
 func (m *machine) agentSocket() string { return filepath.Join(m.runDir(), "agent") }

@@ -387,6 +387,7 @@ func (f fakeBus) ask(fn func(w *world) error) error {
 
 func (f fakeBus) Placement(_ context.Context, id drover.MachineID) (p drover.Placement, err error) {
 	err = f.ask(func(w *world) error {
+		w.placementReads++
 		var ok bool
 		if p, ok = w.placements[id]; !ok {
 			return drover.Errorf(drover.NotFound, "no placement of %q", id)
@@ -394,6 +395,21 @@ func (f fakeBus) Placement(_ context.Context, id drover.MachineID) (p drover.Pla
 		return nil
 	})
 	return p, err
+}
+
+func (f fakeBus) Doubted(_ context.Context, has map[drover.MachineID]drover.Epoch) (doubted []drover.MachineID, err error) {
+	err = f.ask(func(w *world) error {
+		if w.controlDown {
+			return drover.Errorf(drover.Unavailable, "no control host answers")
+		}
+		for id, epoch := range has {
+			if p, ok := w.placements[id]; !ok || p.Host != f.s.h.id || p.Epoch != epoch {
+				doubted = append(doubted, id)
+			}
+		}
+		return nil
+	})
+	return doubted, err
 }
 
 func (f fakeBus) Machine(_ context.Context, id drover.MachineID) (m drover.Machine, err error) {

@@ -27,7 +27,7 @@ func (a *Agent) fillLoop(ctx context.Context) {
 func (a *Agent) fill(ctx context.Context) error {
 	var filling []diskRecord
 	err := a.cfg.Store.View(func(tx *boltstore.Tx) error {
-		return diskBucket.ForEach(tx, func(_ string, d diskRecord, err error) error {
+		return diskBucket.ForEachOf(tx, notRoot, func(_ string, d diskRecord, err error) error {
 			if err == nil && d.Made && d.filling() {
 				filling = append(filling, d)
 			}

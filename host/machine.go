@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +18,8 @@ type machine struct {
 	agent *Agent
 	id    drover.MachineID
 	log   *slog.Logger
+	// statusFile is where the guest reports.
+	statusFile string
 
 	// rec is the newest stored state; what it points to is never changed.
 	rec atomic.Pointer[records]
@@ -65,6 +68,7 @@ func newMachine(a *Agent, id drover.MachineID, rec *records) *machine {
 	m := &machine{agent: a, id: id, log: a.cfg.Log.With("machine", string(id)), wake: make(chan struct{}, 1),
 		changed: make(chan struct{}), failed: map[actionKind]failure{}}
 	m.askedAt = a.now()
+	m.statusFile = filepath.Join(m.dir(), "status")
 	m.rec.Store(rec)
 	return m
 }
@@ -233,7 +237,7 @@ func (m *machine) sleep(ctx context.Context, at time.Time) {
 		if r.movesLive() {
 			moved = m.vm.Changes()
 		}
-		poll := pollRunning
+		poll := m.pollIdle(r)
 		if r.Obs.VM.Live && !r.Obs.VM.MainStarted || !r.Obs.VM.StopAt.IsZero() {
 			poll = pollBusy
 		}
@@ -253,10 +257,20 @@ func (m *machine) sleep(ctx context.Context, at time.Time) {
 }
 
 const (
-	// pollBusy and pollRunning are how often the status file is looked at, while a boot or a stop is waited for, and else.
+	// pollBusy and pollRunning are how often the status file is looked at, while a boot or a stop is waited for, and else. A machine without checks has
+	// nothing to report while it runs but its end, which ends the VM as well: it is looked at every pollQuiet.
 	pollBusy    = 20 * time.Millisecond
 	pollRunning = 250 * time.Millisecond
+	pollQuiet   = 2 * time.Second
 )
+
+// pollIdle is how often the reports of a machine that runs are looked at.
+func (m *machine) pollIdle(r *records) time.Duration {
+	if spec, ok := r.spec(); ok && len(spec.Config.Checks) == 0 && len(spec.Config.Services) == 0 {
+		return pollQuiet
+	}
+	return pollRunning
+}
 
 // do does one action, and remembers how it went.
 func (m *machine) do(ctx context.Context, act action) {

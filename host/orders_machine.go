@@ -25,6 +25,11 @@ func (a *Agent) apply(_ context.Context, req drover.ApplyRequest) (drover.Machin
 		delete(a.reserved, id)
 	}
 	m.confirmed()
+	m.mu.Lock()
+	if m.placedAt.IsZero() { // who orders it has just read the placement
+		m.placedAt = m.ownedAt
+	}
+	m.mu.Unlock()
 	return m.status(), nil
 }
 

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"drover"
@@ -36,9 +37,9 @@ func (a *Agent) placementLoop(ctx context.Context) {
 	down := 0
 	for ctx.Err() == nil {
 		silent := false
-		for _, m := range a.list() {
-			m.giveUpIfForgotten()
-			if ctx.Err() != nil || silent || !m.placementDue() {
+		for _, m := range a.toAsk(ctx) {
+			if silent || ctx.Err() != nil {
+				m.askAnew()
 				continue
 			}
 			if err := m.askPlacement(ctx); err != nil {
@@ -68,21 +69,57 @@ func (a *Agent) placementLoop(ctx context.Context) {
 	}
 }
 
+// toAsk lists the machines whose placement is to be read now. Those that nothing is going on with are asked about together, and are read only where a control
+// host doubts that they are this host's: to read each of them every few seconds is what a large fleet's store would do most of its time.
+func (a *Agent) toAsk(ctx context.Context) (ask []*machine) {
+	quiet, has := []*machine{}, map[drover.MachineID]drover.Epoch{}
+	for _, m := range a.list() {
+		m.giveUpIfForgotten()
+		switch r, due, anew := m.placementDue(); {
+		case !due:
+		case anew || r.Desired == nil || r.Move != nil:
+			ask = append(ask, m)
+		default:
+			quiet, has[m.id] = append(quiet, m), r.Desired.Epoch
+		}
+	}
+	if len(quiet) == 0 || ctx.Err() != nil {
+		return ask
+	}
+	ctx, cancel := context.WithTimeout(ctx, busWait)
+	defer cancel()
+	doubted, err := a.cfg.Bus.Doubted(ctx, has)
+	if err != nil { // no control host says anything: the store does, if it is there
+		return append(ask, quiet...)
+	}
+	for _, m := range quiet {
+		if slices.Contains(doubted, m.id) {
+			ask = append(ask, m)
+		}
+	}
+	return ask
+}
+
 // look makes every placement due, and every status: the bus was away, and much may have changed.
 func (a *Agent) look() {
 	for _, m := range a.list() {
-		m.mu.Lock()
-		m.placedAt = time.Time{}
-		m.mu.Unlock()
+		m.askAnew()
 		a.publishLater(m.id)
 	}
 }
 
-// placementDue reports whether the placement is to be read again.
-func (m *machine) placementDue() bool {
-	r := m.rec.Load()
+// askAnew makes the placement due at once, from the store.
+func (m *machine) askAnew() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.placedAt = time.Time{}
+}
+
+// placementDue reports whether the placement is to be read again; anew says that it must be the store's word, since something may have been missed.
+func (m *machine) placementDue() (r *records, due, anew bool) {
+	r = m.rec.Load()
 	if r.empty() || r.Obs.Lost != nil {
-		return false
+		return r, false, false
 	}
 	every := placementEvery
 	if mv := r.Move; mv != nil && mv.Ending == "" && !mv.adopted() && mv.Moved == 0 {
@@ -92,10 +129,11 @@ func (m *machine) placementDue() bool {
 	defer m.mu.Unlock()
 	now := m.agent.now()
 	if now.Sub(m.placedAt) < every {
-		return false
+		return r, false, false
 	}
+	anew = m.placedAt.IsZero()
 	m.placedAt = now
-	return true
+	return r, true, anew
 }
 
 // sayWaiting tells in the status of a frozen source what it waits for.

@@ -129,6 +129,8 @@ type Guest interface {
 type Bus interface {
 	// Placement reads the newest placement, from the leader. NotFound when the machine has none (it was destroyed).
 	Placement(ctx context.Context, id drover.MachineID) (drover.Placement, error)
+	// Doubted asks a control host which of the machines that this host has, with the epochs that it knows, are not its own any more; what it says may be old.
+	Doubted(ctx context.Context, has map[drover.MachineID]drover.Epoch) ([]drover.MachineID, error)
 	Machine(ctx context.Context, id drover.MachineID) (drover.Machine, error)
 	Migration(ctx context.Context, id drover.MigrationID) (drover.Migration, error)
 	// PublishStatus writes the status unless one of a newer epoch is there (Conflict).

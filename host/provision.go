@@ -8,6 +8,9 @@ import (
 // Volumes take space as they are written, so a host may have more of them than fit at their full size: DiskOvercommit times its disk. A
 // host that is nearly full takes no new ones in any case. What comes by a move goes by what it holds: a host in trouble must be left.
 
+// notRoot leaves out root disks: on a host with hundreds of machines they are most of the records, and are not filled and do not grow.
+func notRoot(key string) bool { return !drover.DiskID(key).IsRoot() }
+
 // provisioned sums up what the volumes of the host may grow to together, with those that are on their way here.
 func (a *Agent) provisioned() (drover.Bytes, error) {
 	sizes := map[drover.VolumeID]drover.Bytes{}
@@ -19,7 +22,7 @@ func (a *Agent) provisioned() (drover.Bytes, error) {
 		}
 	}
 	err := a.cfg.Store.View(func(tx *boltstore.Tx) error {
-		return diskBucket.ForEach(tx, func(_ string, d diskRecord, err error) error {
+		return diskBucket.ForEachOf(tx, notRoot, func(_ string, d diskRecord, err error) error {
 			if err == nil && d.Volume != "" {
 				sizes[d.Volume] = max(d.Size, sizes[d.Volume])
 			}

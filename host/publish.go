@@ -93,9 +93,7 @@ func (a *Agent) publishStatus(ctx context.Context, id drover.MachineID) bool {
 	switch {
 	case drover.Is(err, drover.Conflict):
 		m.log.Info("another host tells of the machine already: the placement is read again", "err", err)
-		m.mu.Lock()
-		m.placedAt = time.Time{}
-		m.mu.Unlock()
+		m.askAnew()
 		return true
 	case err != nil:
 		if ctx.Err() == nil {

@@ -33,10 +33,13 @@ type world struct {
 	status     map[drover.MachineID]drover.MachineStatus
 	events     map[string]drover.Event
 	busDown    bool
-	keysDown   bool // no control host hands out keys
-	secrets    drover.SecretValues
-	twice      bool // every order is given twice
-	connected  chan struct{}
+	// controlDown: the bus is there, and no control host. placementReads counts how often placements were read from the store.
+	controlDown    bool
+	placementReads int
+	keysDown       bool // no control host hands out keys
+	secrets        drover.SecretValues
+	twice          bool // every order is given twice
+	connected      chan struct{}
 	// onHit is called at each fault point; nil for nothing. silence is how long the controller says nothing before it asks again, once.
 	onHit   func(h *fakeHost, point string)
 	silence time.Duration

@@ -271,6 +271,12 @@ func (b *Bucket[T]) Update(ctx context.Context, key string, value T, rev uint64)
 	return b.write(ctx, "update", key, value, jetstream.WithExpectLastSequencePerSubject(rev))
 }
 
+// WriteAfter writes the value of a key if the newest record of all keys that match a pattern of subjects, which may be the key's own or others', is that of
+// the revision rev, 0 for none ever. Conflict when there is a newer one by now, or a deletion.
+func (b *Bucket[T]) WriteAfter(ctx context.Context, key string, value T, rev uint64, pattern string) (uint64, error) {
+	return b.write(ctx, "write", key, value, jetstream.WithExpectLastSequenceForSubject(rev, b.subject(pattern)))
+}
+
 // Put writes the value whatever was there.
 func (b *Bucket[T]) Put(ctx context.Context, key string, value T) (uint64, error) {
 	return b.write(ctx, "write", key, value)

@@ -40,6 +40,8 @@ type Conn struct {
 	nc  *nats.Conn
 	js  jetstream.JetStream
 	log *slog.Logger
+	// answers is where answers to orders come.
+	answers answers
 
 	mu        sync.Mutex
 	connected chan struct{}

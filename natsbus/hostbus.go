@@ -15,9 +15,12 @@ import (
 	"drover"
 )
 
-// infoEvery is how often a host's whole description is stored when nothing but its use of memory and disk changes. Between, it only says
+// infoEvery is how often a host's whole description is stored when nothing but its use of memory, CPUs and disk changes. Between, it only says
 // that it lives, which costs the store nothing.
 const infoEvery = time.Minute
+
+// maxStatuses bounds how many machines it is remembered of which status was written last; when there are more, all start anew.
+const maxStatuses = 10_000
 
 // statusTries bounds how often a status is written again because another write came between.
 const statusTries = 10
@@ -38,13 +41,20 @@ type HostBus struct {
 	mu       sync.Mutex
 	stored   drover.HostInfo
 	storedAt time.Time
+	// statuses has the revision and the epoch of the status that this host wrote last of each machine.
+	statuses map[drover.MachineID]written
+}
+
+type written struct {
+	rev   uint64
+	epoch drover.Epoch
 }
 
 // NewHostBus returns the bus for a host. The buckets are looked up when they are first needed, so that an agent can start
 // before the control side has made them.
 func NewHostBus(conn *Conn, host drover.HostID) *HostBus {
 	return &HostBus{
-		conn: conn, host: host,
+		conn: conn, host: host, statuses: map[drover.MachineID]written{},
 		placements: lazyBucket[drover.Placement]{name: BucketPlacements},
 		machines:   lazyBucket[drover.Machine]{name: BucketMachines},
 		migrations: lazyBucket[drover.Migration]{name: BucketMigrations},
@@ -189,38 +199,60 @@ func (h *HostBus) Hosts(ctx context.Context) ([]drover.HostInfo, error) {
 	return list, err
 }
 
-// PublishStatus writes the host's status of a machine, unless another host wrote one of a newer epoch (Conflict).
+// PublishStatus writes the host's status of a machine, unless another host wrote one of a newer epoch (Conflict). It is one write where no other host has
+// written of the machine since this one did, or ever.
 func (h *HostBus) PublishStatus(ctx context.Context, s drover.MachineStatus) error {
 	b, err := h.status.get(ctx, h.conn)
 	if err != nil {
 		return err
 	}
-	key := StatusKey(s.Machine, h.host)
-	for range statusTries {
-		newest, _, err := b.Get(ctx, StatusKey(s.Machine, anyHost)) // of any host's the one that was written last
-		if err != nil && !drover.Is(err, drover.NotFound) {
+	key, any := StatusKey(s.Machine, h.host), StatusKey(s.Machine, anyHost)
+	h.mu.Lock()
+	last := h.statuses[s.Machine]
+	h.mu.Unlock()
+	if last.epoch > s.Epoch {
+		return drover.Errorf(drover.Conflict, "status of machine %q at epoch %d is not published: this host wrote one at epoch %d", s.Machine, s.Epoch, last.epoch)
+	}
+	rev, err := b.WriteAfter(ctx, key, s, last.rev, any)
+	for try := 0; try < statusTries && overtaken(err); try++ {
+		var newest, own drover.MachineStatus
+		if newest, _, err = b.Get(ctx, any); err != nil && !drover.Is(err, drover.NotFound) {
 			return err
 		}
 		if err == nil && newest.Epoch > s.Epoch {
 			return drover.Errorf(drover.Conflict, "status of machine %q at epoch %d is not published: host %q wrote one at epoch %d",
 				s.Machine, s.Epoch, newest.Host, newest.Epoch)
 		}
-		old, rev, err := b.Get(ctx, key)
+		own, rev, err = b.Get(ctx, key)
 		switch {
 		case drover.Is(err, drover.NotFound):
-			_, err = b.Create(ctx, key, s)
+			rev, err = b.Create(ctx, key, s)
 		case err != nil:
 			return err
-		case old.Epoch > s.Epoch:
-			return drover.Errorf(drover.Conflict, "status of machine %q at epoch %d is not published: this host wrote one at epoch %d", s.Machine, s.Epoch, old.Epoch)
+		case own.Epoch > s.Epoch:
+			return drover.Errorf(drover.Conflict, "status of machine %q at epoch %d is not published: this host wrote one at epoch %d", s.Machine, s.Epoch, own.Epoch)
 		default:
-			_, err = b.Update(ctx, key, s, rev)
-		}
-		if !drover.Is(err, drover.Conflict) && !drover.Is(err, drover.Exists) {
-			return err
+			rev, err = b.Update(ctx, key, s, rev)
 		}
 	}
-	return drover.Errorf(drover.Unavailable, "status of machine %q is not published: it was written by others %d times meanwhile", s.Machine, statusTries)
+	switch {
+	case overtaken(err):
+		return drover.Errorf(drover.Unavailable, "status of machine %q is not published: it was written by others %d times meanwhile", s.Machine, statusTries)
+	case err != nil:
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.statuses) >= maxStatuses {
+		clear(h.statuses)
+	}
+	h.statuses[s.Machine] = written{rev, s.Epoch}
+	return nil
+}
+
+// overtaken reports whether a write failed because another one came before it.
+func overtaken(err error) bool {
+	return drover.Is(err, drover.Conflict) || drover.Is(err, drover.Exists)
 }
 
 // PublishInfo says that the host lives, and stores its description when it changed or a minute has passed.
@@ -255,7 +287,7 @@ func (h *HostBus) mustStore(info drover.HostInfo) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	old := h.stored
-	old.MemoryUsed, old.DiskUsed, old.Machines = info.MemoryUsed, info.DiskUsed, info.Machines
+	old.MemoryUsed, old.CPUsUsed, old.DiskUsed, old.DiskProvisioned, old.Machines = info.MemoryUsed, info.CPUsUsed, info.DiskUsed, info.DiskProvisioned, info.Machines
 	return !reflect.DeepEqual(old, info) || time.Since(h.storedAt) > infoEvery
 }
 

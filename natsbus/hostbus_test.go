@@ -25,8 +25,37 @@ func TestAStatusOfAnOlderEpochNeverReplacesANewer(t *testing.T) {
 	if err := publish(niu, "h2", 9, drover.StateStarted); err != nil {
 		t.Fatal(err)
 	}
+	wantCode(t, publish(old, "h1", 5, drover.StateFailed), drover.Conflict)
+	wantCode(t, publish(niu, "h2", 8, drover.StateFailed), drover.Conflict)
 	s, _, err := b.Get(ctx, StatusKey("m1", "h2"))
 	if err != nil || s.Host != "h2" || s.State != drover.StateStarted {
+		t.Fatalf("status is %+v, %v", s, err)
+	}
+}
+
+func TestAStatusIsWrittenAgainAfterItWasRemoved(t *testing.T) {
+	conn := connect(t, startServer(t, t.TempDir(), 0).ClientURL())
+	b := open[drover.MachineStatus](t, conn, BucketStatus)
+	ctx := t.Context()
+	bus, key := NewHostBus(conn, "h1"), StatusKey("m1", "h1")
+	for _, state := range []drover.MachineState{drover.StateCreated, drover.StateStarting, drover.StateStarted} {
+		if err := bus.PublishStatus(ctx, drover.MachineStatus{Machine: "m1", Host: "h1", Epoch: 5, State: state}); err != nil {
+			t.Fatal(err)
+		}
+		if s, _, err := b.Get(ctx, key); err != nil || s.State != state {
+			t.Fatalf("status is %+v, %v", s, err)
+		}
+		if state == drover.StateStarting {
+			if _, err := b.Delete(ctx, key, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// An agent that starts anew does not know what the one before it wrote.
+	if err := NewHostBus(conn, "h1").PublishStatus(ctx, drover.MachineStatus{Machine: "m1", Host: "h1", Epoch: 6, State: drover.StateStopped}); err != nil {
+		t.Fatal(err)
+	}
+	if s, _, err := b.Get(ctx, key); err != nil || s.State != drover.StateStopped {
 		t.Fatalf("status is %+v, %v", s, err)
 	}
 }

@@ -70,13 +70,11 @@ func (c *Conn) askAt(ctx context.Context, subject, host, order string, data []by
 	if !c.Up() {
 		return nil, drover.Errorf(drover.Unavailable, "host %q cannot be asked to %s: there is no connection to the bus", host, order)
 	}
-	inbox := c.nc.NewRespInbox()
-	messages := make(chan *nats.Msg, 64)
-	sub, err := c.nc.ChanSubscribe(inbox, messages)
+	inbox, messages, err := c.answers.open(c)
 	if err != nil {
 		return nil, translate(err, fmt.Sprintf("cannot ask host %q to %s", host, order))
 	}
-	defer c.drop(sub)
+	defer c.answers.close(inbox)
 	msg := nats.NewMsg(subject)
 	msg.Reply, msg.Data = inbox, data
 	if err := c.nc.PublishMsg(msg); err != nil {

@@ -11,6 +11,15 @@ import (
 )
 
 // AllMachines is Machines with those that are destroyed.
+func (b *Backend) MachineKeys(ctx context.Context, app drover.AppName) ([]fleet.MachineKey, error) {
+	views, err := b.Machines(ctx, app)
+	keys := make([]fleet.MachineKey, 0, len(views))
+	for _, v := range views {
+		keys = append(keys, v.Key())
+	}
+	return keys, err
+}
+
 func (b *Backend) AllMachines(_ context.Context, app drover.AppName) ([]fleet.MachineView, error) {
 	if err := b.begin("AllMachines"); err != nil {
 		return nil, err

@@ -34,9 +34,9 @@ const (
 	maxHeader        = 64 << 10
 )
 
-// apiLimits says how often a client may ask: many times what people do, and less than what a loop gone wild would.
+// apiLimits says how often a client may ask.
 func apiLimits(conf hostconf.API) api.Limits {
-	limits := api.Limits{All: api.Rate{PerSecond: 200}, Action: api.Rate{PerSecond: 5, Burst: 20}, Read: api.Rate{PerSecond: 50}}
+	limits := api.DefaultLimits()
 	set := func(rate *api.Rate, perSecond float64) {
 		switch {
 		case perSecond < 0:
