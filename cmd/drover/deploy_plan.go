@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -43,6 +44,11 @@ func (p *deployPlan) make(ctx context.Context) error {
 			return err
 		}
 	}
+	image := cmp.Or(p.flags.image, p.file.Build.Image)
+	if err := hostImage(&image); err != nil {
+		return err
+	}
+	p.flags.image = image
 	if err := p.command(); err != nil {
 		return err
 	}
