@@ -83,6 +83,7 @@ func TestBadInput(t *testing.T) {
 		{machine + "/restart?timeout=soon", ``, "timeout", "a duration"},
 		{machine + "/restart?timeout=11m", ``, "timeout", "to 10m0s"},
 		{machine + "/lease?ttl=soon", ``, "ttl", "whole number"},
+		{machine + "/lease?ttl=0", ``, "ttl", "whole number from 1"},
 		{machine + "/lease?ttl=86401", ``, "ttl", "86400"},
 		{machine + "/lease", `{"ttl":-1}`, "ttl", "seconds from 1"},
 		{machine + "/lease", `{"ttl":"60"}`, "ttl", "whole number"},

@@ -51,7 +51,7 @@ func (h *handler) takeLease(c *call) (any, error) {
 		return nil, err
 	}
 	most := int64(fleet.LeaseMost / time.Second)
-	ttl, err := queryInt(c.r.URL.Query(), "ttl", int64(req.TTL), 0, most)
+	ttl, err := queryInt(c.r.URL.Query(), "ttl", int64(req.TTL), 1, most)
 	if err != nil {
 		return nil, err
 	}

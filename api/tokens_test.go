@@ -41,6 +41,8 @@ func everyOperationOfTokens(s *server) {
 	s.want(200, "GET", "/v1/tokens/"+string(t.ID), "")
 	s.want(200, "DELETE", "/v1/tokens/"+string(t.ID), "")
 	s.refused(404, "GET", "/v1/tokens/tok_ffffffffffffffff", "")
+	s.want(200, "GET", "/v1/token-roots?org_slug=acme", "")
+	s.want(200, "POST", "/v1/token-roots/rotate", `{"org_slug":"acme","grace":"24h"}`)
 	s.want(200, "GET", "/v1/audit?app=ledger&token=tok_0000000000000001&org_slug=acme&since=2026-01-01T00:00:00Z&limit=5", "")
 }
 

@@ -123,6 +123,7 @@ func (f *Fleet) UpdateMachine(ctx context.Context, req UpdateMachine) (MachineVi
 	if err != nil {
 		return MachineView{}, err
 	}
+	req.Config.Mounts = f.namedMounts(req.Config.Mounts)
 	err = f.change(ctx, req.App, req.Machine, func(m *drover.Machine) error {
 		if req.CurrentVersion != "" && m.Instance != req.CurrentVersion {
 			return drover.Errorf(drover.Conflict, "machine %q is at version %q by now, not at %q", m.ID, m.Instance, req.CurrentVersion).

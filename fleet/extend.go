@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"drover"
+	"drover/internal/units"
 	"drover/migrate"
 )
 
@@ -64,9 +65,9 @@ func checkExtension(v drover.Volume, size drover.Bytes) error {
 	case v.State != drover.VolumeCreated && v.State != drover.VolumeHydrating:
 		return inState(v)
 	case size < v.Size:
-		return bad("volume %q has %d bytes: it cannot be made smaller", v.ID, v.Size)
+		return bad("volume %q has %s: it cannot be made smaller", v.ID, units.Size(v.Size))
 	case size < v.Grow:
-		return bad("volume %q is being extended to %d bytes: it cannot be made smaller", v.ID, v.Grow)
+		return bad("volume %q is being extended to %s: it cannot be made smaller", v.ID, units.Size(v.Grow))
 	case size > maxVolume:
 		return bad("%d GiB are too many: at most %d", size/drover.GiB, maxVolume/drover.GiB)
 	case size%drover.BlockSize != 0:

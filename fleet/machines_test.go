@@ -16,6 +16,9 @@ func TestAMachineFromCreationToItsEnd(t *testing.T) {
 	if v.Placement.Host != "h2" || v.Machine.Address != "fdaa:0:1:0:1::2" || v.Machine.Region != "ams" || v.HostStatus != drover.HostOK {
 		t.Fatalf("machine is %+v", v)
 	}
+	if name := v.Machine.Config.Mounts[0].Name; name != vol.Volume.Name || name == "" {
+		t.Errorf("the mount is called %q, its volume %q", name, vol.Volume.Name)
+	}
 	got, err := n.Volume(ctx, "shop", vol.Volume.ID)
 	if err != nil || got.Volume.Machine != id {
 		t.Fatalf("volume is %+v, %v", got, err)

@@ -62,6 +62,7 @@ func (f *Fleet) createMachine(ctx context.Context, req CreateMachine) (MachineVi
 	if err != nil {
 		return MachineView{}, err
 	}
+	req.Config.Mounts = f.namedMounts(req.Config.Mounts)
 	pinned, err := f.pin(req, volumes)
 	if err != nil {
 		return MachineView{}, err
@@ -141,6 +142,17 @@ func (f *Fleet) freeVolumes(ctx context.Context, app drover.AppName, mounts []dr
 		volumes = append(volumes, v)
 	}
 	return volumes, nil
+}
+
+// namedMounts are mounts with the names of their volumes, by which clients know them.
+func (f *Fleet) namedMounts(mounts []drover.Mount) []drover.Mount {
+	named := slices.Clone(mounts)
+	for i, m := range named {
+		if v, _, ok := f.state.volumes.seen(string(m.Volume)); ok {
+			named[i].Name = v.Name
+		}
+	}
+	return named
 }
 
 // attachable tells why a volume cannot be given to a machine; nil when it can.

@@ -56,6 +56,19 @@ func (v VM) guest() (object, error) {
 	return g, nil
 }
 
+// Guest is the size as a machine has it.
+func (v VM) Guest() (g drover.Guest, err error) {
+	o, err := v.guest()
+	if err != nil {
+		return g, err
+	}
+	data, err := json.Marshal(o)
+	if err == nil {
+		err = json.Unmarshal(data, &g)
+	}
+	return g, err
+}
+
 // Config makes the config of a machine of a process group, without mounts. image counts before the file's own.
 func (f File) Config(group, image string) (drover.MachineConfig, error) {
 	if image == "" {

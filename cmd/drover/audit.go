@@ -34,6 +34,9 @@ searched.`,
 		Example: "  drover audit list --app ledger\n  drover audit list --token-id tok_8f5c0b1d2e3a4f60 --since 720h\n  drover audit list --since 1h --json",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if query.Limit < 1 {
+				return usage(cmd, "--limit is %d; expected 1 to 1000", query.Limit)
+			}
 			client, err := c.connect()
 			if err != nil {
 				return err

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,8 +21,23 @@ type names func(ctx context.Context, cl *client.Client, app drover.AppName) ([]s
 
 // addCompletion lets a shell complete the names of what the fleet has: the first argument of commands about a noun, and flags that name things.
 func addCompletion(c *cli, root *cobra.Command) {
-	nouns := map[string]names{"app": appNames, "machine": machineNames, "volume": volumeNames, "host": hostNames, "drain": drainNames, "migration": migrationNames, "wireguard": peerNames}
-	flags := map[string]names{"app": appNames, "to": hostNames, "host": hostNames, "region": regionNames}
+	nouns := map[string]names{"app": appNames, "machine": machineNames, "volume": volumeNames, "host": hostNames, "drain": drainNames, "migration": migrationNames,
+		"token": tokenNames, "deploy": deployNames, "wireguard": peerNames}
+	flags := map[string]names{"app": appNames, "to": hostNames, "host": hostNames, "region": regionNames,
+		"process-group": groupNames, "org": organizationNames, "token-id": tokenNames}
+	for _, cmd := range root.Commands() {
+		if cmd.Name() != "token" {
+			continue
+		}
+		for _, sub := range cmd.Commands() {
+			switch sub.Name() {
+			case "rotate-root":
+				sub.ValidArgsFunction = firstOnly(c.completion(organizationNames))
+			case "attenuate", "roots":
+				sub.ValidArgsFunction = cobra.NoFileCompletions
+			}
+		}
+	}
 	everyCommand(root, func(cmd *cobra.Command) {
 		for name, list := range flags {
 			if cmd.Flags().Lookup(name) != nil {
@@ -81,7 +97,7 @@ func (c *cli) completion(list names) cobra.CompletionFunc {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		app := ""
-		if f := cmd.Flags().Lookup("app"); f != nil {
+		if f := cmd.Flags().Lookup("app"); f != nil && f.Value.Type() == "string" {
 			app = f.Value.String()
 		}
 		all, err := list(ctx, cl, drover.AppName(app))
@@ -187,5 +203,49 @@ func peerNames(ctx context.Context, cl *client.Client, _ drover.AppName) (out []
 	for _, p := range peers {
 		out = append(out, described(p.Name, "%s, %s", p.Organization, p.Address))
 	}
+	return out, err
+}
+
+func tokenNames(ctx context.Context, cl *client.Client, _ drover.AppName) (out []string, err error) {
+	tokens, err := cl.Tokens(ctx, "")
+	for _, t := range tokens {
+		if t.RevokedAt.IsZero() {
+			out = append(out, described(t.ID, "%s of %s", t.Name, kindOf(t)))
+		}
+	}
+	return out, err
+}
+
+func organizationNames(ctx context.Context, cl *client.Client, _ drover.AppName) (out []string, err error) {
+	apps, err := cl.Apps(ctx, "")
+	for _, a := range apps {
+		if !slices.Contains(out, a.Organization.Slug) {
+			out = append(out, a.Organization.Slug)
+		}
+	}
+	return out, err
+}
+
+func groupNames(ctx context.Context, cl *client.Client, app drover.AppName) (out []string, err error) {
+	err = ofApps(ctx, cl, app, func(app drover.AppName) error {
+		machines, err := cl.Machines(ctx, app)
+		for _, m := range machines {
+			if group := groupOf(m); group != "" && !slices.Contains(out, group) {
+				out = append(out, group)
+			}
+		}
+		return err
+	})
+	return out, err
+}
+
+func deployNames(ctx context.Context, cl *client.Client, app drover.AppName) (out []string, err error) {
+	err = ofApps(ctx, cl, app, func(app drover.AppName) error {
+		deploys, err := cl.Deploys(ctx, app)
+		for _, d := range deploys {
+			out = append(out, described(d.ID, "%s: %s", d.State, d.Text))
+		}
+		return err
+	})
 	return out, err
 }

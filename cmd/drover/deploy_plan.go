@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -27,18 +28,6 @@ type deployPlan struct {
 	apart int
 }
 
-// plannedItem is one machine, with the volumes that it will have.
-type plannedItem struct {
-	apiv1.DeployItemRequest
-	volumes []plannedVolume
-}
-
-// plannedVolume is there, or is made when it has no ID.
-type plannedVolume struct {
-	flytoml.Volume
-	id drover.VolumeID
-}
-
 // make looks at what there is.
 func (p *deployPlan) make(ctx context.Context) error {
 	_, err := p.cl.App(ctx, p.app)
@@ -55,6 +44,11 @@ func (p *deployPlan) make(ctx context.Context) error {
 			return err
 		}
 	}
+	image := cmp.Or(p.flags.image, p.file.Build.Image)
+	if err := hostImage(&image); err != nil {
+		return err
+	}
+	p.flags.image = image
 	if err := p.command(); err != nil {
 		return err
 	}
@@ -146,28 +140,9 @@ func (p *deployPlan) create(group string, config drover.MachineConfig, volumes [
 	item := plannedItem{DeployItemRequest: apiv1.DeployItemRequest{Action: drover.DeployCreate, Region: drover.Region(p.flags.region), Group: group, Config: &config,
 		Name: newMachineName(group)}}
 	for _, wanted := range p.file.Volumes(group) {
-		v := plannedVolume{Volume: wanted}
-		for _, there := range volumes {
-			if there.Name == wanted.Name && there.AttachedMachineID == "" && (p.flags.region == "" || string(there.Region) == p.flags.region) && !p.taken(there.ID) {
-				v.id = there.ID
-				break
-			}
-		}
-		item.volumes = append(item.volumes, v)
+		item.volumes = append(item.volumes, plannedVolume{Volume: wanted, id: freeVolume(volumes, wanted.Name, p.flags.region, p.items, item)})
 	}
 	p.items = append(p.items, item)
-}
-
-// taken tells whether a volume is planned for a machine already.
-func (p *deployPlan) taken(id drover.VolumeID) bool {
-	for _, i := range p.items {
-		for _, v := range i.volumes {
-			if v.id == id {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // show prints the plan.
@@ -189,16 +164,8 @@ func (p *deployPlan) show() error {
 		if i.Machine != "" {
 			name = fmt.Sprintf("%s (%s)", i.Machine, i.Name)
 		}
-		var with []string
-		for _, v := range i.volumes {
-			if v.id == "" {
-				with = append(with, fmt.Sprintf("a new volume %s of %s", v.Name, sizeText(v.Size)))
-			} else {
-				with = append(with, fmt.Sprintf("volume %s (%s)", v.id, v.Name))
-			}
-		}
 		line := fmt.Sprintf("  %-8s  %s of the group %s", i.Action, name, i.Group)
-		if len(with) > 0 {
+		if with := i.volumeTexts(); len(with) > 0 {
 			line += ", with " + strings.Join(with, " and ")
 		}
 		if _, err := fmt.Fprintln(w, line); err != nil {
@@ -238,20 +205,8 @@ func (p *deployPlan) prepare(ctx context.Context) error {
 		fmt.Fprintf(p.stderr, "app %s created\n", p.app)
 	}
 	for k := range p.items {
-		i := &p.items[k]
-		if i.Action != drover.DeployCreate {
-			continue
-		}
-		for _, v := range i.volumes {
-			if v.id == "" {
-				made, err := p.cl.CreateVolume(ctx, p.app, apiv1.CreateVolumeRequest{Name: v.Name, Region: p.flags.region, Size: v.Size, SnapshotRetention: v.SnapshotRetention})
-				if err != nil {
-					return err
-				}
-				v.id = made.ID
-				fmt.Fprintf(p.stderr, "volume %s (%s) created\n", v.id, v.Name)
-			}
-			i.Config.Mounts = append(i.Config.Mounts, drover.Mount{Volume: v.id, Path: v.Path, Name: v.Name})
+		if err := p.items[k].makeVolumes(ctx, p.cli, p.cl, p.app); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -271,11 +226,7 @@ func (p *deployPlan) request() apiv1.DeployRequest {
 		req.WaitTimeout = drover.Duration(p.flags.waitTimeout)
 	}
 	for _, i := range p.items {
-		item := i.DeployItemRequest
-		if item.Machine != "" {
-			item.Name = "" // it is named by its ID
-		}
-		req.Items = append(req.Items, item)
+		req.Items = append(req.Items, i.request())
 	}
 	return req
 }

@@ -67,7 +67,14 @@ func TestTablesFitTheTerminal(t *testing.T) {
 }
 
 func TestNamesAreCompleted(t *testing.T) {
-	_, r, id := prepared(t)
+	backend, r, id := prepared(t)
+	if _, _, err := backend.MintToken(t.Context(), fleet.NewToken{Name: "ci", Organization: "acme"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := backend.CreateMachine(t.Context(), fleet.CreateMachine{App: "ledger", Name: "grouped", Config: drover.MachineConfig{Image: "debian:12",
+		Metadata: map[string]string{drover.LabelProcessGroup: "web"}}}); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		args []string
 		want string
@@ -77,12 +84,15 @@ func TestNamesAreCompleted(t *testing.T) {
 		{[]string{"machine", "stop", "o"}, "one\t", string(id) + "\t"},
 		{[]string{"exec", ""}, "one\t", ""},
 		{[]string{"ssh", "one", ""}, "", "one\t"},
-		{[]string{"app", "show", "l"}, "ledger\t1 machines", ""},
+		{[]string{"app", "show", "l"}, "ledger\t2 machines", ""},
 		{[]string{"machine", "list", "-a", ""}, "ledger\t", ""},
 		{[]string{"machine", "move", "one", "--to", "h"}, "h2\tsouth, ok", ""},
 		{[]string{"host", "show", ""}, "h1\tnorth, ok", ""},
 		{[]string{"app", "create", ""}, "", "ledger"},
 		{[]string{"deploy", "sh"}, "show\t", ""},
+		{[]string{"token", "rotate-root", "a"}, "acme", "tok_"},
+		{[]string{"scale", "count", "2", "-g", ""}, "web\n", ""},
+		{[]string{"token", "show", ""}, "tok_0000000000000012\tci of acme", ""},
 	} {
 		got := r.run(t.Context(), append([]string{"__complete"}, c.args...)...)
 		if got.code != 0 || !strings.Contains(got.stdout, c.want) || c.not != "" && strings.Contains(got.stdout, c.not) {

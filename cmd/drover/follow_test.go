@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
@@ -316,11 +317,19 @@ func TestConfigFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := r.run(t.Context(), "machine", "create", "./image.tar", "--app", "ledger", "--name", "path"); got.code != 0 {
-		t.Fatalf("%+v", got)
-	}
-	if v, err = backend.Machine(t.Context(), "ledger", "d0000000000003"); err != nil || v.Machine.Config.Image != filepath.Join(wd, "image.tar") {
-		t.Errorf("%q %v", v.Machine.Config.Image, err)
+	// Hosts know images by paths that begin with what is there, and do not know this directory.
+	for image, want := range map[string]string{"./image.tar": "tar:" + wd + "/image.tar", "./layout": "oci:" + wd + "/layout", "oci:./layout": "oci:" + wd + "/layout",
+		"/srv/layout": "oci:/srv/layout", "./follow_test.go": "tar:" + wd + "/follow_test.go", "tar:/srv/x": "tar:/srv/x", "registry.example/a:1": "registry.example/a:1"} {
+		got := r.run(t.Context(), "machine", "create", image, "--app", "ledger", "--json", "--detach")
+		var made struct {
+			ID drover.MachineID `json:"id"`
+		}
+		if err := json.Unmarshal([]byte(got.stdout), &made); err != nil || got.code != 0 {
+			t.Fatalf("%+v %v", got, err)
+		}
+		if v, err = backend.Machine(t.Context(), "ledger", made.ID); err != nil || v.Machine.Config.Image != want {
+			t.Errorf("%s: %q %v", image, v.Machine.Config.Image, err)
+		}
 	}
 }
 

@@ -88,13 +88,8 @@ func (f *configFlags) apply(cmd *cobra.Command, config *drover.MachineConfig) er
 	if set("image") {
 		config.Image = f.image
 	}
-	if strings.HasPrefix(config.Image, "./") || strings.HasPrefix(config.Image, "../") {
-		// A path means this directory, which the hosts do not know.
-		path, err := filepath.Abs(config.Image)
-		if err != nil {
-			return drover.Errorf(drover.Invalid, "cannot find the image: %w", err)
-		}
-		config.Image = path
+	if err := hostImage(&config.Image); err != nil {
+		return err
 	}
 	if set("restart") {
 		config.Restart.Policy = drover.RestartPolicy(f.restart)
@@ -115,6 +110,31 @@ func (f *configFlags) apply(cmd *cobra.Command, config *drover.MachineConfig) er
 		return err
 	}
 	return addPairs(cmd, "metadata", f.metadata, &config.Metadata)
+}
+
+// hostImage makes an image that is named by a path one that hosts find: a path means this directory, which they do not know, and they are told whether it
+// is a layout folder or a tarball.
+func hostImage(image *string) error {
+	kind, path, named := strings.Cut(*image, ":")
+	if !named || (kind != "oci" && kind != "tar") {
+		kind, path = "", *image
+	}
+	beside := strings.HasPrefix(path, "./") || strings.HasPrefix(path, "../")
+	if !beside && (kind != "" || !strings.HasPrefix(path, "/")) {
+		return nil
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return drover.Errorf(drover.Invalid, "cannot find the image: %w", err)
+	}
+	if kind == "" {
+		kind = "oci"
+		if info, err := os.Stat(path); strings.HasSuffix(path, ".tar") || err == nil && info.Mode().IsRegular() {
+			kind = "tar"
+		}
+	}
+	*image = kind + ":" + path
+	return nil
 }
 
 func addPairs(cmd *cobra.Command, flag string, pairs []string, to *map[string]string) error {

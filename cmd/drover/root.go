@@ -126,6 +126,7 @@ func subcommands(c *cli) []*cobra.Command {
 		newRecoveryCommand(c),
 		newEnvCommand(c),
 		newDeployCommand(c),
+		newScaleCommand(c),
 		newExecCommand(c, "drover exec"),
 		newSSHCommand(c),
 		newLogsCommand(c),
