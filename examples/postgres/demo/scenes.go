@@ -12,7 +12,6 @@ import (
 
 	"drover"
 	"drover/apiv1"
-	"drover/internal/testkit"
 )
 
 // play does the whole demo up to the comparison.
@@ -69,6 +68,9 @@ func (s *stage) makeCluster(ctx context.Context) error {
 			return fmt.Errorf("machine %s has an unexpected name %q", m.ID, m.Name)
 		}
 		s.addresses[n-1] = m.PrivateIP
+	}
+	if err := s.await(ctx, len(all)); err != nil {
+		return err
 	}
 	return s.healthy(ctx)
 }
@@ -240,7 +242,7 @@ func (s *stage) drainWithPowerCut(ctx context.Context, args []string) error {
 
 // lastDrain waits until the drain that is under way is as it should be.
 func (s *stage) lastDrain(ctx context.Context, into *apiv1.Drain, what string, ok func() bool) error {
-	return testkit.Eventually(ctx, boundCluster, "the drain "+what, func() (bool, error) {
+	return eventually(ctx, boundCluster, "the drain "+what, func() (bool, error) {
 		var all []apiv1.Drain
 		if err := s.cli.Ask(ctx, &all, "drain", "list"); err != nil {
 			return false, nil // the API may be slow to answer on a busy machine; the bound counts
@@ -258,7 +260,7 @@ func (s *stage) lastDrain(ctx context.Context, into *apiv1.Drain, what string, o
 // healthy asks repmgr.
 func (s *stage) healthy(ctx context.Context) error {
 	s.report.Cluster = "unknown"
-	return testkit.Eventually(ctx, boundCluster, "a cluster that repmgr finds healthy", func() (bool, error) {
+	return eventually(ctx, boundCluster, "a cluster that repmgr finds healthy", func() (bool, error) {
 		m, err := s.awaitPrimary(ctx)
 		if err != nil {
 			return false, err

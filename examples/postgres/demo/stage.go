@@ -55,6 +55,21 @@ func (s *stage) typed(ctx context.Context, args ...string) error {
 	return s.cli.Run(ctx, os.Stdout, args...)
 }
 
+// askEvery is how often something is asked for that is waited for: each time is a process, which guests go short of.
+const askEvery = time.Second
+
+// eventually waits until the condition holds, and looks at it once a second.
+func eventually(ctx context.Context, bound time.Duration, what string, condition func() (bool, error)) error {
+	var last time.Time
+	return testkit.Eventually(ctx, bound, what, func() (bool, error) {
+		if time.Since(last) < askEvery {
+			return false, nil
+		}
+		defer func() { last = time.Now() }()
+		return condition()
+	})
+}
+
 // members asks for the machines of the app.
 func (s *stage) members(ctx context.Context) ([]apiv1.Machine, error) {
 	var all []apiv1.Machine
@@ -90,7 +105,7 @@ func unhealthy(all []apiv1.Machine) string {
 // await waits until all members are healthy, one of them the primary, and says what it waits for.
 func (s *stage) await(ctx context.Context, members int) error {
 	shown := time.Now()
-	return testkit.Eventually(ctx, boundCluster, "a healthy cluster", func() (bool, error) {
+	return eventually(ctx, boundCluster, "a healthy cluster", func() (bool, error) {
 		all, err := s.members(ctx)
 		if err != nil {
 			return false, nil // the API may be slow to answer on a busy machine; the bound counts
@@ -109,7 +124,7 @@ func (s *stage) await(ctx context.Context, members int) error {
 
 // awaitPrimary waits until one member says that it is the primary.
 func (s *stage) awaitPrimary(ctx context.Context) (m apiv1.Machine, err error) {
-	err = testkit.Eventually(ctx, boundPrimary, "a primary", func() (bool, error) {
+	err = eventually(ctx, boundPrimary, "a primary", func() (bool, error) {
 		all, err := s.members(ctx)
 		if err != nil {
 			return false, nil // as above
@@ -206,7 +221,7 @@ func (s *stage) startLoad(ctx context.Context) error {
 // written waits until so many more commits were acknowledged.
 func (s *stage) written(ctx context.Context, more int) error {
 	want := s.rec.total() + more
-	return testkit.Eventually(ctx, boundPrimary, fmt.Sprintf("the acknowledgement of %d commits", more), func() (bool, error) {
+	return eventually(ctx, boundPrimary, fmt.Sprintf("the acknowledgement of %d commits", more), func() (bool, error) {
 		select {
 		case err := <-s.loaded:
 			s.loaded <- err

@@ -129,7 +129,7 @@ func (n *node) serve(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil // a recovery may take its time; the next look goes on
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(500 * time.Millisecond):
 		}
 	}
 }
