@@ -41,6 +41,7 @@ func (s *stage) makeCluster(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	fresh := len(all) == 0
 	for i, host := range []string{"h1", "h2", "h3", readerHost} {
 		name := fmt.Sprintf("pg%d", i+1)
 		if slices.ContainsFunc(all, func(m apiv1.Machine) bool { return m.Name == name }) {
@@ -69,7 +70,7 @@ func (s *stage) makeCluster(ctx context.Context) error {
 		}
 		s.addresses[n-1] = m.PrivateIP
 	}
-	if err := s.await(ctx, len(all)); err != nil {
+	if err := s.await(ctx, len(all)); err != nil || !fresh {
 		return err
 	}
 	return s.healthy(ctx)

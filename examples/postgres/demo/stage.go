@@ -6,11 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"drover"
@@ -36,8 +36,9 @@ type stage struct {
 	cli                      testkit.CLI
 	began                    time.Time
 	rec                      *recorder
-	load                     *exec.Cmd
-	loaded                   chan error
+	// load is the input of the client, which ends when it is closed; loaded gets how it ended.
+	load   io.Closer
+	loaded chan error
 	// addresses has the voters' literal addresses, the reader's last.
 	addresses []string
 	report    report
@@ -201,19 +202,19 @@ func (s *stage) client(ctx context.Context, what string) *exec.Cmd {
 
 // startLoad lets the client write.
 func (s *stage) startLoad(ctx context.Context) error {
-	s.load = s.client(context.WithoutCancel(ctx), "write")
-	s.load.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	out, err := s.load.StdoutPipe()
-	if err != nil {
+	cmd := s.client(context.WithoutCancel(ctx), "write")
+	in, err1 := cmd.StdinPipe()
+	out, err2 := cmd.StdoutPipe()
+	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	if err := s.load.Start(); err != nil {
+	if err := cmd.Start(); err != nil {
 		return err
 	}
-	s.loaded = make(chan error, 1)
+	s.load, s.loaded = in, make(chan error, 1)
 	go func() { // ends with the client, which stopLoad waits for
 		err := s.rec.read(out, time.Now)
-		s.loaded <- errors.Join(err, s.load.Wait())
+		s.loaded <- errors.Join(err, cmd.Wait())
 	}()
 	return s.written(ctx, 50)
 }
@@ -237,12 +238,9 @@ func (s *stage) stopLoad() error {
 	if s.load == nil {
 		return nil
 	}
-	group := s.load.Process.Pid
+	err := s.load.Close()
 	s.load = nil
-	if err := syscall.Kill(-group, syscall.SIGTERM); err != nil {
-		return err
-	}
-	return <-s.loaded
+	return errors.Join(err, <-s.loaded)
 }
 
 // showLogs prints what the members wrote last, for whoever has to find out why the demo failed.
@@ -265,9 +263,8 @@ func (s *stage) showLogs(ctx context.Context) {
 
 // curtain takes the fleet down and removes everything.
 func (s *stage) curtain(ctx context.Context) error {
-	err := s.stopLoad()
 	s.say("The fleet goes down and leaves nothing behind.")
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	return errors.Join(err, s.typed(ctx, "dev", "down", "--purge"), os.RemoveAll(s.dir))
+	return errors.Join(s.typed(ctx, "dev", "down", "--purge"), os.RemoveAll(s.dir))
 }
