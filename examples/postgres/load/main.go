@@ -25,9 +25,10 @@ import (
 
 const (
 	// writers is how many write side by side.
-	writers = 4
-	// patience is how long an answer is waited for before the connection is given up: what became of the commit is not known then.
-	patience = 5 * time.Second
+	writers = 2
+	// patience is how long an answer is waited for before the connection is given up: what became of the commit is not known then. Who loses patience
+	// sooner than a busy server answers makes it busier: each new connection costs it more than the answer.
+	patience = 20 * time.Second
 )
 
 func main() {
@@ -52,7 +53,7 @@ func run(ctx context.Context, args []string) error {
 
 // connect finds the member that takes writes.
 func connect(ctx context.Context, hosts []string) (*pgx.Conn, error) {
-	return pgx.Connect(ctx, fmt.Sprintf("host=%s user=app password=%s dbname=app connect_timeout=5 target_session_attrs=read-write sslmode=disable",
+	return pgx.Connect(ctx, fmt.Sprintf("host=%s user=app password=%s dbname=app connect_timeout=15 target_session_attrs=read-write sslmode=disable",
 		strings.Join(hosts, ","), os.Getenv("PG_PASSWORD")))
 }
 

@@ -151,7 +151,7 @@ func (n *node) refresh(ctx context.Context) (State, error) {
 	}
 	if err != nil {
 		s = n.now()
-		n.idle(s.WasPrimary || s.Role == Primary, s.Timeline, s.LSN, fmt.Sprintf("the server does not answer: %v", err))
+		n.idle(s.WasPrimary || s.Role == Primary, 0, 0, fmt.Sprintf("the server does not answer: %v", err))
 		return s, err
 	}
 	if s.Role == Primary {
