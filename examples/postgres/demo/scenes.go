@@ -25,8 +25,8 @@ func (s *stage) play(ctx context.Context) error {
 }
 
 func (s *stage) raiseFleet(ctx context.Context) error {
-	s.say("A fleet on this machine: three worker hosts in ams, one in fra, and a control host, each a process tree of its own.")
-	return s.typed(ctx, "dev", "up", "--workers", "4", "--regions", "ams,ams,ams,fra", "--api-port", "0", "--boot-timeout", "5m")
+	s.say("A fleet on this machine: four worker hosts in ams, one of them to spare, one in fra, and a control host, each a process tree of its own.")
+	return s.typed(ctx, "dev", "up", "--workers", "5", "--regions", "ams,ams,ams,ams,fra", "--api-port", "0", "--boot-timeout", "5m")
 }
 
 func (s *stage) makeCluster(ctx context.Context) error {
@@ -316,21 +316,28 @@ func (s *stage) compare(ctx context.Context) error {
 	if err := s.healthy(ctx); err != nil {
 		return err
 	}
+	return s.check(ctx)
+}
+
+// check looks at every page of every member: at the primary first, which makes the extension that the replicas have from it.
+func (s *stage) check(ctx context.Context) error {
+	p, err := s.awaitPrimary(ctx)
+	if err != nil {
+		return err
+	}
 	all, err := s.members(ctx)
 	if err != nil {
 		return err
 	}
+	all = append([]apiv1.Machine{p}, slices.DeleteFunc(all, func(m apiv1.Machine) bool { return m.ID == p.ID })...)
 	s.report.Amcheck = "clean"
 	for _, m := range all {
-		// A replica cannot make the extension, and has it from the primary.
 		args := []string{"pg_amcheck", "--heapallindexed", "-d", "app", "-d", "repmgr"}
-		if p := primary(all); p != nil && p.ID == m.ID {
+		if m.ID == p.ID {
 			args = append(args, "--install-missing")
-		} else {
-			continue
 		}
 		if _, err := s.inside(ctx, m.ID, args...); err != nil {
-			s.report.Amcheck = err.Error()
+			s.report.Amcheck = fmt.Sprintf("%s: %v", m.Name, err)
 		}
 	}
 	return nil

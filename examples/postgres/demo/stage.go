@@ -26,7 +26,7 @@ const (
 )
 
 // The reader's host, from which the client writes, too: it is never drained.
-const readerHost = "h4"
+const readerHost = "h5"
 
 const password = "rosebud-of-the-demo"
 
@@ -82,7 +82,7 @@ func (s *stage) members(ctx context.Context) ([]apiv1.Machine, error) {
 func primary(all []apiv1.Machine) *apiv1.Machine {
 	for i := range all {
 		for _, c := range all[i].Checks {
-			if c.Status == "passing" && c.Role == drover.RolePrimary {
+			if c.Status == "passing" && c.Role == drover.RolePrimary && all[i].HostStatus != drover.HostUnreachable {
 				return &all[i]
 			}
 		}
@@ -95,7 +95,7 @@ func unhealthy(all []apiv1.Machine) string {
 	var names []string
 	for _, m := range all {
 		for _, c := range m.Checks {
-			if m.State != drover.StateStarted || c.Status != "passing" || !c.Role.Known() {
+			if m.State != drover.StateStarted || m.HostStatus == drover.HostUnreachable || c.Status != "passing" || !c.Role.Known() {
 				names = append(names, m.Name)
 			}
 		}

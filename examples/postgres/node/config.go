@@ -43,7 +43,7 @@ func nodeName(id int) string { return fmt.Sprintf("node%d", id) }
 // conninfo is how members reach each other: by the literal private address, which a machine has for life. The private network encrypts between
 // hosts; TLS and Kerberos on top would only cost each connection, most of all on an emulated processor.
 func (c config) conninfo(address string) string {
-	return fmt.Sprintf("host=%s port=%d user=repmgr dbname=repmgr connect_timeout=30 sslmode=disable gssencmode=disable keepalives_idle=5 keepalives_interval=2 keepalives_count=3 passfile=%s",
+	return fmt.Sprintf("host=%s port=%d user=repmgr dbname=repmgr connect_timeout=10 sslmode=disable gssencmode=disable keepalives_idle=5 keepalives_interval=2 keepalives_count=3 passfile=%s",
 		address, pgPort, c.passFile())
 }
 
