@@ -20,7 +20,7 @@ func (f *Fleet) candidateLocked(id string) (plan.Candidate, MachineView, bool) {
 	app := f.state.apps.items[string(v.Machine.App)].value
 	labels := drover.LabelsOf(app, v.Machine)
 	for _, check := range v.Status.Checks {
-		if check.Role.Known() {
+		if check.Role.Known() && v.HostStatus != drover.HostUnreachable { // what a silent host told last may be over
 			labels.Role = check.Role // it knows better than whoever wrote the label
 			break
 		}

@@ -70,6 +70,22 @@ func TestAHookForColdMovesIsNotRunBeforeLiveOnes(t *testing.T) {
 	}
 }
 
+func TestTheRoleThatASilentHostToldDoesNotCount(t *testing.T) {
+	t.Parallel()
+	w, n := newWorld(t)
+	id := w.machines(n, "h1", 1, map[string]string{drover.LabelRole: "replica"})[0]
+	role := func() drover.MoveRole {
+		n.state.mu.RLock()
+		defer n.state.mu.RUnlock()
+		c, _, _ := n.candidateLocked(string(id))
+		return c.Labels.Role
+	}
+	w.hosts["h1"].tells(id, drover.RolePrimary)
+	w.eventually("the role is known", func() bool { return role() == drover.RolePrimary })
+	w.powerOff("h1")
+	w.eventually("the role is the label's", func() bool { return role() == drover.RoleReplica })
+}
+
 // cannotMoveLive makes the host find something against live moves.
 func (h *fakeHost) cannotMoveLive() {
 	h.set(func() {

@@ -62,7 +62,10 @@ func run(ctx context.Context, args []string) (err error) {
 		}()
 	}
 	if err := s.play(ctx); err != nil {
-		s.showLogs(context.WithoutCancel(ctx))
+		err = errors.Join(err, s.stopLoad())
+		if ctx.Err() == nil {
+			s.showLogs(ctx)
+		}
 		return err
 	}
 	if *keep {

@@ -12,7 +12,6 @@ import (
 
 	"drover"
 	"drover/apiv1"
-	"drover/internal/testkit"
 )
 
 // play does the whole demo up to the comparison.
@@ -26,8 +25,8 @@ func (s *stage) play(ctx context.Context) error {
 }
 
 func (s *stage) raiseFleet(ctx context.Context) error {
-	s.say("A fleet on this machine: three worker hosts in ams, one in fra, and a control host, each a process tree of its own.")
-	return s.typed(ctx, "dev", "up", "--workers", "4", "--regions", "ams,ams,ams,fra", "--api-port", "0", "--boot-timeout", "5m")
+	s.say("A fleet on this machine: four worker hosts in ams, one of them to spare, one in fra, and a control host, each a process tree of its own.")
+	return s.typed(ctx, "dev", "up", "--workers", "5", "--regions", "ams,ams,ams,ams,fra", "--api-port", "0", "--boot-timeout", "5m")
 }
 
 func (s *stage) makeCluster(ctx context.Context) error {
@@ -42,6 +41,7 @@ func (s *stage) makeCluster(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	fresh := len(all) == 0
 	for i, host := range []string{"h1", "h2", "h3", readerHost} {
 		name := fmt.Sprintf("pg%d", i+1)
 		if slices.ContainsFunc(all, func(m apiv1.Machine) bool { return m.Name == name }) {
@@ -69,6 +69,9 @@ func (s *stage) makeCluster(ctx context.Context) error {
 			return fmt.Errorf("machine %s has an unexpected name %q", m.ID, m.Name)
 		}
 		s.addresses[n-1] = m.PrivateIP
+	}
+	if err := s.await(ctx, len(all)); err != nil || !fresh {
+		return err
 	}
 	return s.healthy(ctx)
 }
@@ -240,7 +243,7 @@ func (s *stage) drainWithPowerCut(ctx context.Context, args []string) error {
 
 // lastDrain waits until the drain that is under way is as it should be.
 func (s *stage) lastDrain(ctx context.Context, into *apiv1.Drain, what string, ok func() bool) error {
-	return testkit.Eventually(ctx, boundCluster, "the drain "+what, func() (bool, error) {
+	return eventually(ctx, boundCluster, "the drain "+what, func() (bool, error) {
 		var all []apiv1.Drain
 		if err := s.cli.Ask(ctx, &all, "drain", "list"); err != nil {
 			return false, nil // the API may be slow to answer on a busy machine; the bound counts
@@ -258,7 +261,7 @@ func (s *stage) lastDrain(ctx context.Context, into *apiv1.Drain, what string, o
 // healthy asks repmgr.
 func (s *stage) healthy(ctx context.Context) error {
 	s.report.Cluster = "unknown"
-	return testkit.Eventually(ctx, boundCluster, "a cluster that repmgr finds healthy", func() (bool, error) {
+	return eventually(ctx, boundCluster, "a cluster that repmgr finds healthy", func() (bool, error) {
 		m, err := s.awaitPrimary(ctx)
 		if err != nil {
 			return false, err
@@ -313,21 +316,28 @@ func (s *stage) compare(ctx context.Context) error {
 	if err := s.healthy(ctx); err != nil {
 		return err
 	}
+	return s.check(ctx)
+}
+
+// check looks at every page of every member: at the primary first, which makes the extension that the replicas have from it.
+func (s *stage) check(ctx context.Context) error {
+	p, err := s.awaitPrimary(ctx)
+	if err != nil {
+		return err
+	}
 	all, err := s.members(ctx)
 	if err != nil {
 		return err
 	}
+	all = append([]apiv1.Machine{p}, slices.DeleteFunc(all, func(m apiv1.Machine) bool { return m.ID == p.ID })...)
 	s.report.Amcheck = "clean"
 	for _, m := range all {
-		// A replica cannot make the extension, and has it from the primary.
 		args := []string{"pg_amcheck", "--heapallindexed", "-d", "app", "-d", "repmgr"}
-		if p := primary(all); p != nil && p.ID == m.ID {
+		if m.ID == p.ID {
 			args = append(args, "--install-missing")
-		} else {
-			continue
 		}
 		if _, err := s.inside(ctx, m.ID, args...); err != nil {
-			s.report.Amcheck = err.Error()
+			s.report.Amcheck = fmt.Sprintf("%s: %v", m.Name, err)
 		}
 	}
 	return nil

@@ -6,11 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"drover"
@@ -26,7 +26,7 @@ const (
 )
 
 // The reader's host, from which the client writes, too: it is never drained.
-const readerHost = "h4"
+const readerHost = "h5"
 
 const password = "rosebud-of-the-demo"
 
@@ -36,8 +36,9 @@ type stage struct {
 	cli                      testkit.CLI
 	began                    time.Time
 	rec                      *recorder
-	load                     *exec.Cmd
-	loaded                   chan error
+	// load is the input of the client, which ends when it is closed; loaded gets how it ended.
+	load   io.Closer
+	loaded chan error
 	// addresses has the voters' literal addresses, the reader's last.
 	addresses []string
 	report    report
@@ -55,6 +56,21 @@ func (s *stage) typed(ctx context.Context, args ...string) error {
 	return s.cli.Run(ctx, os.Stdout, args...)
 }
 
+// askEvery is how often something is asked for that is waited for: each time is a process, which guests go short of.
+const askEvery = time.Second
+
+// eventually waits until the condition holds, and looks at it once a second.
+func eventually(ctx context.Context, bound time.Duration, what string, condition func() (bool, error)) error {
+	var last time.Time
+	return testkit.Eventually(ctx, bound, what, func() (bool, error) {
+		if time.Since(last) < askEvery {
+			return false, nil
+		}
+		defer func() { last = time.Now() }()
+		return condition()
+	})
+}
+
 // members asks for the machines of the app.
 func (s *stage) members(ctx context.Context) ([]apiv1.Machine, error) {
 	var all []apiv1.Machine
@@ -66,7 +82,7 @@ func (s *stage) members(ctx context.Context) ([]apiv1.Machine, error) {
 func primary(all []apiv1.Machine) *apiv1.Machine {
 	for i := range all {
 		for _, c := range all[i].Checks {
-			if c.Status == "passing" && c.Role == drover.RolePrimary {
+			if c.Status == "passing" && c.Role == drover.RolePrimary && all[i].HostStatus != drover.HostUnreachable {
 				return &all[i]
 			}
 		}
@@ -79,7 +95,7 @@ func unhealthy(all []apiv1.Machine) string {
 	var names []string
 	for _, m := range all {
 		for _, c := range m.Checks {
-			if m.State != drover.StateStarted || c.Status != "passing" || !c.Role.Known() {
+			if m.State != drover.StateStarted || m.HostStatus == drover.HostUnreachable || c.Status != "passing" || !c.Role.Known() {
 				names = append(names, m.Name)
 			}
 		}
@@ -90,7 +106,7 @@ func unhealthy(all []apiv1.Machine) string {
 // await waits until all members are healthy, one of them the primary, and says what it waits for.
 func (s *stage) await(ctx context.Context, members int) error {
 	shown := time.Now()
-	return testkit.Eventually(ctx, boundCluster, "a healthy cluster", func() (bool, error) {
+	return eventually(ctx, boundCluster, "a healthy cluster", func() (bool, error) {
 		all, err := s.members(ctx)
 		if err != nil {
 			return false, nil // the API may be slow to answer on a busy machine; the bound counts
@@ -109,7 +125,7 @@ func (s *stage) await(ctx context.Context, members int) error {
 
 // awaitPrimary waits until one member says that it is the primary.
 func (s *stage) awaitPrimary(ctx context.Context) (m apiv1.Machine, err error) {
-	err = testkit.Eventually(ctx, boundPrimary, "a primary", func() (bool, error) {
+	err = eventually(ctx, boundPrimary, "a primary", func() (bool, error) {
 		all, err := s.members(ctx)
 		if err != nil {
 			return false, nil // as above
@@ -186,19 +202,19 @@ func (s *stage) client(ctx context.Context, what string) *exec.Cmd {
 
 // startLoad lets the client write.
 func (s *stage) startLoad(ctx context.Context) error {
-	s.load = s.client(context.WithoutCancel(ctx), "write")
-	s.load.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	out, err := s.load.StdoutPipe()
-	if err != nil {
+	cmd := s.client(context.WithoutCancel(ctx), "write")
+	in, err1 := cmd.StdinPipe()
+	out, err2 := cmd.StdoutPipe()
+	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	if err := s.load.Start(); err != nil {
+	if err := cmd.Start(); err != nil {
 		return err
 	}
-	s.loaded = make(chan error, 1)
+	s.load, s.loaded = in, make(chan error, 1)
 	go func() { // ends with the client, which stopLoad waits for
 		err := s.rec.read(out, time.Now)
-		s.loaded <- errors.Join(err, s.load.Wait())
+		s.loaded <- errors.Join(err, cmd.Wait())
 	}()
 	return s.written(ctx, 50)
 }
@@ -206,7 +222,7 @@ func (s *stage) startLoad(ctx context.Context) error {
 // written waits until so many more commits were acknowledged.
 func (s *stage) written(ctx context.Context, more int) error {
 	want := s.rec.total() + more
-	return testkit.Eventually(ctx, boundPrimary, fmt.Sprintf("the acknowledgement of %d commits", more), func() (bool, error) {
+	return eventually(ctx, boundPrimary, fmt.Sprintf("the acknowledgement of %d commits", more), func() (bool, error) {
 		select {
 		case err := <-s.loaded:
 			s.loaded <- err
@@ -222,12 +238,9 @@ func (s *stage) stopLoad() error {
 	if s.load == nil {
 		return nil
 	}
-	group := s.load.Process.Pid
+	err := s.load.Close()
 	s.load = nil
-	if err := syscall.Kill(-group, syscall.SIGTERM); err != nil {
-		return err
-	}
-	return <-s.loaded
+	return errors.Join(err, <-s.loaded)
 }
 
 // showLogs prints what the members wrote last, for whoever has to find out why the demo failed.
@@ -250,9 +263,8 @@ func (s *stage) showLogs(ctx context.Context) {
 
 // curtain takes the fleet down and removes everything.
 func (s *stage) curtain(ctx context.Context) error {
-	err := s.stopLoad()
 	s.say("The fleet goes down and leaves nothing behind.")
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	return errors.Join(err, s.typed(ctx, "dev", "down", "--purge"), os.RemoveAll(s.dir))
+	return errors.Join(s.typed(ctx, "dev", "down", "--purge"), os.RemoveAll(s.dir))
 }

@@ -15,10 +15,9 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/match"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
-
-	"drover/internal/durable"
 )
 
 func main() {
@@ -60,21 +59,15 @@ func run(args []string) error {
 	if img, err = mutate.ConfigFile(img, file); err != nil {
 		return err
 	}
-	fresh := dir + ".new"
-	if err := os.RemoveAll(fresh); err != nil {
-		return err
-	}
-	index, err := layout.Write(fresh, empty.Index)
+	// What is there stays: machines that run an older image are moved to hosts that fetch that one.
+	index, err := layout.FromPath(dir)
 	if err != nil {
-		return err
+		if index, err = layout.Write(dir, empty.Index); err != nil {
+			return err
+		}
 	}
-	if err := index.AppendImage(img, layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": "latest"})); err != nil {
-		return err
-	}
-	if err := os.RemoveAll(dir); err != nil {
-		return err
-	}
-	if err := durable.Rename(fresh, dir); err != nil {
+	const tag = "latest"
+	if err := index.ReplaceImage(img, match.Name(tag), layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": tag})); err != nil {
 		return err
 	}
 	fmt.Printf("oci:%s\n", dir)

@@ -1,6 +1,6 @@
 // Command pgload writes to the example's Postgres cluster, and tells of each commit that was acknowledged, as an application far away would see it.
 //
-//	pgload write HOST,HOST,...     writes until it is told to stop; prints "ack ID" for each row whose commit was acknowledged
+//	pgload write HOST,HOST,...     writes until its input ends, so that it ends with whoever started it; prints "ack ID" for each row whose commit was acknowledged
 //	pgload list HOST,HOST,...      prints the ID of each row that is there
 //
 // The password is in PG_PASSWORD.
@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -24,9 +25,10 @@ import (
 
 const (
 	// writers is how many write side by side.
-	writers = 4
-	// patience is how long an answer is waited for before the connection is given up: what became of the commit is not known then.
-	patience = 3 * time.Second
+	writers = 2
+	// patience is how long an answer is waited for before the connection is given up: what became of the commit is not known then. Who loses patience
+	// sooner than a busy server answers makes it busier: each new connection costs it more than the answer.
+	patience = 20 * time.Second
 )
 
 func main() {
@@ -40,7 +42,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) != 2 || args[0] != "write" && args[0] != "list" {
-		return errors.New("usage: pgload write|list HOST,HOST,...")
+		return errors.New("usage: pgload write|list HOST[,HOST]...")
 	}
 	hosts := strings.Split(args[1], ",")
 	if args[0] == "list" {
@@ -51,21 +53,32 @@ func run(ctx context.Context, args []string) error {
 
 // connect finds the member that takes writes.
 func connect(ctx context.Context, hosts []string) (*pgx.Conn, error) {
-	return pgx.Connect(ctx, fmt.Sprintf("host=%s user=app password=%s dbname=app connect_timeout=2 target_session_attrs=read-write sslmode=disable",
+	return pgx.Connect(ctx, fmt.Sprintf("host=%s user=app password=%s dbname=app connect_timeout=15 target_session_attrs=read-write sslmode=disable",
 		strings.Join(hosts, ","), os.Getenv("PG_PASSWORD")))
 }
 
-// write writes rows with growing IDs until ctx ends.
+// write writes rows with growing IDs until the input ends.
 func write(ctx context.Context, hosts []string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { // ends with the program: a read of the input cannot be called off
+		io.Copy(io.Discard, os.Stdin) // an input that fails has ended, too
+		cancel()
+	}()
 	conn, err := connect(ctx, hosts)
 	if err != nil {
 		return err
 	}
 	_, err = conn.Exec(ctx, "CREATE TABLE IF NOT EXISTS written (id bigint PRIMARY KEY, writer int NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp(), filler text NOT NULL)")
+	var first int64
+	if err == nil {
+		err = conn.QueryRow(ctx, "SELECT coalesce(max(id), 0) FROM written").Scan(&first) // an earlier run may have written
+	}
 	if err := errors.Join(err, conn.Close(ctx)); err != nil {
 		return err
 	}
 	var last atomic.Int64
+	last.Store(first)
 	var mu sync.Mutex // of stdout
 	var all sync.WaitGroup
 	for w := range writers {

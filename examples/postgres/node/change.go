@@ -111,6 +111,7 @@ func (n *node) serve(ctx context.Context) error {
 	if err := n.cfg.arrange(); err != nil {
 		return err
 	}
+	n.idle(false, 0, 0, "it starts") // it may get more at once than what is known of it
 	var err error
 	// It belongs to the machine, not to who asked for it.
 	if n.server, err = launch(n.cfg.command(context.WithoutCancel(ctx), "postgres", "-D", n.cfg.pgdata())); err != nil {
@@ -129,7 +130,7 @@ func (n *node) serve(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil // a recovery may take its time; the next look goes on
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(500 * time.Millisecond):
 		}
 	}
 }
@@ -169,17 +170,22 @@ func (n *node) serveGrant(ctx context.Context, body []byte) (string, error) {
 // grant grants a candidate, or says why not. The server's own word is fresh: what was known a second ago may be too little.
 func (n *node) grant(ctx context.Context, candidate State) string {
 	me := n.now()
-	if conn, err := local(ctx, "postgres"); err == nil {
-		s, err := askState(ctx, conn, n.cfg.self)
-		conn.Close(ctx) // it was only read
+	n.voting.Lock()
+	defer n.voting.Unlock()
+	// It has a connection of its own: whoever acts may be waiting for this very grant.
+	if me.Role != "" {
+		err := connected(ctx, &n.ballot, "postgres")
 		if err == nil {
-			me = s
+			me, err = askState(ctx, n.ballot, n.cfg.self)
+		}
+		if err != nil {
+			return fmt.Sprintf("member %d cannot ask its server what it has: %v", me.ID, err)
 		}
 	}
 	alive := me.Role == Replica && me.Streaming && me.Upstream != candidate.Address && me.ID != candidate.ID
 	if me.Role == Replica && !alive && me.ID != candidate.ID && me.Upstream != candidate.Address {
 		// Who is granted has all that this voter acknowledges to anybody: from here on it acknowledges nothing to its old primary.
-		if err := execute(ctx, "postgres", "ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"); err != nil {
+		if err := executeOn(ctx, n.ballot, "ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"); err != nil {
 			return fmt.Sprintf("member %d cannot leave its primary: %v", me.ID, err)
 		}
 	}
@@ -268,7 +274,7 @@ func (n *node) promote(ctx context.Context) (string, error) {
 		return "", errors.New(why)
 	}
 	granted := time.Since(began)
-	if err := execute(ctx, "postgres", "SELECT pg_promote(true, 60)"); err != nil {
+	if err := executeOn(ctx, n.conn, "SELECT pg_promote(true, 60)"); err != nil {
 		return "", err
 	}
 	if me, err = n.refresh(ctx); err != nil || me.Role != Primary {

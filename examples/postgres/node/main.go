@@ -40,9 +40,9 @@ func run(ctx context.Context, args []string) error {
 	return fmt.Errorf("%q is no order: use handover, promote or follow", args[0])
 }
 
-// insist repeats the order to promote, since votes may come later: repmgrd does not ask again.
+// insist repeats the order to promote, since voters may come back later, and repmgrd does not ask again. Nobody is granted while there is a primary.
 func insist(ctx context.Context, cfg config) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, time.Hour)
 	defer cancel()
 	for {
 		err := order(ctx, cfg, "promote")

@@ -40,6 +40,9 @@ type node struct {
 	followed string
 	// conn and table are connections to the server, for questions: to the database postgres, and to repmgr's.
 	conn, table *pgx.Conn
+	// voting is held while this voter thinks of a grant; ballot is its connection for that. It may come after acting, and before mu.
+	voting sync.Mutex
+	ballot *pgx.Conn
 	// lostAt is since when a replica does not stream from the primary that there is.
 	lostAt time.Time
 
@@ -148,7 +151,7 @@ func (n *node) refresh(ctx context.Context) (State, error) {
 	}
 	if err != nil {
 		s = n.now()
-		n.idle(s.WasPrimary || s.Role == Primary, s.Timeline, s.LSN, fmt.Sprintf("the server does not answer: %v", err))
+		n.idle(s.WasPrimary || s.Role == Primary, 0, 0, fmt.Sprintf("the server does not answer: %v", err))
 		return s, err
 	}
 	if s.Role == Primary {
@@ -212,7 +215,7 @@ func (n *node) asReplica(ctx context.Context, me State, answers []State) error {
 	}
 	if me.Upstream != p.Address {
 		n.log.Info("it follows", "primary", p.ID)
-		return execute(ctx, "postgres", "ALTER SYSTEM SET primary_conninfo = "+quote(n.cfg.upstream(p.Address)), "SELECT pg_reload_conf()")
+		return executeOn(ctx, n.conn, "ALTER SYSTEM SET primary_conninfo = "+quote(n.cfg.upstream(p.Address)), "SELECT pg_reload_conf()")
 	}
 	switch {
 	case me.Streaming:

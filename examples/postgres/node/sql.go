@@ -25,6 +25,11 @@ func execute(ctx context.Context, database string, statements ...string) error {
 		return err
 	}
 	defer conn.Close(ctx) // what was executed is
+	return executeOn(ctx, conn, statements...)
+}
+
+// executeOn runs statements over a connection that is there: another one takes an emulated processor part of a second to make, for which writes may wait.
+func executeOn(ctx context.Context, conn *pgx.Conn, statements ...string) error {
 	for _, s := range statements {
 		if _, err := conn.Exec(ctx, s); err != nil {
 			return fmt.Errorf("%.60s: %w", s, err)
