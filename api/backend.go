@@ -23,6 +23,7 @@ type Backend interface {
 	DeleteApp(ctx context.Context, name drover.AppName) error
 
 	CreateMachine(ctx context.Context, req fleet.CreateMachine) (fleet.MachineView, error)
+	// Machines lists the machines of an app, oldest first.
 	Machines(ctx context.Context, app drover.AppName) ([]fleet.MachineView, error)
 	Machine(ctx context.Context, app drover.AppName, id drover.MachineID) (fleet.MachineView, error)
 	UpdateMachine(ctx context.Context, req fleet.UpdateMachine) (fleet.MachineView, error)

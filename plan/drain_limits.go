@@ -2,7 +2,6 @@ package plan
 
 import (
 	"fmt"
-	"slices"
 
 	"drover"
 )
@@ -108,6 +107,3 @@ func Share(d drover.Drain) drover.Bytes {
 	}
 	return max(d.Options.Bandwidth/drover.Bytes(max(min(at, len(d.Items)), 1)), 1)
 }
-
-// withSlot adds a slot.
-func withSlot(slots []Slot, s Slot) []Slot { return append(slices.Clone(slots), s) }

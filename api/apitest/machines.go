@@ -1,8 +1,10 @@
 package apitest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -102,7 +104,7 @@ func (b *Backend) changeLocked(app drover.AppName, id drover.MachineID, change f
 	return v, nil
 }
 
-// Machines lists an app's machines.
+// Machines lists an app's machines, oldest first.
 func (b *Backend) Machines(_ context.Context, app drover.AppName) ([]fleet.MachineView, error) {
 	if err := b.begin("Machines"); err != nil {
 		return nil, err
@@ -114,6 +116,9 @@ func (b *Backend) Machines(_ context.Context, app drover.AppName) ([]fleet.Machi
 			views = append(views, v)
 		}
 	}
+	slices.SortFunc(views, func(a, b fleet.MachineView) int {
+		return cmp.Or(a.Machine.CreatedAt.Compare(b.Machine.CreatedAt), cmp.Compare(a.Machine.ID, b.Machine.ID))
+	})
 	return views, nil
 }
 
