@@ -2,6 +2,7 @@ package api
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -40,12 +41,39 @@ const leaseShare = 5
 // moment, never too harsh.
 const maxLimited = 10_000
 
+// refusalPause is how long a refusal is kept back, maxPaused how many are at once: more are told at once. Who waits for it cannot ask again meanwhile, so that a
+// client that asks without end takes a few requests a second of the CPUs in place of all that they can do.
+const (
+	refusalPause = 250 * time.Millisecond
+	maxPaused    = 512
+)
+
 // limits keeps the buckets of all tokens. Each kind has its own, so that whoever fills one up gains nothing in another.
-type limits struct{ all, leases, actions, reads *buckets }
+type limits struct {
+	all, leases, actions, reads *buckets
+	// paused has a slot for each refusal that is kept back.
+	paused chan struct{}
+}
+
+// pause keeps a refusal back for a moment, if not too many are.
+func (l *limits) pause(ctx context.Context) {
+	select {
+	case l.paused <- struct{}{}:
+	default:
+		return
+	}
+	defer func() { <-l.paused }()
+	timer := time.NewTimer(refusalPause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
 
 func newLimits(l Limits) *limits {
 	leases := Rate{PerSecond: leaseShare * l.All.PerSecond, Burst: leaseShare * l.All.Burst}
-	return &limits{all: newBuckets(l.All), leases: newBuckets(leases), actions: newBuckets(l.Action), reads: newBuckets(l.Read)}
+	return &limits{all: newBuckets(l.All), leases: newBuckets(leases), actions: newBuckets(l.Action), reads: newBuckets(l.Read), paused: make(chan struct{}, maxPaused)}
 }
 
 // wait takes the request from the buckets that it counts for, and returns 0; or takes nothing more and returns how long to wait.
@@ -74,6 +102,7 @@ func (h *handler) limited(c *call) error {
 	if wait == 0 {
 		return nil
 	}
+	h.limits.pause(c.ctx())
 	seconds := int((wait + time.Second - 1) / time.Second)
 	c.w.Header().Set("Retry-After", fmt.Sprint(seconds))
 	return withStatus(http.StatusTooManyRequests,
