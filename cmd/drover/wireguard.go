@@ -48,13 +48,13 @@ yourself.`,
 		Args: exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req.Name = args[0]
-			private := "put the private key here"
+			private, once := "put the private key here", ""
 			if req.PublicKey == "" {
 				key, err := mesh.NewPrivateKey()
 				if err != nil {
 					return err
 				}
-				private, req.PublicKey = key.Reveal(), key.Public()
+				private, req.PublicKey, once = key.Reveal(), key.Public(), "; its private key is not shown again"
 			}
 			client, err := c.connect()
 			if err != nil {
@@ -83,7 +83,7 @@ yourself.`,
 			if c.json {
 				return c.printJSON(peerOutput{p, config})
 			}
-			fmt.Fprintf(c.stderr, "peer %s of %s has the address %s and connects to host %s; its private key is not shown again\n", p.Name, p.Organization, p.Address, p.Host)
+			fmt.Fprintf(c.stderr, "peer %s of %s has the address %s and connects to host %s%s\n", p.Name, p.Organization, p.Address, p.Host, once)
 			return c.print("%s", config)
 		},
 	}
