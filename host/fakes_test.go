@@ -336,6 +336,8 @@ func (f fakeImages) Resolve(_ context.Context, image string) (drover.ResolvedIma
 	return drover.ResolvedImage{ImageRef: drover.ImageRef{Digest: "sha256:" + image}}, nil
 }
 
+func (f fakeImages) Fetchable(context.Context, string, drover.ImageRef) error { return nil }
+
 func (f fakeImages) Ensure(_ context.Context, _ string, ref drover.ImageRef, progress func(string)) (out drover.ImageLayer, err error) {
 	progress("fetching")
 	err = f.s.effect("ensure-image", func() error {

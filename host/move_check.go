@@ -109,7 +109,7 @@ func (c *check) image(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkWait)
 	defer cancel()
-	if _, err := c.a.cfg.Images.Resolve(ctx, c.req.Spec.Config.Image); err != nil {
+	if err := c.a.cfg.Images.Fetchable(ctx, c.req.Spec.Config.Image, ref); err != nil {
 		c.add("image", drover.Errorf(drover.CodeOf(err), "the image is not on host %q, and cannot be fetched: %w", c.a.cfg.ID, err), "")
 		return
 	}

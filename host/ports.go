@@ -97,6 +97,8 @@ type VM interface {
 type Images interface {
 	// Resolve looks an image up and pins it. NotFound or Invalid name the image and the part that is wrong.
 	Resolve(ctx context.Context, image string) (drover.ResolvedImage, error)
+	// Fetchable returns nil when what ref pins is there to be fetched, whatever the image's name leads to by now.
+	Fetchable(ctx context.Context, image string, ref drover.ImageRef) error
 	// Ensure makes the image's layer exist in the pool and returns it with the image's own config. Concurrent calls for one
 	// image share the work. progress may be called with text for people.
 	Ensure(ctx context.Context, image string, ref drover.ImageRef, progress func(string)) (drover.ImageLayer, error)

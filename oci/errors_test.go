@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -279,6 +280,29 @@ func TestDamagedLayer(t *testing.T) {
 	}
 	_, err = s.Ensure(t.Context(), "oci:"+dir, ref.ImageRef, nil)
 	wantError(t, err, drover.Invalid, "damaged", "digest")
+}
+
+// A folder whose image was made anew has another image under the same name: what was pinned before is not to be had any more, and that is said before
+// anybody tries to fetch it.
+func TestWhatWasPinnedIsGoneFromAFolderThatWasMadeAnew(t *testing.T) {
+	s, _ := newStore(t)
+	image := "oci:" + writeLayout(t, map[string]v1.Image{"v1": imageOf(t, []entry{regular("a", "old")})})
+	old, err := s.Resolve(t.Context(), image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Fetchable(t.Context(), image, old.ImageRef); err != nil {
+		t.Fatal(err)
+	}
+	anew := writeLayout(t, map[string]v1.Image{"v1": imageOf(t, []entry{regular("a", "new")})})
+	dir := strings.TrimPrefix(image, "oci:")
+	if err := errors.Join(os.RemoveAll(dir), os.Rename(anew, dir)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Resolve(t.Context(), image); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, s.Fetchable(t.Context(), image, old.ImageRef), drover.NotFound, image, "same content")
 }
 
 // fullDiskEnv tells a child of the test that it is the one in a mount namespace of its own.

@@ -104,6 +104,17 @@ func (s *Store) Resolve(ctx context.Context, image string) (drover.ResolvedImage
 	return drover.ResolvedImage{ImageRef: src.ref, CompressedSize: drover.Bytes(src.size())}, src.Close()
 }
 
+// Fetchable returns nil when what ref pins is there to be fetched, whatever the image's name leads to by now. Errors are those of Resolve.
+func (s *Store) Fetchable(ctx context.Context, image string, ref drover.ImageRef) error {
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	defer cancel()
+	src, err := s.open(ctx, image, ref.Digest)
+	if err != nil {
+		return err
+	}
+	return src.Close()
+}
+
 // Ensure makes the image's layer exist in the pool. Concurrent calls for one image share the work, which ends when the last
 // caller has given up. Errors are those of Resolve; Exhausted when the disk is too small.
 func (s *Store) Ensure(ctx context.Context, image string, ref drover.ImageRef, progress func(string)) (drover.ImageLayer, error) {

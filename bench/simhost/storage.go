@@ -87,6 +87,8 @@ func (i images) Resolve(_ context.Context, image string) (drover.ResolvedImage, 
 	return drover.ResolvedImage{ImageRef: drover.ImageRef{Repository: image, Digest: digest}}, nil
 }
 
+func (i images) Fetchable(context.Context, string, drover.ImageRef) error { return nil }
+
 // hexOf writes at most 32 bytes of a name as hexadecimal digits.
 func hexOf(name string) string {
 	const digits = "0123456789abcdef"
