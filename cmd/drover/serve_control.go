@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -89,7 +90,7 @@ func serveControl(ctx context.Context, p process) error {
 		return err
 	}
 	defer endTraces()
-	loop, err := fleet.New(withPower(fleet.Config{Conn: conn, Host: p.conf.ID, TLSDir: p.conf.TLSDir, Snapshots: fleet.NewSnapshotStore(objects), Log: p.log,
+	loop, err := fleet.New(tuned(fleet.Config{Conn: conn, Host: p.conf.ID, TLSDir: p.conf.TLSDir, Snapshots: fleet.NewSnapshotStore(objects), Log: p.log,
 		Faults: p.faults, Clock: p.faults.Clock(), Traces: traces, GuestSizes: p.conf.GuestSizes}, p.conf))
 	if err != nil {
 		return err
@@ -109,16 +110,15 @@ func serveControl(ctx context.Context, p process) error {
 	return g.Wait()
 }
 
-// withPower adds the command that switches hosts off, if there is one.
-func withPower(c fleet.Config, conf *hostconf.Config) fleet.Config {
+// tuned adds what the host's configuration says of the fleet: the command that switches hosts off, and times.
+func tuned(c fleet.Config, conf *hostconf.Config) fleet.Config {
 	if len(conf.PowerOffCommand) > 0 {
 		c.Power = powercommand.Command(conf.PowerOffCommand)
 	}
-	if conf.PowerOffAfter > 0 {
-		timing := fleet.DefaultTiming()
-		timing.PowerOff = time.Duration(conf.PowerOffAfter)
-		c.Timing = &timing
-	}
+	timing := fleet.DefaultTiming()
+	timing.PowerOff = cmp.Or(time.Duration(conf.PowerOffAfter), timing.PowerOff)
+	timing.KeepVolumes = cmp.Or(time.Duration(conf.VolumeKeep), timing.KeepVolumes)
+	c.Timing = &timing
 	return c
 }
 

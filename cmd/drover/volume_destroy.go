@@ -16,9 +16,9 @@ func newVolumeDestroyCommand(c *cli) *cobra.Command {
 		Use:     "destroy ID",
 		Aliases: []string{"delete"},
 		Short:   "Destroy a volume that no machine has",
-		Long: `Destroy gives a volume up. For a time that the fleet's operator sets it is kept,
-and 'drover volume undelete' brings it back; the command says until when. Then
-its data is overwritten and removed. Its snapshots stay for as long as they are
+		Long: `Destroy gives a volume up. For a day, or as long as the fleet's operator set,
+'drover volume undelete' brings it back; the command says until when. Then its
+data is overwritten and removed. Its snapshots stay for as long as they are
 kept.`,
 		Example: "  drover volume destroy vol_6f1c0a53e9b2d784\n  drover volume destroy vol_6f1c0a53e9b2d784 --yes",
 		Args:    exactly("ID"),

@@ -116,6 +116,8 @@ type Config struct {
 	// PowerOffAfter is how long nobody may reach a host before it is switched off by itself, for the machines of apps that agreed to be started elsewhere.
 	// Default 60 s.
 	PowerOffAfter drover.Duration `json:"power_off_after,omitempty"`
+	// VolumeKeep is, on control hosts, how long a destroyed volume can be brought back before it is wiped. Default 24 h.
+	VolumeKeep drover.Duration `json:"volume_keep,omitempty"`
 	// Telemetry says what a control host tells of the fleet, and where.
 	Telemetry Telemetry `json:"telemetry,omitzero"`
 	// ObjectStore is where snapshots are kept. Default: the fleet's bus.
@@ -220,7 +222,7 @@ func (c *Config) check() []string {
 		GuestSizesDocumented)
 	wrong(c.PoolFloorMB >= 0, "pool_floor_mb: %d is negative", c.PoolFloorMB)
 	for name, d := range map[string]drover.Duration{"grace": c.Grace, "parent_timeout": c.ParentTimeout, "boot_timeout": c.BootTimeout,
-		"power_off_after": c.PowerOffAfter} {
+		"power_off_after": c.PowerOffAfter, "volume_keep": c.VolumeKeep} {
 		wrong(d >= 0, "%s: %s is negative", name, time.Duration(d))
 	}
 	if cmd := c.PowerOffCommand; len(cmd) > 0 {

@@ -43,7 +43,7 @@ func TestLoadReportsAllMistakesTogether(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "host.json")
 	bad := Config{
 		ID: "H1", Roles: []drover.Role{"boss"}, Address: "here", DataDir: "d", RunDir: "/" + strings.Repeat("r", 80), TLSDir: "/t",
-		StorageListen: "4290", Bus: Bus{URLs: []string{"10.0.0.4"}}, MemoryMB: -1, ImageProxy: "proxy:3128", Grace: -1, Network: "tape", LinkCompression: "on", DiskTransport: "scsi", DiskOvercommit: 0.5, PoolFloorMB: -1, MTU: 1000, MeshListen: "51820", MeshPublic: "wg example.com:1",
+		StorageListen: "4290", Bus: Bus{URLs: []string{"10.0.0.4"}}, MemoryMB: -1, ImageProxy: "proxy:3128", Grace: -1, VolumeKeep: -1, Network: "tape", LinkCompression: "on", DiskTransport: "scsi", DiskOvercommit: 0.5, PoolFloorMB: -1, MTU: 1000, MeshListen: "51820", MeshPublic: "wg example.com:1",
 		CPUOvercommit: 0.01, SharedPerCPU: -1, Dedication: "Not a name", GuestSizes: "huge",
 		Telemetry: Telemetry{OTLPEndpoint: "collector:4318", Metrics: "all"},
 	}
@@ -54,7 +54,7 @@ func TestLoadReportsAllMistakesTogether(t *testing.T) {
 	if !drover.Is(err, drover.Invalid) {
 		t.Fatal(err)
 	}
-	for _, field := range []string{"id:", "region:", "roles:", "address:", "data_dir:", "run_dir:", "storage_listen:", "bus.urls:", "memory_mb:", "image_proxy:", "grace:", "network:", "link_compression:", "disk_transport:",
+	for _, field := range []string{"id:", "region:", "roles:", "address:", "data_dir:", "run_dir:", "storage_listen:", "bus.urls:", "memory_mb:", "image_proxy:", "grace:", "volume_keep:", "network:", "link_compression:", "disk_transport:",
 		"cpu_overcommit:", "shared_per_cpu:", "dedication:", "guest_sizes:", "disk_overcommit:", "pool_floor_mb:", "telemetry.otlp_endpoint:", "telemetry.metrics:", "mtu:", "mesh_listen:", "mesh_public:"} {
 		if !strings.Contains(err.(*drover.Error).Text, field) {
 			t.Errorf("%s is not in: %v", field, err)
