@@ -51,6 +51,9 @@ type overlay struct {
 	src atomic.Pointer[source]
 	// guest is what a guest did last, reading what it read: somebody waits for every read, and for few writes.
 	guest, reading activity
+	// flushing counts the flushes that a guest waits for. expected says that a guest is about to come, with a write to flush.
+	flushing atomic.Int64
+	expected atomic.Bool
 	// changed has the blocks that were written since somebody who copies them took them out; nil while nobody copies.
 	changed atomic.Pointer[bitmap]
 	// fetched has the blocks that came from the parent, were not written since and were not compared with it yet; nil without one.
@@ -121,6 +124,19 @@ func (c *content) enterGuest() *overlay {
 		o.guest.touch()
 	}
 	return o
+}
+
+// flushGuest is Flush for a guest, which is at work for as long as it waits for it: what a copy stores meanwhile it has to wait for, too.
+func (c *content) flushGuest(ctx context.Context) error {
+	if o := c.enterGuest(); o != nil {
+		o.flushing.Add(1)
+		defer func() {
+			o.guest.touch()
+			o.flushing.Add(-1)
+			o.leave()
+		}()
+	}
+	return c.Flush(ctx)
 }
 
 // enterReader is enterGuest for a read.

@@ -149,6 +149,9 @@ type activity struct{ last atomic.Int64 }
 
 func (a *activity) touch() { a.last.Store(time.Now().UnixNano()) }
 
+// touchFor makes it count as done up to a time to come.
+func (a *activity) touchFor(d time.Duration) { a.last.Store(time.Now().Add(d).UnixNano()) }
+
 func (a *activity) within(d time.Duration) bool {
 	return time.Now().UnixNano()-a.last.Load() < int64(d)
 }

@@ -196,7 +196,7 @@ func (h *hydration) manner() manner {
 	switch {
 	case h.o.reading.within(guestBusy):
 		return manner{workers: politeWorkers, largest: politeFetch, rests: true}
-	case h.o.guest.within(guestBusy):
+	case h.o.guest.within(guestBusy), h.o.flushing.Load() > 0, h.o.expected.Load():
 		return manner{workers: modestWorkers, largest: modestFetch}
 	}
 	return manner{workers: maxWindow, largest: maxFetch}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -143,6 +144,47 @@ func FuzzSettings(f *testing.F) {
 			t.Errorf("settings that make no sense are taken: %+v", s)
 		}
 	})
+}
+
+// A guest that waits for a flush is at work, however long that takes, and so is one that is about to come: what a copy stores meanwhile would be waited for, too.
+func TestTheCopyKeepsOutOfTheWayOfAFlush(t *testing.T) {
+	s := simOver(t, 8, 3)
+	o := s.over.Load()
+	h := &hydration{c: s.content, o: o}
+	disk := &stuckDisk{file: s.content.data, waits: make(chan struct{}), goes: make(chan struct{})}
+	s.content.data = disk
+	ended := make(chan error, 1)
+	go func() { ended <- s.flushGuest(t.Context()) }()
+	<-disk.waits
+	o.guest.last.Store(0) // it began long ago
+	if m := h.manner(); m.largest != modestFetch || m.workers != modestWorkers {
+		t.Errorf("beside a guest that waits for a flush: %+v", m)
+	}
+	close(disk.goes)
+	noErr(t, <-ended)
+	o.guest.last.Store(0)
+	if m := h.manner(); m.largest != maxFetch {
+		t.Errorf("after the flush: %+v", m)
+	}
+	o.expected.Store(true)
+	if m := h.manner(); m.largest != modestFetch {
+		t.Errorf("before a guest comes: %+v", m)
+	}
+}
+
+// stuckDisk makes its first sync wait.
+type stuckDisk struct {
+	file
+	once        sync.Once
+	waits, goes chan struct{}
+}
+
+func (d *stuckDisk) Datasync() error {
+	d.once.Do(func() {
+		close(d.waits)
+		<-d.goes
+	})
+	return d.file.Datasync()
 }
 
 // A guest's reads slow the copy down, its writes only bound what a request may take: one that writes all day gets its data.

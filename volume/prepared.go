@@ -8,6 +8,7 @@ import (
 	"net"
 	"path/filepath"
 	"sync/atomic"
+	"time"
 
 	"drover"
 	"drover/vhostuser"
@@ -104,8 +105,31 @@ func (p *pool) servePrepared(l *layer) string {
 	l.mu.Unlock()
 	if r.Epoch != 0 {
 		l.bindPrepared(r.Epoch)
+	} else {
+		l.expect(true, 0)
 	}
 	return path
+}
+
+// arrival is how long after a VM was let in the copy keeps out of its way: the first that it does is to flush what it wrote on the way.
+const arrival = time.Second
+
+// expect says whether a VM is about to go on with the layer, and for how long the copy keeps out of its way after it was let in.
+func (l *layer) expect(coming bool, arrives time.Duration) {
+	c, err := l.use()
+	if err != nil {
+		return // it is being withdrawn
+	}
+	if o := c.enter(); o != nil {
+		o.expected.Store(coming)
+		if arrives > 0 {
+			o.guest.touchFor(arrives)
+		}
+		o.leave()
+	}
+	if err := c.close(); err != nil {
+		l.log.Warn("cannot let go of a layer's content", "err", err)
+	}
 }
 
 // reachParent connects to the layer's parent for the guest that is to come, and reads nothing.
@@ -163,6 +187,7 @@ func (l *layer) bindPrepared(epoch drover.Epoch) bool {
 		return false
 	}
 	e.late.epoch = epoch
+	l.expect(false, arrival)
 	close(e.late.opened)
 	return true
 }
@@ -188,6 +213,7 @@ func (l *layer) endPrepared() (wait func()) {
 		return func() {}
 	}
 	e.cancel()
+	l.expect(false, 0)
 	return func() {
 		ends := drover.Errorf(drover.Unavailable, "layer %s: %w", l.id, errVhostEnds)
 		l.cut(ends, func(s *session) bool { return s.late == e.late }, false)

@@ -294,7 +294,7 @@ func (s *session) Flush(ctx context.Context) error {
 	if s.epoch == 0 {
 		return nil
 	}
-	return s.layer.content().Flush(ctx)
+	return s.layer.content().flushGuest(ctx)
 }
 
 // Extents is nbd.Backend's.
