@@ -175,8 +175,10 @@ func attachable(v drover.Volume, field string) error {
 func (f *Fleet) pin(req CreateMachine, volumes []drover.Volume) (drover.HostID, error) {
 	pinned := req.Host
 	wanted := placeRequest(req)
-	if err := wanted.CheckRegions(f.regions()); err != nil {
-		return "", err
+	if req.Region != "" { // to look at every host for nothing would cost a large fleet a tenth of the placement
+		if err := wanted.CheckRegions(f.regions()); err != nil {
+			return "", err
+		}
 	}
 	for i, v := range volumes {
 		field := fmt.Sprintf("config.mounts[%d].volume", i)

@@ -261,7 +261,7 @@ const (
 	// nothing to report while it runs but its end, which ends the VM as well: it is looked at every pollQuiet.
 	pollBusy    = 20 * time.Millisecond
 	pollRunning = 250 * time.Millisecond
-	pollQuiet   = 2 * time.Second
+	pollQuiet   = 10 * time.Second
 )
 
 // pollIdle is how often the reports of a machine that runs are looked at.
