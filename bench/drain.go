@@ -54,8 +54,11 @@ func measureDrain(ctx context.Context, s setup) (results []result, err error) {
 // measureDrains drains in one way, s.runs times. Each time everything comes home by the same way.
 func (f *fleet) measureDrains(ctx context.Context, s setup, mode string, writers []*writer) ([]result, error) {
 	for _, to := range []string{"h2", "h1"} { // what the plan is made of
-		var m drover.Migration
-		if err := f.cli.Ask(ctx, &m, "machine", "move", writers[0].id, "--to", to, "--"+mode); err != nil {
+		move := []string{"machine", "move", writers[0].id, "--to", to}
+		if mode == "live" {
+			move = append(move, "--live")
+		}
+		if err := f.cli.Ask(ctx, nil, move...); err != nil {
 			return nil, err
 		}
 	}
