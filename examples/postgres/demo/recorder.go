@@ -15,9 +15,9 @@ type recorder struct {
 	mu    sync.Mutex
 	acked map[int64]bool
 	last  time.Time
-	// gap is the longest time between two of them since mark.
-	gap   time.Duration
-	count int
+	// gap is the longest time between two of them since mark, most the longest of all.
+	gap, most time.Duration
+	count     int
 }
 
 func newRecorder() *recorder { return &recorder{acked: map[int64]bool{}} }
@@ -50,20 +50,27 @@ func (r *recorder) ack(id int64, at time.Time) {
 	defer r.mu.Unlock()
 	if !r.last.IsZero() {
 		r.gap = max(r.gap, at.Sub(r.last))
+		r.most = max(r.most, r.gap)
 	}
 	r.acked[id], r.last, r.count = true, at, r.count+1
 }
 
-// mark begins to look for the longest gap anew, and returns the one before. A gap that is not over counts as long as it is.
-func (r *recorder) mark(now time.Time) time.Duration {
+// mark begins to look for the longest gap anew.
+func (r *recorder) mark() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	gap := r.gap
-	if !r.last.IsZero() {
-		gap = max(gap, now.Sub(r.last))
-	}
 	r.gap = 0
-	return gap
+}
+
+// gaps returns the longest gap since mark, and the longest of all. One that is not over counts as long as it is.
+func (r *recorder) gaps(now time.Time) (sinceMark, ever time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var open time.Duration
+	if !r.last.IsZero() {
+		open = now.Sub(r.last)
+	}
+	return max(r.gap, open), max(r.most, open)
 }
 
 // total is how many commits were acknowledged.

@@ -13,12 +13,16 @@ func TestTheRecorderKnowsWhatIsMissingAndHowLongNothingCame(t *testing.T) {
 	r.ack(1, now)
 	r.ack(3, now.Add(700*time.Millisecond))
 	r.ack(2, now.Add(900*time.Millisecond))
-	if gap := r.mark(now.Add(time.Second)); gap != 700*time.Millisecond {
-		t.Errorf("the gap is %v", gap)
+	if gap, ever := r.gaps(now.Add(time.Second)); gap != 700*time.Millisecond || ever != gap {
+		t.Errorf("the gap is %v, the longest ever %v", gap, ever)
+	}
+	r.mark()
+	if gap, ever := r.gaps(now.Add(time.Second)); gap != 100*time.Millisecond || ever != 700*time.Millisecond {
+		t.Errorf("after a mark the gap is %v, the longest ever %v", gap, ever)
 	}
 	// What is not over counts as long as it is.
-	if gap := r.mark(now.Add(4 * time.Second)); gap != 3100*time.Millisecond {
-		t.Errorf("the gap is %v", gap)
+	if gap, ever := r.gaps(now.Add(4 * time.Second)); gap != 3100*time.Millisecond || ever != gap {
+		t.Errorf("the gap is %v, the longest ever %v", gap, ever)
 	}
 	lost := r.missing(map[int64]bool{1: true, 9: true})
 	slices.Sort(lost)

@@ -108,7 +108,7 @@ func (s *stage) beginLoad(ctx context.Context) error {
 	}
 	timeline, err := s.askTimeline(ctx)
 	s.timeline = timeline
-	s.rec.mark(time.Now())
+	s.rec.mark()
 	return err
 }
 
@@ -166,7 +166,7 @@ func (s *stage) drain(ctx context.Context, host drover.HostID, cut bool) error {
 	if err := s.written(ctx, 20); err != nil {
 		return err
 	}
-	s.rec.mark(time.Now())
+	s.rec.mark()
 	args := []string{"host", "drain", string(host), "--reason", "the demo", "--min-healthy", "3s", "--healthy-deadline", "10m"}
 	if s.variant == "cold" || s.variant == "powercut" {
 		args = append(args, "--cold")
@@ -195,9 +195,9 @@ func (s *stage) drain(ctx context.Context, host drover.HostID, cut bool) error {
 	if err := s.written(ctx, 20); err != nil {
 		return err
 	}
-	gap := s.rec.mark(time.Now()).Milliseconds()
-	s.report.WriteGapMSMax = max(s.report.WriteGapMSMax, gap)
-	fmt.Printf("  %d commits so far; the longest time without one: %d ms\n", s.rec.total(), gap)
+	gap, ever := s.rec.gaps(time.Now())
+	s.report.WriteGapMSMax = ever.Milliseconds()
+	fmt.Printf("  %d commits so far; the longest time without one: %d ms\n", s.rec.total(), gap.Milliseconds())
 	return s.typed(ctx, "host", "uncordon", string(host))
 }
 
@@ -228,7 +228,8 @@ func (s *stage) drainWithPowerCut(ctx context.Context, args []string) error {
 	if err := s.written(ctx, 20); err != nil {
 		return err
 	}
-	s.say("Writes are acknowledged again, after %d ms at most. The host gets its power back.", s.rec.mark(time.Now()).Milliseconds())
+	gap, _ := s.rec.gaps(time.Now())
+	s.say("Writes are acknowledged again, after %d ms at most. The host gets its power back.", gap.Milliseconds())
 	if err := s.typed(ctx, "dev", "start", string(old.Host)); err != nil {
 		return err
 	}
