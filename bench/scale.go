@@ -2,15 +2,11 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -22,13 +18,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"drover"
-	"drover/api"
 	"drover/apiv1"
-	"drover/bench/simhost"
-	"drover/client"
-	control "drover/fleet"
 	"drover/internal/testkit"
-	"drover/natsbus"
 )
 
 const (
@@ -46,40 +37,14 @@ const (
 	listings = 100
 )
 
-// world is a fleet in this process: an embedded bus, a control host with its API, and simulated hosts. What is measured of the control side alone has the
-// hosts' share of the CPUs against it.
-type world struct {
-	setup
-	server *natsbus.Server
-	token  string
-	api    *httptest.Server
-	client *client.Client
-	loop   *control.Fleet
-	// transport keeps a connection for each client of a storm.
-	transport *http.Transport
-	// end ends the control host.
-	end   context.CancelFunc
-	group errgroup.Group
-}
-
 // measureScale fills a fleet of simulated hosts with machines, and measures what an API client sees then.
-func measureScale(ctx context.Context, s setup) (results []result, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	w, err := newWorld(ctx, s)
-	if err != nil {
-		cancel()
-		return nil, err
-	}
-	defer func() {
-		cancel()
-		err = errors.Join(err, w.close())
-	}()
+func measureScale(ctx context.Context, w *world) (results []result, err error) {
 	begun := time.Now()
-	if err := w.hosts(ctx, s.hosts); err != nil {
+	if err := w.hosts(ctx, w.setup.hosts); err != nil {
 		return nil, err
 	}
-	fmt.Fprintf(s.log, "%d hosts have joined after %s; %s\n", s.hosts, time.Since(begun).Round(time.Second), memory())
-	stop, err := profile(s.profiles)
+	fmt.Fprintf(w.log, "%d hosts have joined after %s; %s\n", w.setup.hosts, time.Since(begun).Round(time.Second), memory())
+	stop, err := profile(w.profiles)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +52,7 @@ func measureScale(ctx context.Context, s setup) (results []result, err error) {
 	if err := errors.Join(err, stop()); err != nil {
 		return nil, err
 	}
-	fmt.Fprintf(s.log, "%d machines; %s\n", s.fleet, memory())
+	fmt.Fprintf(w.log, "%d machines; %s\n", w.fleet, memory())
 	results = append(results, compare("scale.placements", "1/s", "higher", "the goal", []float64{placed}, []float64{goalPlacements}),
 		compare("scale.placements.cpu", "ms", "lower", "the CPUs of this machine at the goal", []float64{cpu}, []float64{float64(runtime.NumCPU()) * 1000 / goalPlacements}))
 	for _, m := range []func(context.Context) ([]result, error){w.lists, w.waits, w.resync} {
@@ -98,76 +63,6 @@ func measureScale(ctx context.Context, s setup) (results []result, err error) {
 		}
 	}
 	return results, nil
-}
-
-func newWorld(ctx context.Context, s setup) (*world, error) {
-	w := &world{setup: s, token: "drv_" + rand.Text(), transport: &http.Transport{MaxIdleConnsPerHost: 2 * stormClients}}
-	var err error
-	w.server, err = natsbus.StartServer(natsbus.ServerConfig{Name: "c1", Host: "127.0.0.1", StoreDir: filepath.Join(s.dir, "bus"), Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return nil, err
-	}
-	return w, w.begin(ctx)
-}
-
-// begin starts the control host, and returns when it answers.
-func (w *world) begin(ctx context.Context) error {
-	ctx, w.end = context.WithCancel(ctx)
-	conn, err := natsbus.Connect(ctx, natsbus.Config{URLs: []string{w.server.ClientURL()}, Name: "c1", Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return err
-	}
-	w.loop, err = control.New(control.Config{Conn: conn, Host: "c1", Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return err
-	}
-	handler, err := api.New(api.Config{Backend: w.loop, Version: "bench", Limits: api.DefaultLimits()})
-	if err != nil {
-		return err
-	}
-	w.group.Go(func() error { return w.loop.Run(ctx) })
-	w.api = httptest.NewServer(handler)
-	w.client, err = client.New(client.Config{BaseURL: w.api.URL, Token: w.token})
-	if err != nil {
-		return err
-	}
-	return testkit.Eventually(ctx, 5*time.Minute, "the control host", func() (bool, error) {
-		err := w.loop.PutToken(ctx, w.token, control.Principal{Name: "operator", Operator: true})
-		return err == nil, err
-	})
-}
-
-func (w *world) close() error {
-	w.transport.CloseIdleConnections()
-	w.api.Close()
-	err := w.group.Wait()
-	w.server.Shutdown()
-	if errors.Is(err, context.Canceled) {
-		err = nil
-	}
-	return err
-}
-
-// hosts starts the simulated hosts and returns when all have joined.
-func (w *world) hosts(ctx context.Context, count int) error {
-	dir := filepath.Join(w.dir, "hosts")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	w.group.Go(func() error {
-		return simhost.Run(ctx, simhost.Config{URL: w.server.ClientURL(), Dir: dir, Region: "sim", Memory: 256 * drover.GiB, CPUs: 64,
-			Log: slog.New(slog.DiscardHandler)}, count)
-	})
-	return testkit.Eventually(ctx, 10*time.Minute, "all hosts", func() (bool, error) {
-		list, err := w.client.Hosts(ctx)
-		n := 0
-		for _, h := range list {
-			if h.Status == drover.HostOK {
-				n++
-			}
-		}
-		return err == nil && n >= count, err
-	})
 }
 
 // fill makes the machines, and returns how many per second were made and told to start, and how many milliseconds of CPU this process took for each: of

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -21,17 +20,7 @@ const (
 // measureStart compares how long a machine takes from the request to the API until a client is told that it runs, with how long its host's agent takes
 // for the same from the order on, in turn. The VMM is simulated and its machines run at once, so that what is left is Drover's own work; bus, control host,
 // agents and their journals are real, and each write is synced to the disk of the temporary directory.
-func measureStart(ctx context.Context, s setup) (results []result, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	w, err := newWorld(ctx, s)
-	if err != nil {
-		cancel()
-		return nil, err
-	}
-	defer func() {
-		cancel()
-		err = errors.Join(err, w.close())
-	}()
+func measureStart(ctx context.Context, w *world) ([]result, error) {
 	if err := w.hosts(ctx, startHosts); err != nil {
 		return nil, err
 	}
@@ -72,7 +61,7 @@ func measureStart(ctx context.Context, s setup) (results []result, err error) {
 		}
 		api, agent, over = append(api, a), append(agent, b), append(over, a-b)
 	}
-	fmt.Fprintf(s.log, "a start by the API: p50 %.1f ms, p90 %.1f ms, p99 %.1f ms; by the agent alone: p50 %.1f ms, p90 %.1f ms, p99 %.1f ms\n",
+	fmt.Fprintf(w.log, "a start by the API: p50 %.1f ms, p90 %.1f ms, p99 %.1f ms; by the agent alone: p50 %.1f ms, p90 %.1f ms, p99 %.1f ms\n",
 		percentile(api, 50), percentile(api, 90), percentile(api, 99), percentile(agent, 50), percentile(agent, 90), percentile(agent, 99))
 	return []result{
 		compare("start.api", "ms", "lower", "the agent alone", api, agent),

@@ -31,17 +31,7 @@ const (
 
 // measureStorm measures how long a tenant's requests take while another tenant's clients ask again and again, at once and without end, against how long they
 // take while those are still. The limits are those of a control host.
-func measureStorm(ctx context.Context, s setup) (results []result, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	w, err := newWorld(ctx, s)
-	if err != nil {
-		cancel()
-		return nil, err
-	}
-	defer func() {
-		cancel()
-		err = errors.Join(err, w.close())
-	}()
+func measureStorm(ctx context.Context, w *world) ([]result, error) {
 	if err := w.hosts(ctx, startHosts); err != nil {
 		return nil, err
 	}
@@ -77,7 +67,7 @@ func measureStorm(ctx context.Context, s setup) (results []result, err error) {
 		}
 		storm, p99storm = append(storm, got...), append(p99storm, percentile(got, 99))
 	}
-	fmt.Fprintf(s.log, "quiet: p50 %.2f ms, p99 %.2f ms; in a storm of %d requests, %d of them refused: p50 %.2f ms, p99 %.2f ms\n", percentile(quiet, 50),
+	fmt.Fprintf(w.log, "quiet: p50 %.2f ms, p99 %.2f ms; in a storm of %d requests, %d of them refused: p50 %.2f ms, p99 %.2f ms\n", percentile(quiet, 50),
 		percentile(quiet, 99), sent, refused, percentile(storm, 50), percentile(storm, 99))
 	if refused == 0 {
 		return nil, errors.New("nothing of the storm was refused: there was none")

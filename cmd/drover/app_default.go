@@ -6,8 +6,10 @@ import (
 	"os"
 
 	"github.com/pelletier/go-toml/v2"
+	"github.com/spf13/cobra"
 
 	"drover"
+	"drover/client"
 )
 
 // envApp names the app of commands that need one and are given none.
@@ -51,6 +53,21 @@ func (c *cli) appOr(flag string) (drover.AppName, error) {
 		err = drover.Errorf(drover.Invalid, "no app is named").WithHint("name it with --app, or with %s, or be where its %s is", envApp, appFileName)
 	}
 	return name, err
+}
+
+// addDefaultApp adds the flag --app of commands that need an app.
+func addDefaultApp(cmd *cobra.Command, app *string) {
+	cmd.Flags().StringVarP(app, "app", "a", "", "app (default "+appDefaults+")")
+}
+
+// inApp connects for a command about one app: the one of the flag, or the default.
+func (c *cli) inApp(flag string) (*client.Client, drover.AppName, error) {
+	name, err := c.appOr(flag)
+	if err != nil {
+		return nil, "", err
+	}
+	cl, err := c.connect()
+	return cl, name, err
 }
 
 // fillApp sets a flag that names no app to the default, if there is one.

@@ -20,11 +20,7 @@ func newMachineName(group string) string {
 
 // deployOf finds the deploy that an argument names; without one the newest of the app.
 func (c *cli) deployOf(ctx context.Context, app string, args []string) (*client.Client, apiv1.Deploy, error) {
-	name, err := c.appOr(app)
-	if err != nil {
-		return nil, apiv1.Deploy{}, err
-	}
-	cl, err := c.connect()
+	cl, name, err := c.inApp(app)
 	if err != nil {
 		return nil, apiv1.Deploy{}, err
 	}
@@ -42,21 +38,12 @@ func (c *cli) deployOf(ctx context.Context, app string, args []string) (*client.
 	return cl, all[0], nil
 }
 
-// addDefaultApp adds the flag --app of commands that need an app.
-func addDefaultApp(cmd *cobra.Command, app *string) {
-	cmd.Flags().StringVarP(app, "app", "a", "", "app (default "+appDefaults+")")
-}
-
 func newDeployListCommand(c *cli) *cobra.Command {
 	var app string
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List the last deploys of an app", Example: "  drover deploy list -a ledger", Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			name, err := c.appOr(app)
-			if err != nil {
-				return err
-			}
-			cl, err := c.connect()
+			cl, name, err := c.inApp(app)
 			if err != nil {
 				return err
 			}

@@ -137,11 +137,7 @@ func (c *cli) startedMachineOf(ctx context.Context, app, idOrName string) (*clie
 	if idOrName != "" {
 		return c.machineOf(ctx, app, idOrName)
 	}
-	cl, err := c.connect()
-	if err != nil {
-		return nil, apiv1.Machine{}, err
-	}
-	name, err := c.appOr(app)
+	cl, name, err := c.inApp(app)
 	if err != nil {
 		return nil, apiv1.Machine{}, err
 	}
@@ -228,7 +224,7 @@ func (c *cli) runInTerminal(ctx context.Context, cl *client.Client, m apiv1.Mach
 	}
 	ctx, leave := context.WithCancelCause(ctx)
 	defer leave(nil)
-	left := errors.New("Enter ~ . was typed")
+	left := errors.New("the keys Enter ~ . were typed")
 	if stdin != nil {
 		stdin = &escapeReader{r: stdin, left: func() { leave(left) }}
 	}

@@ -38,11 +38,7 @@ line is a JSON object of its own. 'drover machine logs' is for one machine.`,
 			if since > 0 && !cmd.Flags().Changed("tail") {
 				tail = 1000
 			}
-			name, err := c.appOr(app)
-			if err != nil {
-				return err
-			}
-			cl, err := c.connect()
+			cl, name, err := c.inApp(app)
 			if err != nil {
 				return err
 			}

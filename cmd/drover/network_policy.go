@@ -75,11 +75,7 @@ POST /v1/apps/APP/network_policies ("-" is stdin).`,
 					return err
 				}
 			}
-			of, err := c.appOr(app)
-			if err != nil {
-				return err
-			}
-			client, err := c.connect()
+			client, of, err := c.inApp(app)
 			if err != nil {
 				return err
 			}
@@ -90,8 +86,8 @@ POST /v1/apps/APP/network_policies ("-" is stdin).`,
 			return c.printPolicy(p)
 		},
 	}
+	addDefaultApp(cmd, &app)
 	flags := cmd.Flags()
-	flags.StringVar(&app, "app", "", "app (default "+appDefaults+")")
 	flags.StringArrayVar(&ingress, "ingress", nil, "let in, as WHAT or WHAT@WHO; repeated: each of them")
 	flags.StringArrayVar(&egress, "egress", nil, "let out, in the same form")
 	flags.StringArrayVar(&denyIngress, "deny-ingress", nil, "do not let in, whatever else lets it in")
@@ -226,11 +222,7 @@ func newPolicyListCommand(c *cli) *cobra.Command {
 		Example: "  drover network policy list --app db",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			of, err := c.appOr(app)
-			if err != nil {
-				return err
-			}
-			client, err := c.connect()
+			client, of, err := c.inApp(app)
 			if err != nil {
 				return err
 			}
@@ -252,7 +244,7 @@ func newPolicyListCommand(c *cli) *cobra.Command {
 			return c.printTable(t, "No network policies: machines of the app reach all of their own network.")
 		},
 	}
-	cmd.Flags().StringVar(&app, "app", "", "app (default "+appDefaults+")")
+	addDefaultApp(cmd, &app)
 	return cmd
 }
 
@@ -264,11 +256,7 @@ func newPolicyShowCommand(c *cli) *cobra.Command {
 		Example: "  drover network policy show only-web --app db",
 		Args:    exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			of, err := c.appOr(app)
-			if err != nil {
-				return err
-			}
-			client, err := c.connect()
+			client, of, err := c.inApp(app)
 			if err != nil {
 				return err
 			}
@@ -279,7 +267,7 @@ func newPolicyShowCommand(c *cli) *cobra.Command {
 			return c.printPolicy(p)
 		},
 	}
-	cmd.Flags().StringVar(&app, "app", "", "app (default "+appDefaults+")")
+	addDefaultApp(cmd, &app)
 	return cmd
 }
 
@@ -293,11 +281,7 @@ func newPolicyDeleteCommand(c *cli) *cobra.Command {
 		Example: "  drover network policy delete only-web --app db --yes",
 		Args:    exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			of, err := c.appOr(app)
-			if err != nil {
-				return err
-			}
-			client, err := c.connect()
+			client, of, err := c.inApp(app)
 			if err != nil {
 				return err
 			}
@@ -314,7 +298,7 @@ func newPolicyDeleteCommand(c *cli) *cobra.Command {
 			return c.print("policy %s of app %s is gone\n", p.Name, of)
 		},
 	}
-	cmd.Flags().StringVar(&app, "app", "", "app (default "+appDefaults+")")
+	addDefaultApp(cmd, &app)
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd
 }

@@ -38,11 +38,7 @@ type scaled struct {
 
 // scaledApp looks at an app.
 func (c *cli) scaledApp(ctx context.Context, app string) (*scaled, error) {
-	name, err := c.appOr(app)
-	if err != nil {
-		return nil, err
-	}
-	cl, err := c.connect()
+	cl, name, err := c.inApp(app)
 	if err != nil {
 		return nil, err
 	}

@@ -50,7 +50,7 @@ func ask(args []string, in io.Reader, out io.Writer) error {
 		return err
 	}
 	if flags.NArg() == 0 {
-		return errors.New("nobody to ask: give ADDRESS:PORT ...")
+		return errors.New("nobody to ask: name one or more of the form ADDRESS:PORT")
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()

@@ -25,7 +25,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New("usage: writer run|verify -dir DIR, or writer ask ADDRESS:PORT ...")
+		return errors.New("usage: writer run|verify -dir DIR, or writer ask ADDRESS:PORT [ADDRESS:PORT ...]")
 	}
 	if args[0] == "ask" {
 		return ask(args[1:], os.Stdin, os.Stdout)

@@ -42,7 +42,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) != 2 || args[0] != "write" && args[0] != "list" {
-		return errors.New("usage: pgload write|list HOST[,HOST]...")
+		return errors.New("usage: pgload write|list HOST[,HOST...]")
 	}
 	hosts := strings.Split(args[1], ",")
 	if args[0] == "list" {
