@@ -344,5 +344,5 @@ func throughput(ctx context.Context, c *nbd.Client, area int64, write bool) (flo
 
 func percentile(values []float64, p int) float64 {
 	s := slices.Sorted(slices.Values(values))
-	return s[min(len(s)-1, len(s)*p/100)]
+	return s[max((len(s)*p+99)/100, 1)-1]
 }

@@ -287,9 +287,13 @@ func (h *fakeHost) apply(b []byte) (any, error) {
 			return nil, drover.Errorf(drover.Conflict, "machine %q is held by a migration", id)
 		}
 	}
-	m.spec = req
-	h.settle(m)
-	if req.Machine.Goal == drover.GoalDestroyed {
+	// Asked again, a host has nothing to do, whatever became of the machine since.
+	was, want := m.spec, req.Machine
+	known := was.Epoch == req.Epoch && was.Machine.Goal == want.Goal && was.Machine.Run == want.Run && was.Machine.Instance == want.Instance
+	if m.spec = req; !known {
+		h.settle(m)
+	}
+	if want.Goal == drover.GoalDestroyed {
 		delete(h.machines, id)
 		h.dropLayers(drover.RootDisk(id))
 	}

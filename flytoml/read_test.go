@@ -128,8 +128,9 @@ func TestAReleaseCommandHasAConfigOfItsOwn(t *testing.T) {
 	}
 	f.Deploy.ReleaseCommand, f.Deploy.ReleaseCommandTimeout = "/bin/migrate --to 'the last'", "90s"
 	const env = `"env":{"FLY_PROCESS_GROUP":"fly_app_release_command","PRIMARY_REGION":"ams","LOG":"debug","PORT":"8080","FAST":"true"},`
-	for size, want := range map[string]string{"1x": `{"cpu_kind":"shared","cpus":1,"memory_mb":256}`, "": `{"cpu_kind":"shared","cpus":2,"memory_mb":1024}`} {
-		if size == "" {
+	own := f.Deploy.ReleaseCommandVM
+	for size, want := range map[string]string{"its own": `{"cpu_kind":"shared","cpus":1,"memory_mb":256}`, "the largest": `{"cpu_kind":"shared","cpus":2,"memory_mb":1024}`} {
+		if f.Deploy.ReleaseCommandVM = own; size == "the largest" {
 			f.Deploy.ReleaseCommandVM = nil // then that of the largest machine
 		}
 		c, timeout, err := f.ReleaseConfig("other:2")

@@ -56,7 +56,7 @@ func TestMachinesOfDifferentHostsReachEachOtherAndGoOnAfterAMove(t *testing.T) {
 	// Nobody has the machine: packets are dropped and counted, and nothing goes round.
 	before := h1.do(order{Op: "dropped"}).Count
 	h1.do(order{Op: "unroute", Machine: machineB})
-	if got := h1.asks(machineA, machineB, 8); got != "" {
+	if got := h1.do(order{Op: "ask", From: netip.AddrPortFrom(machineA, 0), To: netip.AddrPortFrom(machineB, echoPort), Size: 8, Tries: 4}).Text; got != "" {
 		t.Fatalf("a machine that is nowhere was answered by %q", got)
 	}
 	if h1.do(order{Op: "dropped"}).Count == before {
