@@ -118,35 +118,40 @@ func (v *verification) end(err error) *drover.Verification {
 func (c *content) compare(ctx context.Context, ref chunkSums, v *verification, before func(ctx context.Context, n int64) error) error {
 	disk := newDiskReader(c.data)
 	buf := make([]byte, ref.chunk()*blockSize)
+	err := c.eachChunk(ref, func(first, end int64) error {
+		p := buf[:(end-first)*blockSize]
+		if err := before(ctx, int64(len(p))); err != nil {
+			return err
+		}
+		if err := disk.ReadAt(p, first*blockSize); err != nil {
+			return ioError(c.name, "read", err)
+		}
+		return c.compareChunk(ctx, ref, v, first, p)
+	})
+	return errors.Join(err, disk.Close())
+}
+
+// eachChunk goes through the chunks that there is something to compare of.
+func (c *content) eachChunk(ref chunkSums, do func(first, end int64) error) error {
 	blocks := c.size / blockSize
 	dataAt, dataEnd := int64(0), int64(0) // the run of data that was looked at last
-	err := func() error {
-		for first := int64(0); first < blocks; first += ref.chunk() {
-			end := min(first+ref.chunk(), blocks)
-			if dataEnd <= first {
-				start, stop, err := c.data.NextData(first*blockSize, c.size)
-				if err != nil {
-					return ioError(c.name, "examine", err)
-				}
-				dataAt, dataEnd = start/blockSize, max((stop+blockSize-1)/blockSize, first+1)
+	for first := int64(0); first < blocks; first += ref.chunk() {
+		end := min(first+ref.chunk(), blocks)
+		if dataEnd <= first {
+			start, stop, err := c.data.NextData(first*blockSize, c.size)
+			if err != nil {
+				return ioError(c.name, "examine", err)
 			}
-			if !ref.has(first, end, dataAt < end && dataAt*blockSize < c.size) {
-				continue
-			}
-			p := buf[:(end-first)*blockSize]
-			if err := before(ctx, int64(len(p))); err != nil {
-				return err
-			}
-			if err := disk.ReadAt(p, first*blockSize); err != nil {
-				return ioError(c.name, "read", err)
-			}
-			if err := c.compareChunk(ctx, ref, v, first, p); err != nil {
-				return err
-			}
+			dataAt, dataEnd = start/blockSize, max((stop+blockSize-1)/blockSize, first+1)
 		}
-		return nil
-	}()
-	return errors.Join(err, disk.Close())
+		if !ref.has(first, end, dataAt < end && dataAt*blockSize < c.size) {
+			continue
+		}
+		if err := do(first, end); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (c *content) compareChunk(ctx context.Context, ref chunkSums, v *verification, first int64, p []byte) error {

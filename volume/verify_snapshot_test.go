@@ -18,7 +18,7 @@ func TestComparisonWithASnapshot(t *testing.T) {
 	h.cfg.Objects = store
 	h.start()
 	v := newVolumeUnder(t, h, "vol_a", 4*mib-2*blockSize)
-	v.write(1, 0, mib)
+	v.write(1, 0, mib-blockSize)
 	v.write(2, 3*mib, mib-2*blockSize)
 	v.split("vol_a.s")
 	src := *sourceOf(h.uploadDone("vol_a.s", "vs_1"))
@@ -41,6 +41,12 @@ func TestComparisonWithASnapshot(t *testing.T) {
 		if sum != [2]int64{checked, unknown} || !slices.Equal(diff, different) {
 			t.Errorf("%d blocks were compared, %d not, %v are different", sum[0], sum[1], diff)
 		}
+	}
+	// Only what the two have is looked at, and what is looked at is all that there was to do.
+	now := newVerification("vs_1")
+	noErr(t, frozen.content().compareAll(t.Context(), snapshotRef{check, t.Context()}, nil, now))
+	if got := now.status(); got.Checked != 2*drover.MiB-2*blockSize || got.Total != got.Checked {
+		t.Errorf("%+v", got)
 	}
 	const all = 4*256 - 2
 	compare(v.model, all, 0)

@@ -176,6 +176,15 @@ func (c *content) compareAll(ctx context.Context, ref chunkSums, again readAgain
 		return err
 	}
 	var total drover.Bytes
+	limit := newBucket(verifyRate)
+	if ref != nil { // whole chunks, of which the disk may hold less
+		err := c.eachChunk(ref, func(first, end int64) error { total += drover.Bytes((end - first) * blockSize); return nil })
+		if err != nil {
+			return err
+		}
+		v.begin(total)
+		return c.compare(ctx, ref, v, limit.take)
+	}
 	for _, x := range chain {
 		n, err := x.allocated()
 		if err != nil {
@@ -184,10 +193,6 @@ func (c *content) compareAll(ctx context.Context, ref chunkSums, again readAgain
 		total += n
 	}
 	v.begin(total)
-	limit := newBucket(verifyRate)
-	if ref != nil {
-		return c.compare(ctx, ref, v, limit.take)
-	}
 	for _, x := range chain {
 		kept := keptSums{c: x}
 		if x == c {

@@ -142,13 +142,13 @@ func (c *cli) until(t time.Time) string {
 	d := max(0, t.Sub(c.now()))
 	switch {
 	case d < 2*time.Minute:
-		return fmt.Sprintf("%ds", int(d.Seconds()))
+		return fmt.Sprintf("%.0fs", d.Seconds())
 	case d < 2*time.Hour:
-		return fmt.Sprintf("%dm", int(d.Minutes()))
+		return fmt.Sprintf("%.0fm", d.Minutes())
 	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh", int(d.Hours()))
+		return fmt.Sprintf("%.0fh", d.Hours())
 	}
-	return fmt.Sprintf("%dd", int(d.Hours()/24))
+	return fmt.Sprintf("%.0fd", d.Hours()/24)
 }
 
 // deadline writes a time to come with how far it is.

@@ -151,10 +151,10 @@ func TestDestroyingAVolumeAsksAndSaysUntilWhenItComesBack(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	r.stdin = "y\n"
-	if got := r.run(t.Context(), "volume", "destroy", "data"); got.code != 0 || !strings.Contains(got.stdout, "brings it back until 2026-03-02 12:00:00 UTC (in 23h)") {
+	if got := r.run(t.Context(), "volume", "destroy", "data"); got.code != 0 || !strings.Contains(got.stdout, "brings it back until 2026-03-02 12:00:00 UTC (in 24h)") {
 		t.Errorf("%+v", got)
 	}
-	if got := r.run(t.Context(), "volume", "show", "data"); !strings.Contains(got.stdout, "Wiped       2026-03-02 12:00:00 UTC (in 23h)") {
+	if got := r.run(t.Context(), "volume", "show", "data"); !strings.Contains(got.stdout, "Wiped       2026-03-02 12:00:00 UTC (in 24h)") {
 		t.Errorf("%+v", got)
 	}
 }
