@@ -28,14 +28,24 @@ const (
 
 // waitReady waits until the API answers and every worker has registered since the start.
 func (f *Fleet) waitReady(ctx context.Context, layout *Layout, cfg Config) error {
+	return f.await(ctx, layout, cfg, func(ctx context.Context) ([]drover.HostID, error) { return f.missing(ctx, layout) })
+}
+
+// await looks again and again which workers are missing, until none is.
+func (f *Fleet) await(ctx context.Context, layout *Layout, cfg Config, look func(ctx context.Context) ([]drover.HostID, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, cfg.Wait)
 	defer cancel()
 	began := time.Now()
 	tick := time.NewTicker(apiPoll)
 	defer tick.Stop()
 	answered, last := false, -1
+	var missing []drover.HostID
+	var err error
 	for {
-		missing, err := f.missing(ctx, layout)
+		// What the end of the time cut short tells nothing of the fleet: then the answer before it counts.
+		if now, nerr := look(ctx); ctx.Err() == nil {
+			missing, err = now, nerr
+		}
 		if err == nil && !answered {
 			answered = true
 			info, err := readAPIInfo(f.p)

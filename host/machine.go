@@ -40,12 +40,14 @@ type machine struct {
 	ownedAt, askedAt, placedAt time.Time
 
 	// The rest belongs to the loop alone.
-	vm        VM
-	vmFact    vmFact
-	watched   bool
-	stopping  *stopper
-	hydrateAt time.Time
-	sendAt    time.Time
+	vm       VM
+	vmFact   vmFact
+	watched  bool
+	stopping *stopper
+	// hydrateAt is when the copy is looked at again, hydratePause how long that was put off.
+	hydrateAt    time.Time
+	hydratePause time.Duration
+	sendAt       time.Time
 	// pauseFor is how long the machine may stand still for the last of its memory.
 	pauseFor time.Duration
 

@@ -195,13 +195,18 @@ func (m *machine) adopt(r *records, tx *boltstore.Tx, req drover.MoveActivateReq
 	return m.takeDisks(tx, r)
 }
 
-// hydrateEvery is how often hydration is looked at, and told to go on in case the storage daemon was restarted.
-const hydrateEvery = time.Second
+// hydrateEvery is how often hydration is looked at, and told to go on in case the storage daemon was restarted. At first it is looked at after hydrateSoon,
+// then after twice as long each time: little is copied in no time, and the next move of a drain waits for it.
+const (
+	hydrateSoon  = 50 * time.Millisecond
+	hydrateEvery = time.Second
+)
 
 // hydrate starts the background copy of each clone, or sees how far it is.
 func (m *machine) hydrate(ctx context.Context) error {
 	mv := m.rec.Load().Move
-	m.hydrateAt = m.agent.now().Add(hydrateEvery)
+	m.hydratePause = min(max(2*m.hydratePause, hydrateSoon), hydrateEvery)
+	m.hydrateAt = m.agent.now().Add(m.hydratePause)
 	var copied []diskRecord
 	err := eachDisk(ctx, mv.clones(), true, func(ctx context.Context, d diskRecord) error {
 		status, err := m.agent.cfg.Storage.Layer(ctx, d.Layer)
@@ -226,6 +231,7 @@ func (m *machine) hydrate(ctx context.Context) error {
 	if len(copied) > 0 {
 		return nil
 	}
+	m.hydratePause = 0
 	if err := m.dropRounds(ctx, mv); err != nil {
 		return err
 	}

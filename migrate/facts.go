@@ -22,7 +22,7 @@ type Rules struct {
 	LateOver drover.Bytes
 	// Retry is the pause before something that failed is asked again, growing to RetryMost.
 	Retry, RetryMost time.Duration
-	// StartPoll and HydratePoll are how often the target is asked how far it is.
+	// StartPoll and HydratePoll are how often the target is asked how far it is; more often in the first seconds of a hydration.
 	StartPoll, HydratePoll time.Duration
 	// CopyPoll is the pause between two questions how far a round, or the memory, is; the hosts wait a moment themselves before they answer.
 	CopyPoll time.Duration

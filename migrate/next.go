@@ -224,7 +224,8 @@ func ranAgain(s drover.MachineStatus, m drover.Migration) bool {
 // hydrate waits for the last block, then lets the source go.
 func (r Rules) hydrate(m drover.Migration, f Facts, now time.Time) Decision {
 	if (m.Hydration == nil || !m.Hydration.Done) && !f.Cleared {
-		return r.poll(f, now, m.Target, r.HydratePoll)
+		// A copy is looked at the more seldom the longer it takes: the next move of a drain waits for a small one.
+		return r.poll(f, now, m.Target, min(r.HydratePoll, max(r.CopyPoll, now.Sub(phaseStart(m))/4)))
 	}
 	if !f.VolumesWritten {
 		return r.store(f, now, Decision{Kind: WriteVolumes})

@@ -236,6 +236,17 @@ func TestStartLastsUntilTheMachineRunsOrRests(t *testing.T) {
 	}
 }
 
+func TestAHydrationIsLookedAtTheMoreSeldomTheLongerItTakes(t *testing.T) {
+	r, m := DefaultRules(), record(drover.PhaseHydrate)
+	m.Hydration = &drover.Hydration{}
+	for age, pause := range map[time.Duration]time.Duration{0: r.CopyPoll, 400 * time.Millisecond: 100 * time.Millisecond, time.Hour: r.HydratePoll, -time.Hour: r.CopyPoll} {
+		now := start.Add(age)
+		if d := r.Next(m, facts().with(drover.OrderMoveProgress, target, ok(now)), now); d.Kind != Wait || d.Until.Sub(now) != pause {
+			t.Errorf("after %v: %+v; want a pause of %v", age, d, pause)
+		}
+	}
+}
+
 func TestAnAbortEndsWhenTheSourceHasUndone(t *testing.T) {
 	r := DefaultRules()
 	m := GiveUp(record(drover.PhaseQuiesce), drover.Errorf(drover.Unavailable, "h2 is silent"), start)
