@@ -205,9 +205,9 @@ func (s *site) asks(from, to netip.Addr, size int) string {
 }
 
 const (
-	echoPort    = 7
-	sitePort    = 51820
-	answerWait  = 250 * time.Millisecond
+	echoPort   = 7
+	sitePort   = 51820
+	answerWait = 250 * time.Millisecond
 	// answerTries is as long as WireGuard may need for a tunnel: it sends a first packet that was lost again after 5 s.
 	answerTries = 60
 )
