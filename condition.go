@@ -22,6 +22,10 @@ const (
 	PoolFilling ConditionCode = "pool-filling"
 	// PoolFull: writes of volumes are refused because the pool has no room.
 	PoolFull ConditionCode = "pool-full"
+	// DiskStalled: the disk of a host's pool does not end what it is asked for.
+	DiskStalled ConditionCode = "disk-stalled"
+	// DiskFailing: the disk of a host's pool answers with errors, or with something else than what was written.
+	DiskFailing ConditionCode = "disk-failing"
 	// HydrationStalled: a layer has made no progress for the time that the operator set.
 	HydrationStalled ConditionCode = "hydration-stalled"
 	// LayerDamaged: blocks of a layer do not have the checksum that they were written with.

@@ -21,6 +21,7 @@ type Agent struct {
 	started  time.Time
 	publish  publisher
 	watched  watcher
+	trial    diskTrial
 	routes   *router
 	policies *policer
 	// mesh is what the mesh said last; nil before it said anything.
@@ -91,7 +92,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.mu.Unlock()
 	for _, work := range []func(context.Context){a.publishLoop, a.infoLoop, a.watchLoop, a.placementLoop, a.sweepLoop, a.fillLoop, a.routeLoop,
-		a.observeLoop, a.serveStreams, a.meshLoop, a.policyLoop} {
+		a.observeLoop, a.serveStreams, a.meshLoop, a.policyLoop, a.diskLoop} {
 		group.Go(func() error { work(runCtx); return nil })
 	}
 	for order, handler := range a.handlers() {

@@ -13,6 +13,8 @@ type capacity struct {
 	// provisioned is what the volumes may grow to together (see wholeRoom).
 	provisioned drover.Bytes
 	machines    int
+	// disk is why the disk is not to be trusted with anything new; nil when it is.
+	disk *drover.Error
 	// cpuTotal and cpuUsed are in thousandths of a CPU.
 	cpuTotal, cpuUsed int
 }
@@ -22,7 +24,7 @@ func (c capacity) memoryFree() drover.Bytes { return max(c.memoryTotal-c.memoryU
 // room counts what is used, as if the machine except were not there, nor what is held with the volumes. The caller holds
 // capacity.
 func (a *Agent) room(except drover.MachineID, volumes ...drover.VolumeID) (capacity, error) {
-	c := capacity{memoryTotal: a.cfg.Memory, cpuTotal: a.cfg.cpuTotal()}
+	c := capacity{memoryTotal: a.cfg.Memory, cpuTotal: a.cfg.cpuTotal(), disk: a.trial.refusal(a.cfg.ID)}
 	c.memoryUsed, c.cpuUsed = a.held(volumes)
 	promised := drover.Bytes(0)
 	for _, m := range a.list() {
@@ -66,6 +68,9 @@ func (c capacity) refusals(cfg Config, size drover.Guest, disk drover.Bytes) []*
 	}
 	if why := cfg.dedicated(size.HostDedicationID); why != "" {
 		out = append(out, drover.Errorf(drover.Exhausted, "%s", why).WithField("config.guest.host_dedication_id"))
+	}
+	if c.disk != nil {
+		out = append(out, c.disk)
 	}
 	if disk > c.diskFree || c.diskFree == 0 {
 		out = append(out, drover.Errorf(drover.Exhausted, "host %q has %d MiB of disk left, %d MiB are needed", cfg.ID,

@@ -26,6 +26,8 @@ func conditionKinds() []conditionKind {
 		{drover.PoolFull, drover.SeverityCritical, 0, "volumes get no new blocks, or soon will not: %d MiB of the disk are free, and %d MiB are kept for the host's records"},
 		{drover.PoolFilling, drover.SeverityCritical, 10 * time.Second, "the disk is %d %% full: %d MiB of %d MiB are free"},
 		{drover.PoolFilling, drover.SeverityWarning, 10 * time.Second, "the disk is %d %% full: %d MiB of %d MiB are free"},
+		{drover.DiskStalled, drover.SeverityCritical, 0, "the disk hangs: a write of one block has not ended for %v"},
+		{drover.DiskFailing, drover.SeverityCritical, 0, "the disk fails: %v"},
 		{drover.LayerDamaged, drover.SeverityCritical, 0, "%s of layer %s do not have the checksum that they were written with, the first at offset %d"},
 		{drover.LayerRefused, drover.SeverityCritical, 0, "layer %s: %s"},
 		{drover.KeyMissing, drover.SeverityCritical, 10 * time.Second, "%s"},

@@ -88,6 +88,8 @@ type Config struct {
 
 	// DiskSpace tells how much of the file system that holds a directory can be used in all, and what is free. Default statfs.
 	DiskSpace func(dir string) (total, free drover.Bytes, err error)
+	// DiskProbe writes to the disk that has a directory and reads that back. Default: one block of a file of its own.
+	DiskProbe func(dir string) error
 
 	files guestFiles
 	// hit is called at each fault point in tests.
@@ -147,6 +149,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.DiskSpace == nil {
 		c.DiskSpace = statfs
+	}
+	if c.DiskProbe == nil {
+		c.DiskProbe = probeDisk
 	}
 	if c.files == nil {
 		c.files = realFiles{}

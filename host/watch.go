@@ -97,6 +97,7 @@ func (a *Agent) watch(ctx context.Context) {
 	if derr == nil {
 		all = poolFindings(total, free, drover.PoolFloor(total, a.cfg.PoolFloor), w.since)
 	}
+	all = append(all, a.trial.findings(time.Now())...)
 	for _, l := range w.layers {
 		all = append(all, layerFindings(l)...)
 	}

@@ -72,6 +72,9 @@ type fakeHost struct {
 	images   error // what Ensure fails with
 	ensured  int
 	free     drover.Bytes
+	// hangs is open while the disk hangs, fails is what its trial ends with.
+	hangs chan struct{}
+	fails error
 	// lifeOf is which life of its guest had the disks of a machine last: another one's memory does not fit to them. hollow lets what is written of a
 	// VM be of no use to another, full lets the disk for it have no room.
 	lifeOf       map[drover.MachineID]int
@@ -259,7 +262,8 @@ func (h *fakeHost) up(cutAt int) {
 			defer h.w.mu.Unlock()
 			return 200 * drover.GiB, h.free, nil
 		},
-		files: fakeFiles{s}, journal: func() error { return s.step("journal") },
+		DiskProbe: func(string) error { return h.probe() },
+		files:     fakeFiles{s}, journal: func() error { return s.step("journal") },
 		hit: s.hit})
 	if err != nil {
 		h.w.t.Fatal(err)

@@ -54,7 +54,8 @@ func runOne(ctx context.Context, cfg Config, id drover.HostID) (err error) {
 	agent, err := host.New(host.Config{ID: id, Region: cfg.Region, Address: "127.0.0.1", StorageAddress: "127.0.0.1:1", DataDir: dir, RunDir: dir + ".run",
 		Memory: cfg.Memory, CPUs: cfg.CPUs, Version: "simulated", Accel: drover.AccelTCG, VMMName: "simulated", Storage: storage{sim: s}, VMM: vmm{s},
 		Images: images{s}, Network: network{s}, Bus: natsbus.NewHostBus(conn, id), GuestDial: s.dial, Store: store, Log: cfg.Log,
-		DiskSpace: func(string) (total, free drover.Bytes, err error) { return 1 << 40, 1 << 40, nil }})
+		DiskSpace: func(string) (total, free drover.Bytes, err error) { return 1 << 40, 1 << 40, nil },
+		DiskProbe: func(string) error { return nil }})
 	if err != nil {
 		return err
 	}
