@@ -46,6 +46,14 @@ func (f *Fleet) choices(req Move, m drover.Migration) drover.Migration {
 	return m
 }
 
+// ailing ends a hint with what is known to be the matter with a host; empty when nothing is.
+func (f *Fleet) ailing(id drover.HostID) string {
+	if why := f.suspicion(id); why != "" {
+		return fmt.Sprintf("; %s. If it is to be given up, switch it off, and then: drover host fence %s", why, id)
+	}
+	return ""
+}
+
 // suspicion says why a host is not to be trusted with what still is to be copied; empty when it is.
 func (f *Fleet) suspicion(id drover.HostID) string {
 	f.state.mu.RLock()

@@ -161,7 +161,7 @@ func (f *Fleet) weigh(ctx context.Context, host drover.HostID, list []plan.Candi
 	var layers []drover.LayerStatus
 	if err := f.order(ctx, f.timing.Apply, host, drover.OrderLayers, drover.Empty{}, &layers); err != nil {
 		return drover.AsError(fmt.Errorf("host %q cannot be drained now: %w", host, err)).
-			WithHint("a drain needs the host alive: its machines' disks are there")
+			WithHint("a drain needs the host alive, since its machines' disks are there%s", f.ailing(host))
 	}
 	held := map[drover.DiskID]drover.Bytes{}
 	for _, l := range layers {

@@ -50,7 +50,7 @@ func (f *Fleet) disksOf(ctx context.Context, m drover.Machine, source drover.Hos
 	if err := f.order(ctx, f.timing.Apply, source, drover.OrderLayers, drover.Empty{}, &layers); err != nil {
 		if drover.Is(err, drover.Unavailable) {
 			return nil, drover.Errorf(drover.Unavailable, "machine %q cannot be moved now: %w", m.ID, err).
-				WithHint("the disks of machine %q are on host %q: they can be moved when it is back", m.ID, source)
+				WithHint("the disks of machine %q are on host %q: they can be moved when it is back%s", m.ID, source, f.ailing(source))
 		}
 		return nil, err
 	}
