@@ -75,6 +75,7 @@ func benches() []bench {
 		{"scale", inWorld(measureScale)},
 		{"start", inWorld(measureStart)},
 		{"storm", inWorld(measureStorm)},
+		{"vhost", measureVhost},
 		{"guest", measureGuest},
 		{"guest-restart", measureRestart},
 		{"mesh", measureMesh},

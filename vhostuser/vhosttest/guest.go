@@ -5,7 +5,6 @@ package vhosttest
 import (
 	"encoding/binary"
 	"sync/atomic"
-	"testing"
 	"time"
 	"unsafe"
 
@@ -40,9 +39,17 @@ type Desc struct {
 	Flags uint16
 }
 
+// TB is what a guest needs of a test, or of whatever else drives it. Fatal and Fatalf do not return.
+type TB interface {
+	Helper()
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+	Cleanup(f func())
+}
+
 // Guest is the memory with the ring.
 type Guest struct {
-	tb  testing.TB
+	tb  TB
 	fd  int
 	Mem []byte
 	Num int
@@ -57,7 +64,7 @@ type Guest struct {
 }
 
 // NewGuest makes a guest whose ring has num descriptors.
-func NewGuest(tb testing.TB, num int) *Guest {
+func NewGuest(tb TB, num int) *Guest {
 	tb.Helper()
 	g := &Guest{tb: tb, Num: num, chains: map[uint16][]uint16{}}
 	g.fd = g.must(unix.MemfdCreate("guest", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING))
