@@ -193,6 +193,11 @@ func (cs Caveats) Sees(app AppName, machine MachineID) bool {
 	return true
 }
 
+// NamesMachines reports whether Sees depends on the machine.
+func (cs Caveats) NamesMachines() bool {
+	return slices.ContainsFunc(cs, func(c Caveat) bool { return c.Kind == CaveatMachine })
+}
+
 // Organization returns the one organization that the caveats leave, "" when they do not limit it. Denied when they leave none.
 func (cs Caveats) Organization() (left string, err error) {
 	for _, c := range cs {

@@ -9,8 +9,8 @@ import (
 
 // machineBackend is the part of Backend about what goes on around machines: leases, versions, waits, and who is to have traffic.
 type machineBackend interface {
-	// MachineKeys lists the keys of what Machines lists, in the same order.
-	MachineKeys(ctx context.Context, app drover.AppName) ([]fleet.MachineKey, error)
+	// MachineKeys lists the keys of what Machines lists, in the same order. They are shared, as is the slice: nobody changes them.
+	MachineKeys(ctx context.Context, app drover.AppName) ([]*fleet.MachineKey, error)
 	// AllMachines is Machines with those that were destroyed lately.
 	AllMachines(ctx context.Context, app drover.AppName) ([]fleet.MachineView, error)
 	// WaitFor returns when the machine is, or was, where the request says. When ctx ends first: Unavailable.

@@ -3,7 +3,9 @@ package api
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
+	"strconv"
 
 	"drover"
 	"drover/apiv1"
@@ -83,19 +85,27 @@ func writeJSON(w http.ResponseWriter, status int, body any) error {
 		w.WriteHeader(status)
 		return nil
 	}
-	data, written := body.(json.RawMessage)
-	var err error
-	if !written {
-		data, err = json.Marshal(body)
-	}
-	if err != nil {
-		w.WriteHeader(http.StatusInternalServerError)
-		return err
+	var length int
+	var write func(io.Writer) error
+	switch body := body.(type) {
+	case array:
+		length, write = body.length(), body.write
+	case json.RawMessage:
+		length, write = len(body), func(w io.Writer) error { _, err := w.Write(body); return err }
+	default:
+		data, err := json.Marshal(body)
+		if err != nil {
+			w.WriteHeader(http.StatusInternalServerError)
+			return err
+		}
+		length, write = len(data), func(w io.Writer) error { _, err := w.Write(data); return err }
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(length+1))
 	w.WriteHeader(status)
 	// What was written already is others' too, so nothing is added to it.
-	if _, err = w.Write(data); err == nil {
+	err := write(w)
+	if err == nil {
 		_, err = w.Write([]byte{'\n'})
 	}
 	return err

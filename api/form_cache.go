@@ -10,7 +10,7 @@ import (
 	"drover/fleet"
 )
 
-// maxCached bounds the bytes of machines that are kept as they are written, maxLists those of whole lists. When there are more, all start anew.
+// maxCached bounds the bytes of machines that are kept as they are written, maxLists those of whole lists.
 const (
 	maxCached = 64 << 20
 	maxLists  = 64 << 20
@@ -21,19 +21,24 @@ type formCache struct {
 	// write makes the form that is kept.
 	write func(v fleet.MachineView) apiv1.Machine
 
-	mu    sync.Mutex
+	mu sync.Mutex
+	// all are machines that lists had which leave some out. When there are too many, all start anew.
 	bytes int
 	all   map[drover.MachineID]cachedForm
 
-	// lists are whole lists as they were answered last, by app.
+	// lists are whole lists as they were answered last, by app. When there are too many, those go that nobody has asked for the longest.
 	listBytes int
+	asked     uint64
 	lists     map[drover.AppName]cachedList
 }
 
-// cachedList is a list as it was answered, and what it was written of.
+// cachedList is the machines of a list as they were answered, and what each was written of; nil where that may be another one the next time.
 type cachedList struct {
-	of   []fleet.MachineKey
-	text json.RawMessage
+	of    []*fleet.MachineKey
+	texts array
+	bytes int
+	// asked grows from one list to the next.
+	asked uint64
 }
 
 // cachedForm is a machine as it is written, and what it was written of.
@@ -43,14 +48,14 @@ type cachedForm struct {
 }
 
 // keeps reports whether a machine with the key is the same as long as the key is. What is known of one on a host that does not answer grows old by itself.
-func keeps(key fleet.MachineKey) bool {
+func keeps(key *fleet.MachineKey) bool {
 	return key.Revisions != (fleet.Revisions{}) && key.HostStatus == drover.HostOK
 }
 
 // form writes a machine, or finds it written.
 func (c *formCache) form(v fleet.MachineView) (json.RawMessage, error) {
 	key := v.Key()
-	cacheable := keeps(key) && v.Nonce == ""
+	cacheable := keeps(&key) && v.Nonce == ""
 	if cacheable {
 		c.mu.Lock()
 		found, ok := c.all[v.Machine.ID]
@@ -59,7 +64,7 @@ func (c *formCache) form(v fleet.MachineView) (json.RawMessage, error) {
 			return found.text, nil
 		}
 	}
-	text, err := json.Marshal(c.write(v))
+	text, err := c.written(v)
 	if err != nil || !cacheable {
 		return text, err
 	}
@@ -73,77 +78,94 @@ func (c *formCache) form(v fleet.MachineView) (json.RawMessage, error) {
 	return text, nil
 }
 
-// list writes an array of machines.
-func (c *formCache) list(views []fleet.MachineView) (json.RawMessage, error) {
-	out := json.RawMessage("[")
-	for i, v := range views {
-		text, err := c.form(v)
-		if err != nil {
-			return nil, drover.Errorf(drover.Internal, "cannot write machine %q: %w", v.Machine.ID, err)
-		}
-		if i > 0 {
-			out = append(out, ',')
-		}
-		out = append(out, text...)
+func (c *formCache) written(v fleet.MachineView) (json.RawMessage, error) {
+	text, err := json.Marshal(c.write(v))
+	if err != nil {
+		return nil, drover.Errorf(drover.Internal, "cannot write machine %q: %w", v.Machine.ID, err)
 	}
-	return append(out, ']'), nil
+	return text, nil
 }
 
-// whole writes the list of all machines of an app, whose keys these are: as it was answered last if nothing has changed since, else of what is written of
-// the machines already. view is asked for those that have changed.
-func (c *formCache) whole(app drover.AppName, keys []fleet.MachineKey, view func(drover.MachineID) (fleet.MachineView, error)) (json.RawMessage, error) {
-	texts := make([]json.RawMessage, len(keys))
-	c.mu.Lock()
-	last, ok := c.lists[app]
-	if ok && slices.Equal(last.of, keys) {
-		c.mu.Unlock()
-		return last.text, nil
-	}
-	for i, key := range keys {
-		if found, ok := c.all[key.ID]; ok && found.of == key {
-			texts[i] = found.text
+// list writes machines.
+func (c *formCache) list(views []fleet.MachineView) (array, error) {
+	out := make(array, 0, len(views))
+	for _, v := range views {
+		text, err := c.form(v)
+		if err != nil {
+			return nil, err
 		}
-	}
-	c.mu.Unlock()
-	out, lasting := make(json.RawMessage, 1, len(last.text)+len(last.text)/16+2), true
-	out[0] = '['
-	for i, key := range keys {
-		lasting = lasting && keeps(key)
-		if texts[i] == nil {
-			v, err := view(key.ID)
-			if drover.Is(err, drover.NotFound) {
-				lasting = false
-				continue // it is gone since
-			}
-			if err == nil {
-				lasting = lasting && v.Key() == key
-				texts[i], err = c.form(v)
-			}
-			if err != nil {
-				return nil, drover.Errorf(drover.Internal, "cannot write machine %q: %w", key.ID, err)
-			}
-		}
-		if len(out) > 1 {
-			out = append(out, ',')
-		}
-		out = append(out, texts[i]...)
-	}
-	out = append(out, ']')
-	if lasting {
-		c.keepList(app, cachedList{keys, out})
+		out = append(out, text)
 	}
 	return out, nil
 }
 
+// whole writes all machines of an app, whose keys these are, in the order of MachineKeys: what has not changed since the last time as it was written then. view
+// is asked for those that have. With keep the list is remembered for the next time.
+func (c *formCache) whole(app drover.AppName, keys []*fleet.MachineKey, keep bool, view func(drover.MachineID) (fleet.MachineView, error)) (array, error) {
+	c.mu.Lock()
+	last := c.lists[app]
+	c.mu.Unlock()
+	texts := make(array, len(keys))
+	var passing []int // those that are written anew the next time
+	at := 0
+	for i, key := range keys {
+		for at < len(last.of) && last.of[at] != key && last.of[at].Compare(key) < 0 {
+			at++
+		}
+		if at < len(last.of) && last.texts[at] != nil && (last.of[at] == key || *last.of[at] == *key) {
+			texts[i] = last.texts[at]
+			continue
+		}
+		v, err := view(key.ID)
+		if drover.Is(err, drover.NotFound) {
+			passing = append(passing, i)
+			continue // it is gone since
+		}
+		if err != nil {
+			return nil, err
+		}
+		if texts[i], err = c.written(v); err != nil {
+			return nil, err
+		}
+		if !keeps(key) || v.Key() != *key {
+			passing = append(passing, i)
+		}
+	}
+	if keep {
+		kept := cachedList{of: keys, texts: texts}
+		if len(passing) > 0 {
+			kept.texts = slices.Clone(texts)
+			for _, i := range passing {
+				kept.texts[i] = nil
+			}
+		}
+		c.keepList(app, kept)
+	}
+	return texts, nil
+}
+
 // keepList remembers a whole list.
 func (c *formCache) keepList(app drover.AppName, l cachedList) {
+	for _, text := range l.texts {
+		l.bytes += len(text)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.listBytes += len(l.text) - len(c.lists[app].text)
-	if c.lists == nil || c.listBytes > maxLists {
-		c.lists, c.listBytes = map[drover.AppName]cachedList{}, len(l.text)
+	if c.lists == nil {
+		c.lists = map[drover.AppName]cachedList{}
 	}
-	if len(l.text) <= maxLists {
-		c.lists[app] = l
+	c.asked++
+	l.asked = c.asked
+	c.listBytes += l.bytes - c.lists[app].bytes
+	c.lists[app] = l
+	for c.listBytes > maxLists {
+		oldest := app
+		for name, other := range c.lists {
+			if other.asked < c.lists[oldest].asked {
+				oldest = name
+			}
+		}
+		c.listBytes -= c.lists[oldest].bytes
+		delete(c.lists, oldest)
 	}
 }

@@ -2,6 +2,8 @@ package api
 
 import (
 	"encoding/json"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,7 +33,7 @@ func TestAListIsWrittenAnewWhenAMachineChanges(t *testing.T) {
 		changed := v
 		change(&changed)
 		for range 2 { // made, then found
-			got, err := c.list([]fleet.MachineView{changed, v})
+			got, err := read(c.list([]fleet.MachineView{changed, v}))
 			want, werr := json.Marshal([]any{machineForm(changed), machineForm(v)})
 			if err != nil || werr != nil || string(got) != string(want) {
 				t.Errorf("%s: %s, %v; want %s, %v", name, got, err, want, werr)
@@ -41,7 +43,7 @@ func TestAListIsWrittenAnewWhenAMachineChanges(t *testing.T) {
 	if len(c.all) != 1 || c.bytes != len(c.all[v.Machine.ID].text) {
 		t.Errorf("%d machines and %d bytes are kept", len(c.all), c.bytes)
 	}
-	if got, err := c.list(nil); err != nil || string(got) != "[]" {
+	if got, err := read(c.list(nil)); err != nil || string(got) != "[]" {
 		t.Errorf("%s, %v", got, err)
 	}
 }
@@ -71,6 +73,44 @@ func BenchmarkListOfMachines(b *testing.B) {
 	}
 }
 
+// read is the answer as a client gets it.
+func read(a array, err error) (string, error) {
+	var out strings.Builder
+	if err == nil {
+		err = a.write(&out)
+	}
+	if err == nil && a.length() != out.Len() {
+		err = fmt.Errorf("%d bytes are announced, %d written", a.length(), out.Len())
+	}
+	return out.String(), err
+}
+
+// TestTheListsKeptAreThoseAskedForLast: what is kept is bounded, and what nobody asks for goes first.
+func TestTheListsKeptAreThoseAskedForLast(t *testing.T) {
+	c := formCache{write: machineForm}
+	ask := func(app drover.AppName) (asked int) {
+		t.Helper()
+		v := fleet.MachineView{Machine: drover.Machine{ID: drover.MachineID(app), Name: strings.Repeat("x", maxLists/3)}, HostStatus: drover.HostOK,
+			Status: drover.MachineStatus{State: drover.StateStarted}, Revisions: fleet.Revisions{Machine: 1}}
+		key := v.Key()
+		if _, err := c.whole(app, []*fleet.MachineKey{&key}, true, func(drover.MachineID) (fleet.MachineView, error) { asked++; return v, nil }); err != nil {
+			t.Fatal(err)
+		}
+		if c.listBytes > maxLists {
+			t.Errorf("%d bytes are kept", c.listBytes)
+		}
+		return asked
+	}
+	for i, step := range []struct {
+		app   drover.AppName
+		asked int
+	}{{"a", 1}, {"b", 1}, {"a", 0}, {"c", 1}, {"a", 0}, {"c", 0}, {"b", 1}} {
+		if got := ask(step.app); got != step.asked {
+			t.Errorf("step %d, app %s: %d machines were looked at, not %d", i, step.app, got, step.asked)
+		}
+	}
+}
+
 // TestAWholeListFollowsItsMachines: a list that is answered again is the last one only while every machine is as it was then.
 func TestAWholeListFollowsItsMachines(t *testing.T) {
 	machine := func(id drover.MachineID, status uint64) fleet.MachineView {
@@ -82,13 +122,14 @@ func TestAWholeListFollowsItsMachines(t *testing.T) {
 	check := func(what string, asks int, views ...fleet.MachineView) {
 		t.Helper()
 		asked = 0
-		var keys []fleet.MachineKey
+		var keys []*fleet.MachineKey
 		forms := []any{}
 		for _, v := range views {
-			keys = append(keys, v.Key())
+			key := v.Key()
+			keys = append(keys, &key)
 			forms = append(forms, machineForm(v))
 		}
-		got, err := c.whole("shop", keys, func(id drover.MachineID) (fleet.MachineView, error) {
+		got, err := read(c.whole("shop", keys, true, func(id drover.MachineID) (fleet.MachineView, error) {
 			asked++
 			for _, v := range views {
 				if v.Machine.ID == id {
@@ -96,7 +137,7 @@ func TestAWholeListFollowsItsMachines(t *testing.T) {
 				}
 			}
 			return fleet.MachineView{}, drover.Errorf(drover.NotFound, "no machine %q", id)
-		})
+		}))
 		want, werr := json.Marshal(forms)
 		if err != nil || werr != nil || string(got) != string(want) {
 			t.Errorf("%s: %s, %v; want %s", what, got, err, want)
@@ -111,11 +152,19 @@ func TestAWholeListFollowsItsMachines(t *testing.T) {
 	b = machine("b", 5)
 	check("one has changed", 1, a, b)
 	check("one is gone", 0, a)
-	check("it is back", 0, a, b)
+	check("it is back", 1, a, b)
 	away := b
 	away.HostStatus, away.HostSeenAt = drover.HostUnreachable, time.Unix(1, 0).UTC()
 	check("its host is away", 1, a, away)
 	away.HostSeenAt = time.Unix(2, 0).UTC()
 	check("and for longer", 1, a, away)
+	check("and is heard of again", 1, a, b)
+	c2, d := machine("c", 7), machine("0", 8)
+	d.Machine.CreatedAt = time.Unix(1, 0)
+	check("two more, one of them between", 2, a, b, c2, d)
+	check("the oldest is gone", 0, b, c2, d)
 	check("none", 0)
+	if c.listBytes != 0 {
+		t.Errorf("%d bytes of no machines are kept", c.listBytes)
+	}
 }

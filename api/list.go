@@ -202,15 +202,18 @@ func (f machineFilter) all() bool {
 	return !f.deleted && f.region == "" && len(f.states) == 0 && len(f.metadata) == 0 && !f.descending && f.limit == 0 && f.after == nil
 }
 
-// wholeList answers with all machines of the app. It looks at the keys of all, and at the machines of those that have changed since the last time: what most
-// clients ask for again and again costs little more than to send it.
+// wholeList answers with all machines of the app that the token may see. Only those are looked at that have changed since the last time: what most clients ask for
+// again and again costs little more than to send it.
 func (h *handler) wholeList(c *call, forms *formCache) (any, error) {
 	keys, err := h.backend.MachineKeys(c.ctx(), c.app.Name)
 	if err != nil {
 		return nil, err
 	}
-	keys = slices.DeleteFunc(keys, func(k fleet.MachineKey) bool { return !c.principal.Limits.Sees(c.app.Name, k.ID) })
-	return forms.whole(c.app.Name, keys, func(id drover.MachineID) (fleet.MachineView, error) {
+	all := !c.principal.Limits.NamesMachines()
+	if !all {
+		keys = slices.DeleteFunc(slices.Clone(keys), func(k *fleet.MachineKey) bool { return !c.principal.Limits.Sees(c.app.Name, k.ID) })
+	}
+	return forms.whole(c.app.Name, keys, all, func(id drover.MachineID) (fleet.MachineView, error) {
 		return h.backend.Machine(c.ctx(), c.app.Name, id)
 	})
 }

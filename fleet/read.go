@@ -80,24 +80,6 @@ func (f *Fleet) machineViews(of func(*state) map[string]struct{}, destroyed bool
 	return views
 }
 
-// MachineKeys lists the keys of the machines of an app, in the order of Machines.
-func (f *Fleet) MachineKeys(ctx context.Context, app drover.AppName) ([]MachineKey, error) {
-	if _, err := f.App(ctx, app); err != nil {
-		return nil, err
-	}
-	f.state.mu.RLock()
-	ids := f.state.machinesOf[app]
-	keys := make([]MachineKey, 0, len(ids))
-	for id := range ids {
-		if v, ok := f.viewLocked(id); ok && v.Status.State != drover.StateDestroyed {
-			keys = append(keys, v.Key())
-		}
-	}
-	f.state.mu.RUnlock()
-	slices.SortFunc(keys, func(a, b MachineKey) int { return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID)) })
-	return keys, nil
-}
-
 // Machines lists the machines of an app, oldest first, without those that are destroyed.
 func (f *Fleet) Machines(ctx context.Context, app drover.AppName) ([]MachineView, error) {
 	if _, err := f.App(ctx, app); err != nil {

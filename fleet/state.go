@@ -77,6 +77,7 @@ type state struct {
 	tokensBy   index[drover.TokenID]   // keys of tokens by their ID
 	drainsOf   index[drover.HostID]    // IDs of drains that empty a host now
 	loads      loads
+	listings   *listings
 	heard      map[drover.HostID]sign
 	startedAt  time.Time
 }
@@ -123,19 +124,26 @@ func keep[K comparable, T any](x index[K], by func(T) (K, bool)) func(string, *T
 func newState(now func() time.Time) *state {
 	s := &state{now: now, machinesOf: index[drover.AppName]{}, volumesOf: index[drover.AppName]{}, volumesOn: index[drover.MachineID]{},
 		snapsOf: index[drover.VolumeID]{}, snapsIn: index[drover.AppName]{}, placedOn: index[drover.HostID]{}, movesOf: index[drover.MachineID]{}, heard: map[drover.HostID]sign{}, startedAt: now(),
-		releasesOf: index[drover.AppName]{}, tokensBy: index[drover.TokenID]{}, drainsOf: index[drover.HostID]{}, loads: newLoads()}
+		releasesOf: index[drover.AppName]{}, tokensBy: index[drover.TokenID]{}, drainsOf: index[drover.HostID]{}, loads: newLoads(),
+		listings: &listings{of: map[drover.AppName]*listing{}}}
 	s.apps = newTable[drover.App](&s.mu, natsbus.BucketApps)
 	s.machines = newTable[drover.Machine](&s.mu, natsbus.BucketMachines)
 	ofApp := keep(s.machinesOf, func(m drover.Machine) (drover.AppName, bool) { return m.App, true })
 	s.machines.changed = func(key string, old, now *drover.Machine) {
 		ofApp(key, old, now)
 		s.recountLocked(key)
+		for _, m := range [...]*drover.Machine{old, now} {
+			if m != nil {
+				s.listings.touchLocked(m.App, key)
+			}
+		}
 	}
 	s.placements = newTable[drover.Placement](&s.mu, natsbus.BucketPlacements)
 	onHost := keep(s.placedOn, func(p drover.Placement) (drover.HostID, bool) { return p.Host, true })
 	s.placements.changed = func(key string, old, now *drover.Placement) {
 		onHost(key, old, now)
 		s.recountLocked(key)
+		s.touchLocked(key)
 	}
 	s.status = newStatuses(s)
 	s.volumes = newTable[drover.Volume](&s.mu, natsbus.BucketVolumes)
@@ -153,7 +161,15 @@ func newState(now func() time.Time) *state {
 		inApp(key, old, now)
 	}
 	s.migrations = newTable[drover.Migration](&s.mu, natsbus.BucketMigrations)
-	s.migrations.changed = keep(s.movesOf, func(m drover.Migration) (drover.MachineID, bool) { return m.Machine, !m.Ended() })
+	ofMachine := keep(s.movesOf, func(m drover.Migration) (drover.MachineID, bool) { return m.Machine, !m.Ended() })
+	s.migrations.changed = func(key string, old, now *drover.Migration) {
+		ofMachine(key, old, now)
+		for _, m := range [...]*drover.Migration{old, now} {
+			if m != nil {
+				s.touchLocked(string(m.Machine))
+			}
+		}
+	}
 	s.hosts = newTable[drover.HostInfo](&s.mu, natsbus.BucketHosts)
 	s.tokens = newTable[tokenRecord](&s.mu, natsbus.BucketTokens)
 	s.tokens.changed = func(key string, old, now *tokenRecord) {

@@ -29,6 +29,7 @@ func newStatuses(s *state) *statuses {
 		if now != nil {
 			t.of.add(t.group(key), key)
 		}
+		s.touchLocked(t.group(key))
 	}
 	return t
 }

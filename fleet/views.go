@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -46,6 +47,11 @@ func (v MachineView) Key() MachineKey {
 		k.Migration, k.Phase, k.Target = v.Migration.ID, v.Migration.Phase, v.Migration.Target
 	}
 	return k
+}
+
+// Compare tells which of two machines comes first in a list: the older one.
+func (k *MachineKey) Compare(other *MachineKey) int {
+	return cmp.Or(k.CreatedAt.Compare(other.CreatedAt), cmp.Compare(k.ID, other.ID))
 }
 
 // Revisions are the revisions of a machine's record, placement and status; 0 for what there is not.

@@ -10,16 +10,19 @@ import (
 	"drover/fleet"
 )
 
-// AllMachines is Machines with those that are destroyed.
-func (b *Backend) MachineKeys(ctx context.Context, app drover.AppName) ([]fleet.MachineKey, error) {
+// MachineKeys lists the keys of the machines of an app, oldest first.
+func (b *Backend) MachineKeys(ctx context.Context, app drover.AppName) ([]*fleet.MachineKey, error) {
 	views, err := b.Machines(ctx, app)
-	keys := make([]fleet.MachineKey, 0, len(views))
+	keys := make([]*fleet.MachineKey, 0, len(views))
 	for _, v := range views {
-		keys = append(keys, v.Key())
+		k := v.Key()
+		keys = append(keys, &k)
 	}
+	slices.SortFunc(keys, (*fleet.MachineKey).Compare)
 	return keys, err
 }
 
+// AllMachines is Machines with those that are destroyed.
 func (b *Backend) AllMachines(_ context.Context, app drover.AppName) ([]fleet.MachineView, error) {
 	if err := b.begin("AllMachines"); err != nil {
 		return nil, err
