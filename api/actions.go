@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/base64"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -108,6 +109,9 @@ func (h *handler) execMachine(c *call) (any, error) {
 		return nil, err
 	}
 	result, err := h.backend.ExecMachine(c.ctx(), c.app.Name, order)
+	if drover.Is(err, drover.Canceled) && c.ctx().Err() == nil { // not by the client: the command took longer than it may
+		return nil, withStatus(http.StatusRequestTimeout, drover.AsError(err).WithHint("give it longer with timeout, %d s at most", maxExecSeconds))
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -248,3 +248,14 @@ func TestAnIdempotencyKeyMakesOneMachine(t *testing.T) {
 		t.Errorf("the key of somebody else: %d %s", w.Code, w.Body)
 	}
 }
+
+// TestACommandThatTakesTooLong: the client has not gone, its command has, and the answer says so.
+func TestACommandThatTakesTooLong(t *testing.T) {
+	s, backend, _, path := aMachine(t, api.Config{})
+	backend.Exec = func(drover.ExecRequest) (drover.ExecResult, error) {
+		return drover.ExecResult{}, drover.Errorf(drover.Canceled, "%q was killed: it ran longer than 1s", "sleep")
+	}
+	if got := s.refused(408, "POST", path+"/exec", `{"command":["sleep","5"],"timeout":1}`); !strings.Contains(got.Error, "longer than 1s") || !strings.Contains(got.Hint, "timeout") {
+		t.Errorf("%+v", got)
+	}
+}

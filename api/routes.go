@@ -131,7 +131,7 @@ func actionRoutes() []route {
 				{"from_event_id", "string", "only what happens after the event"}, {"timeout", "integer", "seconds, 1 to 60; default 60"}},
 			status: http.StatusOK, response: apiv1.OK{}, errors: []int{http.StatusRequestTimeout}, handle: (*handler).waitMachine},
 		{method: "POST", path: machine + "/exec", id: "Machines_exec", summary: "Run a command in a started machine", access: tenants,
-			request: apiv1.ExecRequest{}, status: http.StatusOK, response: apiv1.ExecResult{}, handle: (*handler).execMachine},
+			request: apiv1.ExecRequest{}, status: http.StatusOK, response: apiv1.ExecResult{}, errors: []int{http.StatusRequestTimeout}, handle: (*handler).execMachine},
 		{method: "POST", path: machine + "/signal", id: "Machines_signal", summary: "Send a machine's main process a signal", access: tenants,
 			request: apiv1.SignalRequest{}, status: http.StatusOK, response: apiv1.OK{}, handle: (*handler).signalMachine},
 		{method: "GET", path: machine + "/events", id: "Machines_list_events", summary: "List what happened to a machine, newest first",

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
+	"strconv"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -86,6 +88,38 @@ func (c *children) signal(p *child, sig unix.Signal) error {
 	}
 	if err := unix.Kill(p.pid, sig); err != nil && !errors.Is(err, unix.ESRCH) {
 		return err
+	}
+	return nil
+}
+
+// killSession kills a child that is still there and that leads a session, with all that is in it: what the child has started, and what that has, but for what
+// began a session of its own.
+func (c *children) killSession(p *child) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.alive[p.pid] != p {
+		return nil
+	}
+	killed := map[int]bool{}
+	for found := true; found; { // what is started meanwhile is found the next time
+		found = false
+		all, err := filepath.Glob("/proc/[0-9]*")
+		if err != nil {
+			return err
+		}
+		for _, path := range all {
+			pid, err := strconv.Atoi(filepath.Base(path))
+			if err != nil || killed[pid] {
+				continue
+			}
+			if session, err := unix.Getsid(pid); err != nil || session != p.pid {
+				continue // another one's, or gone
+			}
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+				return err
+			}
+			killed[pid], found = true, true
+		}
 	}
 	return nil
 }

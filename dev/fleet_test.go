@@ -1,8 +1,10 @@
 package dev
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -262,6 +264,29 @@ func TestExecRunsInsideTheHost(t *testing.T) {
 		}
 		if _, err := f.Exec(t.Context(), "h1", []string{"/no/such/program"}, in, out, out); !drover.Is(err, drover.Invalid) {
 			t.Errorf("a program that is not there: %v", err)
+		}
+		here, there, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer here.Close()
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			_, err := f.Exec(ctx, "h1", []string{"/bin/sh", "-c", "sleep 1000 & echo begun; wait"}, in, there, out)
+			there.Close()
+			ended <- err
+		}()
+		lines := bufio.NewReader(here)
+		if line, err := lines.ReadString('\n'); line != "begun\n" {
+			t.Fatalf("%q, %v", line, err)
+		}
+		cancel()
+		if err := <-ended; err == nil {
+			t.Error("a command that was given up has ended well")
+		}
+		if rest, err := io.ReadAll(lines); err != nil || len(rest) > 0 { // ends when nobody can write there any more
+			t.Errorf("%q, %v", rest, err)
 		}
 	})
 }

@@ -300,6 +300,7 @@ func (h *hostProc) exec(ctx context.Context, req request, files []*os.File) (ans
 	cmd.Env, cmd.Dir = append(req.Env, envMark+"="+h.opts.Dir, powerEnv(h.powerSocket()), "DROVER_HOST="+string(h.opts.ID),
 		"DROVER_RUN_DIR="+h.run, "DROVER_DATA_DIR="+h.p.data(h.opts.ID), "DROVER_TLS_DIR="+h.p.tls(h.opts.ID)), req.Dir
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = files[0], files[1], files[2]
+	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true} // so that what it starts can be told from what else runs in the host
 	p, err := h.children.start(cmd)
 	if err != nil {
 		return answer{}, drover.Errorf(drover.Invalid, "cannot run %q in host %q: %w", req.Args[0], h.opts.ID, err)
@@ -307,7 +308,7 @@ func (h *hostProc) exec(ctx context.Context, req request, files []*os.File) (ans
 	select {
 	case <-p.done:
 	case <-ctx.Done():
-		if err := h.children.signal(p, unix.SIGKILL); err != nil {
+		if err := h.children.killSession(p); err != nil {
 			return answer{}, err
 		}
 		<-p.done

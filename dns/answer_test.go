@@ -36,6 +36,7 @@ func fleetTable(t testing.TB) *route.Table {
 	add("m2", "web", "fdaa:0:1:0:2::2", "h2", drover.StateStarted, map[string]string{"fly_process_group": "worker"})
 	add("m3", "web", "fdaa:0:1:0:3::2", "h3", drover.StateStarted, map[string]string{"role": "replica"})
 	add("m4", "web", "fdaa:0:1:0:4::2", "h3", drover.StateStopped, nil)
+	add("m6", "web", "fdaa:0:1:0:6::2", "h1", drover.StateStarted, map[string]string{"fly_process_group": drover.ReleaseGroup})
 	add("m5", "idle", "fdaa:0:1:0:5::2", "h1", drover.StateStopped, nil)
 	add("n1", "web", "fdaa:0:2:0:1::2", "h1", drover.StateStarted, nil)
 	table.Admit("peer.acme.ann", &drover.WireGuardPeer{Name: "ann", Address: "fdaa:0:1:0:9::2", Host: "h1"})
@@ -88,6 +89,8 @@ func TestNamesAreThoseOfTheAskersNetwork(t *testing.T) {
 		{networkOne, "fra.web.internal.", dns.TypeAAAA, "1:0:3"},
 		{networkOne, "nrt.web.internal.", dns.TypeAAAA, "NXDOMAIN"},
 		{networkOne, "m2.vm.web.internal.", dns.TypeAAAA, "1:0:2"},
+		{networkOne, "m6.vm.web.internal.", dns.TypeAAAA, "1:0:6"},
+		{networkOne, drover.ReleaseGroup + ".process.web.internal.", dns.TypeAAAA, "NXDOMAIN"},
 		{networkOne, "m4.vm.web.internal.", dns.TypeAAAA, "NXDOMAIN"},
 		{networkOne, "n1.vm.web.internal.", dns.TypeAAAA, "NXDOMAIN"},
 		{networkOne, "api.process.web.internal.", dns.TypeAAAA, "1:0:1"},

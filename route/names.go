@@ -23,10 +23,10 @@ func (t *Table) Look(network netip.Prefix, fn func(View)) {
 // Has reports whether the network has an app with machines, started or not.
 func (v View) Has(app drover.AppName) bool { return len(v.apps[app]) > 0 }
 
-// Each calls fn with every started machine of an app, in no order, until it returns false.
+// Each calls fn with every started machine of an app, in no order, until it returns false. Those that run a release command are left out: they serve nobody.
 func (v View) Each(app drover.AppName, fn func(m *Machine, region drover.Region) bool) {
 	for _, m := range v.apps[app] {
-		if m.Started && m.Host != "" && !fn(m, v.region(m)) {
+		if m.Started && m.Host != "" && m.Process() != drover.ReleaseGroup && !fn(m, v.region(m)) {
 			return
 		}
 	}
