@@ -100,6 +100,8 @@ type call struct {
 	app drover.App
 	// answered: the route has written the answer itself.
 	answered bool
+	// quiet: the refusal is one of many, and another one is in the log.
+	quiet bool
 }
 
 func (c *call) ctx() context.Context { return c.r.Context() }
@@ -209,14 +211,8 @@ func (h *handler) refuse(c *call, err error) {
 
 // admit finds out who asks, and refuses whom the route is not for. Of several tokens the first counts that may.
 func (h *handler) admit(c *call) error {
-	who, err := h.guard.Identify(c.r)
-	if len(who) > 0 {
-		c.principal = who[0]
-	}
+	who, err := h.identify(c)
 	if err != nil {
-		return err
-	}
-	if err := h.limited(c); err != nil {
 		return err
 	}
 	var first error
@@ -249,12 +245,25 @@ func (h *handler) respond(c *call, begun time.Time, answer any, err error) {
 		}
 		answer = body
 	}
+	h.logAnswer(c, begun, status, err)
+	if c.answered {
+		return
+	}
+	if err := writeJSON(c.w, status, answer); err != nil {
+		h.log.LogAttrs(c.ctx(), slog.LevelInfo, "api answer not delivered", slog.String("request", c.id), slog.Any("err", err))
+	}
+}
+
+func (h *handler) logAnswer(c *call, begun time.Time, status int, err error) {
 	level := slog.LevelInfo
 	switch {
 	case status == http.StatusInternalServerError:
 		level = slog.LevelError
-	case err == nil && c.r.Method == http.MethodGet:
+	case c.quiet, err == nil && c.r.Method == http.MethodGet:
 		level = slog.LevelDebug
+	}
+	if !h.log.Enabled(c.ctx(), level) {
+		return
 	}
 	attrs := []slog.Attr{slog.String("request", c.id), slog.String("method", c.r.Method), slog.String("path", c.r.URL.Path),
 		slog.Int("status", status), slog.String("actor", c.principal.Name), slog.Duration("dur", time.Since(begun))}
@@ -262,10 +271,4 @@ func (h *handler) respond(c *call, begun time.Time, answer any, err error) {
 		attrs = append(attrs, slog.Any("err", err))
 	}
 	h.log.LogAttrs(c.ctx(), level, "api request", attrs...)
-	if c.answered {
-		return
-	}
-	if err := writeJSON(c.w, status, answer); err != nil {
-		h.log.LogAttrs(c.ctx(), slog.LevelInfo, "api answer not delivered", slog.String("request", c.id), slog.Any("err", err))
-	}
 }

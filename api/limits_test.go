@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"drover"
 	"drover/api"
 	"drover/api/apitest"
 	"drover/apiv1"
@@ -49,6 +50,43 @@ func TestEachActionOnEachMachineHasALimitOfItsOwn(t *testing.T) {
 	} {
 		if w := s.ask(c.method, c.path, apitest.AcmeToken, c.body); w.Code != c.status {
 			t.Errorf("%d: %s %s: %d, want %d", i, c.method, c.path, w.Code, c.status)
+		}
+	}
+}
+
+// TestWhoIsRefusedCostsNothing: once a token has been good, a request with it that is one too many asks nothing of the tokens, and the log has one of many.
+func TestWhoIsRefusedCostsNothing(t *testing.T) {
+	var log bytes.Buffer
+	backend := apitest.New()
+	s := newServer(t, api.Config{Backend: backend, Limits: api.Limits{All: slow(2)}, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	s.want(200, "GET", "/v1/apps", "")
+	ask := func() int { return s.ask("GET", "/v1/apps", apitest.AcmeToken, "").Code }
+	for range 2 {
+		if got := ask(); got != 200 {
+			t.Fatal(got)
+		}
+	}
+	backend.Fail = func(method string) error { return drover.Errorf(drover.Internal, "%s was asked", method) }
+	for range 3 {
+		if got := ask(); got != 429 {
+			t.Error(got)
+		}
+	}
+	if n := strings.Count(log.String(), "status=429"); n != 1 {
+		t.Errorf("%d of 3 refusals are in the log: %s", n, &log)
+	}
+}
+
+// TestAnAddressThatShowsBadTokens is kept from showing more of them, and good ones of others go on.
+func TestAnAddressThatShowsBadTokens(t *testing.T) {
+	s := newServer(t, api.Config{Backend: apitest.New(), Limits: api.Limits{Strangers: slow(2)}})
+	ask := func(token string) int { return s.ask("GET", "/v1/apps", token, "").Code }
+	for i, c := range []struct {
+		token  string
+		status int
+	}{{apitest.AcmeToken, 200}, {"drv_bad", 401}, {"drv_bad", 401}, {"drv_bad", 429}, {"drv_worse", 429}, {apitest.AcmeToken, 200}} {
+		if got := ask(c.token); got != c.status {
+			t.Errorf("%d: %d, want %d", i, got, c.status)
 		}
 	}
 }

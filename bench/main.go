@@ -25,6 +25,13 @@ func main() {
 		}
 		return
 	}
+	if what := os.Getenv(stormEnv); what != "" {
+		if err := serveStorm(what, os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "storm:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {

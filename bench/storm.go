@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"os/exec"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,11 +62,14 @@ func measureStorm(ctx context.Context, w *world) ([]result, error) {
 			return nil, err
 		}
 		quiet, p99quiet = append(quiet, got...), append(p99quiet, percentile(got, 99))
-		stop := w.storm(ctx, tokens["stormy"])
-		got, err = w.tenant(ctx, tokens["calm"])
-		all, no := stop()
-		sent, refused = sent+all, refused+no
+		stop, err := w.storm(ctx, tokens["stormy"])
 		if err != nil {
+			return nil, err
+		}
+		got, err = w.tenant(ctx, tokens["calm"])
+		all, no, stopErr := stop()
+		sent, refused = sent+all, refused+no
+		if err := errors.Join(err, stopErr); err != nil {
 			return nil, err
 		}
 		storm, p99storm = append(storm, got...), append(p99storm, percentile(got, 99))
@@ -81,7 +88,7 @@ func (w *world) tenant(ctx context.Context, token string) (took []float64, err e
 	defer tick.Stop()
 	for range stormAsked {
 		begun := time.Now()
-		status, err := w.ask(ctx, token, "/v1/apps/calm/machines")
+		status, err := ask(ctx, w.transport, token, w.api.URL+"/v1/apps/calm/machines")
 		if err != nil {
 			return nil, err
 		}
@@ -98,15 +105,48 @@ func (w *world) tenant(ctx context.Context, token string) (took []float64, err e
 	return took, nil
 }
 
-// storm asks until the function that it returns is called, which tells how much was asked, and how much of it was refused.
-func (w *world) storm(ctx context.Context, token string) (stop func() (sent, refused int64)) {
-	ctx, cancel := context.WithCancel(ctx)
+// stormEnv makes a copy of this program the clients of a storm, which ask for what its value names.
+const stormEnv = "DROVER_BENCH_STORM"
+
+// storm asks until the function that it returns is called, which tells how much was asked, and how much of it was refused. The clients are a process of their own,
+// which gets of the CPUs what the server and the other tenant leave (SCHED_IDLE): those of a real storm are on other machines.
+func (w *world) storm(ctx context.Context, token string) (stop func() (sent, refused int64, err error), err error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, "chrt", "--idle", "0", exe)
+	cmd.Env = append(os.Environ(), stormEnv+"="+w.api.URL+"/v1/apps/stormy/machines "+token)
+	cmd.Stderr = w.log
+	end, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	return func() (sent, refused int64, err error) {
+		if err := errors.Join(end.Close(), cmd.Wait()); err != nil {
+			return 0, 0, err
+		}
+		_, err = fmt.Fscan(&out, &sent, &refused)
+		return sent, refused, err
+	}, nil
+}
+
+// serveStorm is the process of a storm's clients, until its input ends.
+func serveStorm(what string, stdin io.Reader, stdout io.Writer) error {
+	url, token, _ := strings.Cut(what, " ")
+	transport := &http.Transport{MaxIdleConnsPerHost: 2 * stormClients}
+	ctx, cancel := context.WithCancel(context.Background())
 	var sent, refused atomic.Int64
 	var group sync.WaitGroup
 	for range stormClients {
 		group.Go(func() {
 			for ctx.Err() == nil {
-				status, err := w.ask(ctx, token, "/v1/apps/stormy/machines")
+				status, err := ask(ctx, transport, token, url)
 				if err == nil {
 					sent.Add(1)
 				}
@@ -120,21 +160,21 @@ func (w *world) storm(ctx context.Context, token string) (stop func() (sent, ref
 			}
 		})
 	}
-	return func() (int64, int64) {
-		cancel()
-		group.Wait()
-		return sent.Load(), refused.Load()
-	}
+	_, err := io.Copy(io.Discard, stdin)
+	cancel()
+	group.Wait()
+	fmt.Fprintln(stdout, sent.Load(), refused.Load())
+	return err
 }
 
 // ask asks with a token and returns the status of the answer, which is read to its end.
-func (w *world) ask(ctx context.Context, token, path string) (int, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.api.URL+path, nil)
+func ask(ctx context.Context, transport *http.Transport, token, url string) (int, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return 0, err
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
-	resp, err := w.transport.RoundTrip(req)
+	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		return 0, err
 	}

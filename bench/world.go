@@ -31,7 +31,7 @@ type world struct {
 	api    *httptest.Server
 	client *client.Client
 	loop   *control.Fleet
-	// transport keeps a connection for each client of a storm.
+	// transport keeps the connections of the tenant that keeps to itself.
 	transport *http.Transport
 	// end ends the control host.
 	end   context.CancelFunc
@@ -56,7 +56,7 @@ func inWorld(measure func(context.Context, *world) ([]result, error)) func(conte
 }
 
 func newWorld(ctx context.Context, s setup) (*world, error) {
-	w := &world{setup: s, token: "drv_" + rand.Text(), transport: &http.Transport{MaxIdleConnsPerHost: 2 * stormClients}}
+	w := &world{setup: s, token: "drv_" + rand.Text(), transport: &http.Transport{}}
 	var err error
 	w.server, err = natsbus.StartServer(natsbus.ServerConfig{Name: "c1", Host: "127.0.0.1", StoreDir: filepath.Join(s.dir, "bus"), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
