@@ -11,8 +11,9 @@ import (
 
 func newAppCommand(c *cli) *cobra.Command {
 	return group(&cobra.Command{
-		Use:   "app",
-		Short: "Apps: named groups of machines and volumes",
+		Use:        "app",
+		SuggestFor: []string{"status"},
+		Short:      "Apps: named groups of machines and volumes",
 		Long: `An app is a named group of machines and volumes of one organization. Machines
 and volumes belong to one app for life.`,
 	}, newAppCreateCommand(c), newAppListCommand(c), newAppShowCommand(c), newAppDeleteCommand(c), newAppLabelCommand(c), newAppRecoveryCommand(c), newAppRestartCommand(c))

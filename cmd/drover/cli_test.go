@@ -176,3 +176,18 @@ func TestStdoutThatFails(t *testing.T) {
 type brokenWriter struct{}
 
 func (brokenWriter) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+// TestACommandThatThereIsNotIsNamed, and not a flag that it would have.
+func TestACommandThatThereIsNotIsNamed(t *testing.T) {
+	r := runner{vars: fleetOf(t, apitest.New())}
+	for args, says := range map[string][2]string{
+		"machine rum debian --app ledger": {`"drover machine" has no command "rum"`, ""},
+		"status -a ledger":                {`"drover" has no command "status"`, "drover app"},
+		"machine lst --region=ams":        {`"drover machine" has no command "lst"`, "drover machine list"},
+		"machine --region ams":            {"unknown flag: --region", "drover machine --help"},
+	} {
+		if got := r.run(t.Context(), strings.Fields(args)...); got.code != 2 || !strings.Contains(got.stderr, says[0]) || !strings.Contains(got.stderr, says[1]) {
+			t.Errorf("%s: %+v", args, got)
+		}
+	}
+}

@@ -183,6 +183,9 @@ func (c *cli) watchDeploy(ctx context.Context, cl *client.Client, begun apiv1.De
 				c.tellDeployItem(p, i)
 			}
 		}
+		if d.Ended() {
+			return nil // whoever follows it tells the end
+		}
 		line := fmt.Sprintf("deploy %s: %s, %d of %d machines done", d.ID, d.State, d.Count(drover.DeployItemDone), d.Machines())
 		if d.Waits != "" {
 			line += ": " + d.Waits

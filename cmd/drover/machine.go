@@ -147,6 +147,7 @@ func newMachineShowCommand(c *cli) *cobra.Command {
 	var app string
 	cmd := &cobra.Command{
 		Use:     "show ID",
+		Aliases: []string{"status"},
 		Short:   "Show a machine",
 		Example: "  drover machine show 3d8d9c2b7e0a15\n  drover machine show 3d8d9c2b7e0a15 --json",
 		Args:    exactly("ID"),

@@ -195,8 +195,9 @@ func newMachineCreateCommand(c *cli) *cobra.Command {
 	var app string
 	var follow followFlags
 	cmd := &cobra.Command{
-		Use:   "create [IMAGE] [-- CMD ARG...]",
-		Short: "Create a machine, start it, and wait until it runs",
+		Use:     "create [IMAGE] [-- CMD ARG...]",
+		Aliases: []string{"run"},
+		Short:   "Create a machine, start it, and wait until it runs",
 		Long: `Create makes a machine and starts it, and waits until its main process runs.
 Ctrl-C ends the waiting, not the machine. What is not given has a default: 1
 CPU, 256 MB, the image's own command, a name made up, a host chosen by the

@@ -97,7 +97,12 @@ answer, 8 not allowed, 130 interrupted.`,
 	flags.StringVar(&c.dir, "dir", "", "directory of the dev fleet")
 	flags.BoolVar(&c.json, "json", false, "print JSON instead of text for people")
 	flags.BoolVar(&c.wide, "wide", false, "do not cut tables to the width of the terminal")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, "%w", err) })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if words := cmd.Flags().Args(); cmd.HasSubCommands() && len(words) > 0 {
+			return unknownCommand(cmd, words[0]) // its flags are unknown because it is
+		}
+		return usage(cmd, "%w", err)
+	})
 	root.AddCommand(subcommands(c)...)
 	group(root)
 	addWatch(c, root)
@@ -144,13 +149,18 @@ func group(cmd *cobra.Command, subcommands ...*cobra.Command) *cobra.Command {
 		if len(args) == 0 {
 			return cmd.Help()
 		}
-		err := usage(cmd, "%q has no command %q", cmd.CommandPath(), args[0])
-		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-			err = err.WithHint("did you mean '%s %s'?", cmd.CommandPath(), strings.Join(near, "' or '"+cmd.CommandPath()+" "))
-		}
-		return err
+		return unknownCommand(cmd, args[0])
 	}
 	return cmd
+}
+
+// unknownCommand is the error of a command that a group does not have.
+func unknownCommand(group *cobra.Command, name string) error {
+	err := usage(group, "%q has no command %q", group.CommandPath(), name)
+	if near := group.SuggestionsFor(name); len(near) > 0 {
+		err = err.WithHint("did you mean '%s %s'?", group.CommandPath(), strings.Join(near, "' or '"+group.CommandPath()+" "))
+	}
+	return err
 }
 
 // usage is the error of a command line that is wrong.

@@ -2,12 +2,16 @@ package main
 
 import (
 	"bufio"
+	"context"
+	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"drover"
+	"drover/apiv1"
 )
 
 func newSecretsCommand(c *cli) *cobra.Command {
@@ -187,10 +191,32 @@ func newSecretsUnsetCommand(c *cli) *cobra.Command {
 			for _, name := range args {
 				values[name] = nil
 			}
+			if err := c.tellMissing(cmd.Context(), drover.AppName(app), args); err != nil {
+				return err
+			}
 			return c.changeSecrets(cmd.Context(), drover.AppName(app), values, after)
 		},
 	}
 	needApp(cmd, &app)
 	after.add(cmd)
 	return cmd
+}
+
+// tellMissing names those secrets that the app does not have. To remove one again is no error, but a name that was mistyped should not look like one that was
+// removed.
+func (c *cli) tellMissing(ctx context.Context, app drover.AppName, names []string) error {
+	cl, err := c.connect()
+	if err != nil {
+		return err
+	}
+	set, err := cl.Secrets(ctx, app, false)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if !slices.ContainsFunc(set.Secrets, func(s apiv1.Secret) bool { return s.Name == name }) {
+			fmt.Fprintf(c.stderr, "app %s has no secret %s\n", app, name)
+		}
+	}
+	return nil
 }

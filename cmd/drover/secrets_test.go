@@ -59,3 +59,25 @@ func TestSecretsAreBroughtToMachinesByADeploy(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// A name that was mistyped does not look like one that was removed.
+func TestUnsetNamesWhatThereIsNot(t *testing.T) {
+	r := runner{vars: fleetOf(t, apitest.New())}
+	for _, c := range []struct {
+		args string
+		code int
+		says string
+	}{
+		{"app create ledger", 0, ""},
+		{"secrets set --app ledger TOKEN=x", 0, "version"},
+		{"secrets unset --app ledger TOKN", 0, "no secret TOKN"},
+		{"secrets list --app ledger", 0, "TOKEN"},
+		{"secrets unset --app ledger TOKEN", 0, "version"},
+		{"secrets unset --app ledger TOKEN", 0, "no secret TOKEN"},
+		{"secret unset --app nowhere TOKEN", 3, "nowhere"},
+	} {
+		if got := r.run(t.Context(), strings.Fields(c.args)...); got.code != c.code || !strings.Contains(got.stdout+got.stderr, c.says) {
+			t.Errorf("%s: %+v", c.args, got)
+		}
+	}
+}

@@ -75,8 +75,8 @@ func newTokenListCommand(c *cli) *cobra.Command {
 			}
 			t := table{header: []string{"ID", "NAME", "OF", "STATE", "AGE", "USED", "EXPIRES", "LIMITS"}}
 			for _, token := range tokens {
-				t.add(token.ID, token.Name, kindOf(token), c.tokenState(token), c.agoText(token.CreatedAt), c.agoText(token.LastUsedAt),
-					untilText(token.ExpiresAt), strings.Join(caveatTexts(token.Caveats, drover.CaveatExpires, drover.CaveatFrom), "; "))
+				t.add(token.ID, token.Name, kindOf(token), c.tokenState(token), c.agoText(token.CreatedAt), c.agoText(usedAt(token)),
+					c.untilText(token.ExpiresAt), strings.Join(caveatTexts(token.Caveats, drover.CaveatExpires, drover.CaveatFrom), "; "))
 			}
 			return c.printTable(t, "No tokens.")
 		},
@@ -92,9 +92,23 @@ func (c *cli) agoText(at time.Time) string {
 	return c.age(at)
 }
 
-func untilText(at time.Time) string {
-	if at.IsZero() {
+// usedAt is when a token was used last. That is kept to the minute, and the minute may have begun before there was the token.
+func usedAt(t drover.TokenInfo) time.Time {
+	if !t.LastUsedAt.IsZero() && t.LastUsedAt.Before(t.CreatedAt) {
+		return t.CreatedAt
+	}
+	return t.LastUsedAt
+}
+
+// soon is how near an end is told by its time of day as well.
+const soon = 48 * time.Hour
+
+func (c *cli) untilText(at time.Time) string {
+	switch {
+	case at.IsZero():
 		return "never"
+	case at.Sub(c.now()).Abs() < soon:
+		return at.UTC().Format("2006-01-02 15:04")
 	}
 	return at.UTC().Format(time.DateOnly)
 }

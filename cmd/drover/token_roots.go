@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -73,11 +74,12 @@ Opaque tokens have no root key and stay; 'drover token revoke' revokes one.`,
 				return usage(cmd, "both an organization and --operators are given")
 			}
 			if grace != "" && grace != "0" {
-				until, err := momentOf(grace, c.now())
+				now := c.now()
+				until, err := momentOf(grace, now)
 				if err != nil {
 					return usage(cmd, "--grace is %q; expected a time such as 24h or 7d", grace)
 				}
-				req.Grace = drover.Duration(until.Sub(c.now()))
+				req.Grace = drover.Duration(until.Sub(now).Round(time.Second))
 			}
 			client, err := c.connect()
 			if err != nil {
@@ -137,15 +139,14 @@ func (c *cli) rotation(ctx context.Context, cl *client.Client, req apiv1.RotateR
 	if err != nil {
 		return "", err
 	}
-	tokens := 0
-	for _, r := range roots {
-		if r.Operator == req.Operator {
-			tokens = r.Tokens
-		}
+	i := slices.IndexFunc(roots, func(r drover.TokenRoot) bool { return r.Operator == req.Operator })
+	if i < 0 {
+		return "", drover.Errorf(drover.NotFound, "%s: there is no root key, for no token was made there yet", rootHolder(req)).
+			WithHint("'drover token roots' lists those that there are")
 	}
 	end := "at once"
 	if req.Grace > 0 {
 		end = fmt.Sprintf("after %v", time.Duration(req.Grace))
 	}
-	return fmt.Sprintf("rotate the root key of %s, which ends %s %s", rootHolder(req), count(tokens, "token"), end), nil
+	return fmt.Sprintf("rotate the root key of %s, which ends %s %s", rootHolder(req), count(roots[i].Tokens, "token"), end), nil
 }
