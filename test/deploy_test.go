@@ -51,6 +51,23 @@ func TestDeployAndLogs(t *testing.T) {
 		t.Errorf("the volume has %q", got)
 	}
 
+	// A group grows by a machine like those that it has, with a volume of its own, and that one goes first when it shrinks again.
+	if out := run(t, "scale", "count", "web=2", "-a", app); !strings.Contains(out, "is done: 1 of 1 machines") {
+		t.Error(out)
+	}
+	for _, m := range ask[[]apiv1.Machine](t, "machine", "list", "-a", app) {
+		if m.ID == after[0].ID || m.ID == after[1].ID {
+			continue
+		}
+		if got := inside(t, m.ID, "sh", "-c", "cat /data/kept; echo $VERSION"); got != "first\ntwo" || m.Config.Mounts[0].Volume == web.Config.Mounts[0].Volume {
+			t.Errorf("the new machine has %q, %+v", got, m.Config.Mounts)
+		}
+	}
+	run(t, "scale", "count", "web=1", "-a", app, "--yes")
+	if left := ask[[]apiv1.Machine](t, "machine", "list", "-a", app); len(left) != 2 || left[0].ID != after[0].ID || left[1].ID != after[1].ID {
+		t.Errorf("%d machines are left: %+v", len(left), left)
+	}
+
 	// The logs of both, and of the one that moves, come on: no line of it is missing or comes twice.
 	cmd := fleet.cli.Command(t.Context(), "logs", "-a", app, "-f", "-n", "1")
 	out, err := cmd.StdoutPipe()

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"drover"
 	"drover/apiv1"
@@ -129,4 +130,32 @@ func TestMoveToAHostThatIsDownOrWhileItMovesIsRefused(t *testing.T) {
 		t.Errorf("exit code %d: %s", exit, said)
 	}
 	lastMigration(t, m.ID)
+}
+
+// TestARotatedRootEndsItsTokens, those that were narrowed from them too, and no others.
+func TestARotatedRootEndsItsTokens(t *testing.T) {
+	t.Parallel()
+	type made struct {
+		Token string `json:"token"`
+	}
+	create := func() string {
+		t.Helper()
+		return ask[made](t, "token", "create", "--org", "rotated", "--name", "ci").Token
+	}
+	old := create()
+	narrowed := strings.TrimSpace(run(t, "token", "attenuate", "--token", old, "--read-only"))
+	takes := func(token string) bool {
+		return fleet.cli.Command(t.Context(), "app", "list", "--token", token).Run() == nil
+	}
+	if !takes(old) || !takes(narrowed) {
+		t.Fatal("new tokens are not taken")
+	}
+	run(t, "token", "rotate-root", "rotated", "--yes")
+	for _, token := range []string{old, narrowed} {
+		eventually(t, 10*time.Second, "the end of a token whose root was rotated", func() bool { return !takes(token) })
+	}
+	if !takes(create()) {
+		t.Error("a token of the new root is not taken")
+	}
+	run(t, "app", "list")
 }

@@ -49,6 +49,7 @@ func apiLimits(conf hostconf.API) api.Limits {
 	set(&limits.All, conf.Rate)
 	set(&limits.Action, conf.ActionRate)
 	set(&limits.Read, conf.ReadRate)
+	set(&limits.Strangers, conf.StrangerRate)
 	return limits
 }
 

@@ -143,10 +143,12 @@ type API struct {
 	// TokenFile gets the operator's token when the host first starts. Default: operator.token in DataDir.
 	TokenFile string `json:"token_file,omitempty"`
 	// How many requests per second a token that is not an operator's may make: Rate in all, ActionRate of one kind that change one machine,
-	// ReadRate of one kind that look at one. Twice as many may come at once. Negative is without a limit. Defaults: 200, 5 (20 at once), 50.
-	Rate       float64 `json:"rate,omitempty"`
-	ActionRate float64 `json:"action_rate,omitempty"`
-	ReadRate   float64 `json:"read_rate,omitempty"`
+	// ReadRate of one kind that look at one; StrangerRate is for an address that shows tokens which are not good. Twice as many may come at once. Negative is
+	// without a limit. Defaults: 200, 5 (20 at once), 50, 100 (500 at once).
+	Rate         float64 `json:"rate,omitempty"`
+	ActionRate   float64 `json:"action_rate,omitempty"`
+	ReadRate     float64 `json:"read_rate,omitempty"`
+	StrangerRate float64 `json:"stranger_rate,omitempty"`
 }
 
 // Has reports whether the host has the role.
