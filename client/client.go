@@ -150,7 +150,7 @@ func (c *Client) transportError(ctx context.Context, err error) error {
 	if errors.As(err, &u) {
 		err = u.Err // its text would repeat the URL
 	}
-	return drover.Errorf(drover.Unavailable, "cannot reach the API at %s: %w", c.base, err)
+	return drover.Errorf(drover.Unavailable, "cannot reach the API at %s: %w", c.base, err).WithHint("see that it runs there, or name another address: --api or DROVER_API_URL")
 }
 
 func readAnswer(resp *http.Response, data []byte, out any) error {

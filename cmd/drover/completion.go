@@ -121,7 +121,7 @@ func described(name any, format string, args ...any) string {
 func appNames(ctx context.Context, cl *client.Client, _ drover.AppName) (out []string, err error) {
 	apps, err := cl.Apps(ctx, "")
 	for _, a := range apps {
-		out = append(out, described(a.Name, "%d machines", a.MachineCount))
+		out = append(out, described(a.Name, "%s", count(a.MachineCount, "machine")))
 	}
 	return out, err
 }
