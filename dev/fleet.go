@@ -334,6 +334,9 @@ func (f *Fleet) Exec(ctx context.Context, id drover.HostID, args []string, stdin
 		dir = "/"
 	}
 	a, err := f.askHost(ctx, id, 0, request{Op: "exec", Args: args, Env: os.Environ(), Dir: dir}, stdin, stdout, stderr)
+	if err != nil && ctx.Err() != nil {
+		return 0, drover.Errorf(drover.Canceled, "%q was ended in host %q: %w", args[0], id, context.Cause(ctx))
+	}
 	if err != nil {
 		return 0, err
 	}
