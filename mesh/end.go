@@ -19,6 +19,8 @@ type end struct {
 	reach   atomic.Bool
 	number  uint64
 	address [16]byte
+	// host is the host's own address, which stays.
+	host [16]byte
 
 	wg      *device.Device
 	tun     *reader
@@ -42,10 +44,10 @@ func slotOf(number uint64) slot { return slot(number % 2) }
 
 // openEnd starts WireGuard with a key, on what the device shares.
 func (d *Device) openEnd(key PrivateKey, hosts bool, number uint64) (*end, error) {
-	e := &end{key: key, number: number}
+	e := &end{key: key, number: number, host: d.cfg.Address.As16()}
 	e.reach.Store(hosts)
 	if hosts {
-		e.address = addressAs(d.cfg.Address.As16(), number)
+		e.address = addressAs(e.host, number)
 	}
 	e.tun = newReader(d.lane, e)
 	for _, l := range d.sockets.lanes {

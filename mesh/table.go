@@ -90,21 +90,19 @@ func (t *Table) dropHop(host netip.Addr) {
 	t.mu.Unlock()
 }
 
-// lookupLocked finds how a packet goes. Hosts themselves are reached by their own address, and by those that stand for a pair of keys.
-func (t *Table) lookupLocked(from, to [16]byte) (way hop, ok bool) {
-	h := t.routes[to]
-	if h == nil && inFleetNetwork(to) {
-		if isPair(from) && isPair(to) {
-			host := hostOf(to)
-			way = hop{host: host, to: addressAs(host, uint64(to[15]&1)), by: t.ends[from[15]&1]}
-			return way, way.by != nil
-		}
-		h = t.hops[to]
+// lookupLocked finds how a packet goes; nil when it goes nowhere. Hosts themselves are reached by their own address, and by those that stand for a pair of keys.
+func (t *Table) lookupLocked(from, to *[16]byte) *hop {
+	if !inFleetNetwork(*to) {
+		return t.routes[*to]
 	}
-	if h == nil {
-		return hop{}, false
+	if !isPair(*from) || !isPair(*to) {
+		return t.hops[*to]
 	}
-	return *h, true
+	host, by := hostOf(*to), t.ends[from[15]&1]
+	if by == nil {
+		return nil
+	}
+	return &hop{host: host, to: addressAs(host, uint64(to[15]&1)), by: by}
 }
 
 // The tests of addresses that are made for each packet; see drover.PrivateNetworks and drover.FleetNetwork.

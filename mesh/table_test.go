@@ -34,7 +34,7 @@ func (s *scripted) Write(bufs [][]byte, offset int) (int, error) {
 
 // testTunnel is a tunnel whose end has the turn.
 func testTunnel(dev tun.Device, table *Table, self [16]byte) *tunnel {
-	e := &end{address: self}
+	e := &end{address: self, host: self}
 	e.reach.Store(true)
 	l := newLane()
 	l.want.Store(e)

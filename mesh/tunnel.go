@@ -98,19 +98,22 @@ func (t *tunnel) wrapLocked(b []byte, size int) (int, *end) {
 		return 0, nil
 	}
 	inner := b[headerLen : headerLen+size]
-	from, to := [16]byte(inner[sourceAt:destinationAt]), [16]byte(inner[destinationAt:headerLen])
-	if inner[0]>>4 != 6 || !private(to) {
+	from, to := (*[16]byte)(inner[sourceAt:destinationAt]), (*[16]byte)(inner[destinationAt:headerLen])
+	if inner[0]>>4 != 6 || !private(*to) {
 		t.table.malformed.Add(1)
 		return 0, nil
 	}
-	way, ok := t.table.lookupLocked(from, to)
-	by := cmp.Or(way.by, t.end)
-	if !ok || way.host == hostOf(t.end.address) {
-		if t.table.toUserLocked(from, to) {
+	way := t.table.lookupLocked(from, to)
+	if way == nil || way.host == t.end.host {
+		if t.table.toUserLocked(*from, *to) {
 			return copy(b, inner), cmp.Or(t.table.people, t.end)
 		}
 		t.table.unknown.Add(1)
 		return 0, nil
+	}
+	by := way.by
+	if by == nil {
+		by = t.end
 	}
 	copy(b, inner[:lengthAt]) // version, class and flow are the inner packet's
 	binary.BigEndian.PutUint16(b[lengthAt:], uint16(size))
