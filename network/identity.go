@@ -14,7 +14,7 @@ import (
 	"drover/mesh"
 )
 
-// identityVersion is the version of identity.json. Version 1 knows of one key only.
+// identityVersion is the version of identity.json. A program that knows of one key only reads version 1, which a host has until it gets another.
 const identityVersion = 2
 
 // identityFile is who this host is. Only its owner may read it.
@@ -87,13 +87,15 @@ func (id *identity) makeUp() error {
 	}
 	b := make([]byte, 16)
 	rand.Read(b) // never fails: crypto/rand aborts the process instead
-	id.key, id.file = key, identityFile{Version: identityVersion, Instance: hex.EncodeToString(b), PrivateKey: key.Reveal(), KeySince: time.Now().UTC()}
+	id.key, id.file = key, identityFile{Version: 1, Instance: hex.EncodeToString(b), PrivateKey: key.Reveal(), KeySince: time.Now().UTC()}
 	return id.replace(id.file)
 }
 
 // replace stores the file, and goes by it from then on.
 func (id *identity) replace(file identityFile) error {
-	file.Version = identityVersion
+	if file.Version = 1; file.Rotation != nil {
+		file.Version = identityVersion
+	}
 	if err := durable.WriteJSON(id.path, file, 0o600); err != nil {
 		return drover.Errorf(drover.Internal, "cannot store who this host is: %w", err)
 	}

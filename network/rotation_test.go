@@ -153,6 +153,9 @@ func TestARotationThatIsCutAnywhereGoesOn(t *testing.T) {
 		if m := d.id.mesh(); m.PeopleKey != first || m.PublicKey != d.id.key.Public() {
 			t.Errorf("cut at %d: others are told %+v", k, m)
 		}
+		if again := newDaemon(t, dir, w); f.Version != identityVersion || again.id.key.Public() != d.id.key.Public() {
+			t.Errorf("cut at %d: a program that knows one key only would take version %d for its own", k, f.Version)
+		}
 		if w.effects < k {
 			if k < 5 {
 				t.Errorf("a rotation has %d effects", k-1)
