@@ -24,7 +24,7 @@ type streams struct {
 }
 
 // gapTime is between two datagrams of a sender.
-const gapTime = 200 * time.Microsecond
+const gapTime = time.Millisecond
 
 // send sends numbered datagrams until sent is asked for.
 func (s *streams) send(from, to netip.AddrPort) error {

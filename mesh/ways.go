@@ -14,6 +14,10 @@ type pair struct{ own, theirs slot }
 // wayFresh is how long an answer counts: some in a row may be lost.
 const wayFresh = 3 * probeEvery
 
+// wayLost is how long answers over newer keys must be missing until older ones are gone back to: longer than what was said of a way counts with the peer, which may
+// take the older key away meanwhile.
+const wayLost = 10 * probeEvery
+
 // ways are the pairs of keys by which a peer is reached.
 type ways struct {
 	// chosen is what packets go by.
@@ -59,6 +63,9 @@ func (d *Device) chooseLocked(p Peer, now time.Time) {
 		w.chosen = all[len(all)-1]
 	}
 	for _, one := range all {
+		if one == w.chosen && now.Sub(w.seen[one].answered) <= wayLost {
+			break
+		}
 		if now.Sub(w.seen[one].answered) <= wayFresh {
 			w.chosen = one
 			break
@@ -87,9 +94,10 @@ func (d *Device) questions(now time.Time) []question {
 		if len(all) < 2 {
 			continue
 		}
+		w := d.ways[p.Host]
 		for _, one := range all {
 			out = append(out, question{netip.AddrPortFrom(pairAddress(self, one.own), ProbePort),
-				netip.AddrPortFrom(pairAddress(p.Address.As16(), one.theirs), ProbePort), d.ways[p.Host].chosen == one})
+				netip.AddrPortFrom(pairAddress(p.Address.As16(), one.theirs), ProbePort), w.chosen == one && now.Sub(w.seen[one].answered) <= wayFresh})
 		}
 	}
 	return out
