@@ -6,6 +6,8 @@ import "time"
 type MeshStatus struct {
 	// Mesh is how other hosts reach this one's machines; nil while the host has not joined.
 	Mesh *HostMesh `json:"mesh,omitempty"`
+	// Key is the host's key; nil while the host has not joined.
+	Key *MeshKey `json:"key,omitempty"`
 	// Problem says why it does not work as it should; empty when it does.
 	Problem string `json:"problem,omitempty"`
 	// NameTaken: the problem is that the host's name or key is another host's. It must do nothing in that name.

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"drover"
+	"drover/apiv1"
 )
 
 // NetworkBackend is what the API asks about the private networks.
@@ -13,6 +14,10 @@ type NetworkBackend interface {
 	CheckNetwork(ctx context.Context) (drover.NetworkCheck, error)
 	// ReleaseHost is refused with Precondition while the host is heard.
 	ReleaseHost(ctx context.Context, host drover.HostID) (drover.HostIdentity, error)
+	// RotateKey lets a host get another key; while it is getting one, that is what is told of.
+	RotateKey(ctx context.Context, host drover.HostID, by string, people bool) (drover.MeshKey, error)
+	// HostKey asks a host about its key, and changes nothing.
+	HostKey(ctx context.Context, host drover.HostID) (drover.MeshKey, error)
 }
 
 func networkRoutes() []route {
@@ -21,6 +26,10 @@ func networkRoutes() []route {
 			access: operators, status: http.StatusOK, response: drover.NetworkCheck{}, handle: (*handler).checkNetwork},
 		{method: "DELETE", path: "/operator/hosts/{host_id}/identity", id: "Hosts_release", summary: "Let another host join with the name of one that is gone",
 			access: operators, status: http.StatusOK, response: drover.HostIdentity{}, handle: (*handler).releaseHost},
+		{method: "GET", path: "/operator/hosts/{host_id}/key", id: "Hosts_key", summary: "Tell by which key other hosts know a host, and what becomes of it",
+			access: operators, status: http.StatusOK, response: drover.MeshKey{}, handle: (*handler).hostKey},
+		{method: "POST", path: "/operator/hosts/{host_id}/key/rotate", id: "Hosts_rotate_key", summary: "Let a host get another key, without a packet being lost",
+			access: operators, request: apiv1.RotateKeyRequest{}, status: http.StatusOK, response: drover.MeshKey{}, handle: (*handler).rotateKey},
 	}
 }
 
@@ -32,4 +41,24 @@ func (h *handler) releaseHost(c *call) (any, error) {
 		return nil, err
 	}
 	return h.backend.ReleaseHost(c.ctx(), id)
+}
+
+func (h *handler) hostKey(c *call) (any, error) {
+	id, err := hostID(c)
+	if err != nil {
+		return nil, err
+	}
+	return h.backend.HostKey(c.ctx(), id)
+}
+
+func (h *handler) rotateKey(c *call) (any, error) {
+	id, err := hostID(c)
+	if err != nil {
+		return nil, err
+	}
+	var req apiv1.RotateKeyRequest
+	if err := readStrict(c.w, c.r, &req, true); err != nil {
+		return nil, err
+	}
+	return h.backend.RotateKey(c.ctx(), id, c.principal.Name, req.People)
 }

@@ -33,7 +33,7 @@ func needs() map[string]need {
 			Secretkeys_list Secretkey_get IPs_list Certificates_list Certificates_show Platform_regions Platform_placements Machines_place Volumes_list Volumes_get_by_id Volumes_show_verification Snapshots_list Volumes_list_snapshots
 			Volumes_show_snapshot Standbys_list Volumes_list_standbys Volumes_show_standby
 			Hosts_list Hosts_show Hosts_layers Hosts_machines Hosts_recovery_plan Hosts_kept Keys_list Migrations_list Migrations_show Migrations_check
-			Migrations_phases Drains_list Drains_show Drains_plan Regions_check Recoveries_list Recoveries_show Network_check WireGuard_list WireGuard_show
+			Migrations_phases Drains_list Drains_show Drains_plan Regions_check Recoveries_list Recoveries_show Network_check Hosts_key WireGuard_list WireGuard_show
 			NetworkPolicies_list NetworkPolicies_show`,
 		drover.ActLogs: "Machines_logs Web_logs",
 		drover.ActExec: "Machines_exec Machines_exec_stream",
@@ -45,7 +45,7 @@ func needs() map[string]need {
 			Volumes_set_hydration Volumes_create_snapshot Volumes_delete_snapshot Volumes_create_standby Volumes_delete_standby
 			NetworkPolicies_set NetworkPolicies_delete`,
 		drover.ActOperate: `Keys_rotate Hosts_set_storage Migrations_create Migrations_undo Migrations_abort Drains_create Drains_pause Drains_resume Drains_abort
-			Drains_approve Drains_return Hosts_cordon Hosts_uncordon Hosts_confirm_off Hosts_fence Hosts_release Recoveries_create`,
+			Drains_approve Drains_return Hosts_cordon Hosts_uncordon Hosts_confirm_off Hosts_fence Hosts_release Hosts_rotate_key Recoveries_create`,
 		drover.ActTokens: "Tokens_list Tokens_show Tokens_revoke Tokenroots_list Tokenroots_rotate",
 	} {
 		for id := range strings.FieldsSeq(ids) {

@@ -183,10 +183,58 @@ func (f *Fleet) ReleaseHost(ctx context.Context, host drover.HostID) (drover.Hos
 			WithHint("switch it off first, if another host is to have the name")
 	}
 	// The key goes first: cut between the two, the name is still the host's, and this can be asked again.
-	if err := f.state.identities.remove(ctx, natsbus.KeyOwner(id.PublicKey), 0); err != nil && !drover.Is(err, drover.NotFound) {
-		return id, err
+	for _, key := range []string{id.PublicKey, id.NextKey} {
+		if key == "" {
+			continue
+		}
+		if err := f.state.identities.remove(ctx, natsbus.KeyOwner(key), 0); err != nil && !drover.Is(err, drover.NotFound) {
+			return id, err
+		}
 	}
 	return id, f.state.identities.remove(ctx, string(host), rev)
+}
+
+// RotateKey lets a host get another key. While it is getting one, that is what is told of.
+func (f *Fleet) RotateKey(ctx context.Context, host drover.HostID, by string, people bool) (key drover.MeshKey, err error) {
+	if err := f.await(ctx); err != nil {
+		return key, err
+	}
+	if err := f.meshHost(host); err != nil {
+		return key, err
+	}
+	return key, f.order(ctx, f.timing.Apply, host, drover.OrderMeshRotate, drover.MeshRotateRequest{By: by, People: people}, &key)
+}
+
+// HostKey tells of a host's key, as the host says.
+func (f *Fleet) HostKey(ctx context.Context, host drover.HostID) (drover.MeshKey, error) {
+	var s drover.MeshStatus
+	if err := f.await(ctx); err != nil {
+		return drover.MeshKey{}, err
+	}
+	if err := f.meshHost(host); err != nil {
+		return drover.MeshKey{}, err
+	}
+	if err := f.order(ctx, f.timing.Apply, host, drover.OrderMeshStatus, drover.Empty{}, &s); err != nil {
+		return drover.MeshKey{}, err
+	}
+	if s.Key == nil {
+		return drover.MeshKey{}, drover.Errorf(drover.Precondition, "host %q has no key yet: %s", host, s.Problem)
+	}
+	return *s.Key, nil
+}
+
+// meshHost says why a host cannot be asked about its mesh.
+func (f *Fleet) meshHost(host drover.HostID) error {
+	f.state.mu.RLock()
+	defer f.state.mu.RUnlock()
+	h, known := f.hostLocked(host)
+	switch {
+	case !known:
+		return drover.Errorf(drover.NotFound, "host %q is not known", host).WithField("host").WithHint("'drover host list' shows the hosts")
+	case !isWorker(h):
+		return drover.Errorf(drover.Precondition, "host %q is no worker: it has no mesh", host).WithField("host")
+	}
+	return nil
 }
 
 // dropLinksToDeadLocked leaves out what a host says of its links to hosts that are unreachable: that is those hosts' condition, not this one's.

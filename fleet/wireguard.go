@@ -281,7 +281,7 @@ func (f *Fleet) peerView(p drover.WireGuardPeer) drover.WireGuardView {
 		v.Problem += ": let the peer connect to another: drover wireguard move " + p.Name
 	}
 	if known && h.Mesh != nil {
-		v.Region, v.EndpointKey, v.MTU = h.Region, h.Mesh.PublicKey, h.Mesh.MTU
+		v.Region, v.EndpointKey, v.MTU = h.Region, cmp.Or(h.Mesh.PeopleKey, h.Mesh.PublicKey), h.Mesh.MTU
 		v.Endpoint = cmp.Or(h.Mesh.Public, h.Mesh.Endpoint)
 	}
 	return v

@@ -34,6 +34,7 @@ func conditionKinds() []conditionKind {
 		{drover.HydrationStalled, drover.SeverityWarning, 0, "layer %s makes no progress: %s"},
 		{drover.MeshDown, drover.SeverityCritical, 10 * time.Second, "machines of this host and of others do not reach each other: %s"},
 		{drover.MeshLinkBad, drover.SeverityWarning, 5 * time.Second, "%s"},
+		{drover.MeshKeyWaits, drover.SeverityWarning, time.Minute, "%s"},
 		{drover.SnapshotFailing, drover.SeverityWarning, 2 * time.Minute, "layer %s is not on its way to the object store: %s"},
 	}
 }

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -16,6 +17,8 @@ type Mesh interface {
 	Routes(ctx context.Context, after string) (drover.MeshRoutesAnswer, error)
 	// Peers tells what was seen of people's peers.
 	Peers(ctx context.Context) (drover.MeshPeersAnswer, error)
+	// Rotate lets the host get another key; while it is getting one, that is what is told of.
+	Rotate(ctx context.Context, req drover.MeshRotateRequest) (drover.MeshKey, error)
 }
 
 // meshEvery is how often the mesh is asked how it is.
@@ -78,6 +81,12 @@ func meshFindings(s drover.MeshStatus) []meshFinding {
 			out = append(out, meshFinding{conditionKey{drover.MeshLinkBad, drover.SeverityWarning, string(l.Host)}, l.Text})
 		}
 	}
+	if s.Key != nil && s.Key.Rotation.Running() {
+		for _, h := range s.Key.WaitsFor {
+			out = append(out, meshFinding{conditionKey{drover.MeshKeyWaits, drover.SeverityWarning, string(h)},
+				fmt.Sprintf("host %s does not send by this host's next key, which %s asked for: the present one stays as long", h, s.Key.Rotation.By)})
+		}
+	}
 	return out
 }
 
@@ -109,6 +118,13 @@ func (a *Agent) meshPeers(ctx context.Context, _ drover.Empty) (drover.MeshPeers
 		return drover.MeshPeersAnswer{}, a.noMesh()
 	}
 	return a.cfg.Mesh.Peers(ctx)
+}
+
+func (a *Agent) rotateKey(ctx context.Context, req drover.MeshRotateRequest) (drover.MeshKey, error) {
+	if a.cfg.Mesh == nil {
+		return drover.MeshKey{}, a.noMesh()
+	}
+	return a.cfg.Mesh.Rotate(ctx, req)
 }
 
 func (a *Agent) noMesh() error {

@@ -23,6 +23,11 @@ func (f *fakeMesh) Peers(context.Context) (drover.MeshPeersAnswer, error) {
 	return drover.MeshPeersAnswer{}, nil
 }
 
+func (f *fakeMesh) Rotate(_ context.Context, req drover.MeshRotateRequest) (drover.MeshKey, error) {
+	f.status.Key = &drover.MeshKey{Rotation: &drover.KeyRotation{By: req.By}, WaitsFor: []drover.HostID{"h4"}}
+	return *f.status.Key, nil
+}
+
 // Routes answers in pages of two.
 func (f *fakeMesh) Routes(_ context.Context, after string) (drover.MeshRoutesAnswer, error) {
 	var left []drover.MeshRoute
@@ -49,6 +54,10 @@ func TestAMeshThatIsNotWellIsACondition(t *testing.T) {
 		if !strings.Contains(told(), want) {
 			t.Errorf("%q is not in %q", want, told())
 		}
+	}
+	rotates := drover.MeshStatus{Key: &drover.MeshKey{Rotation: &drover.KeyRotation{By: "ann"}, WaitsFor: []drover.HostID{"h5"}}}
+	if got := meshFindings(rotates); len(got) != 1 || got[0].Code != drover.MeshKeyWaits || got[0].Subject != "h5" || !strings.Contains(got[0].detail, "ann") {
+		t.Errorf("a rotation that waits: %+v", got)
 	}
 	status.Problem = ""
 	raised = a.reportMesh(status, raised)

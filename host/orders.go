@@ -27,6 +27,7 @@ func (a *Agent) handlers() map[drover.Order]orderHandler {
 		drover.OrderMeshRoutes:        typed(a.meshRoutes),
 		drover.OrderMeshStatus:        typed(a.meshStatus),
 		drover.OrderMeshPeers:         typed(a.meshPeers),
+		drover.OrderMeshRotate:        typed(a.rotateKey),
 		drover.OrderVolumeCreate:      typed(a.volumeCreate),
 		drover.OrderVolumeDestroy:     typed(a.volumeDestroy),
 		drover.OrderVolumeSnapshot:    typed(a.volumeSnapshot),

@@ -42,6 +42,8 @@ func (k PrivateKey) Public() string {
 	return base64.StdEncoding.EncodeToString(k.key.PublicKey().Bytes())
 }
 
+func (k PrivateKey) there() bool { return k.key != nil }
+
 // String hides the key.
 func (k PrivateKey) String() string { return "(private key)" }
 

@@ -32,6 +32,7 @@ const (
 	kindAsk    = 1
 	kindAnswer = 2
 	kindBig    = 4 // a bit
+	kindUses   = 8 // a bit: the asker's packets go the way of the probe
 	// udpHeaders is what IPv6 and UDP put before a probe.
 	udpHeaders = headerLen + 8
 )
@@ -65,23 +66,46 @@ func NewProber(self drover.HostID, device *Device, log *slog.Logger) *Prober {
 
 // Run asks and answers until ctx ends.
 func (p *Prober) Run(ctx context.Context) error {
-	own := netip.AddrPortFrom(p.device.cfg.Address, ProbePort)
-	conn, err := net.ListenUDP("udp6", net.UDPAddrFromAddrPort(own))
-	if err != nil {
-		return drover.Errorf(drover.Conflict, "cannot answer probes at %s: %w", own, err)
-	}
+	self := p.device.cfg.Address
+	addresses := []netip.Addr{self, pairAddress(self.As16(), 0), pairAddress(self.As16(), 1)}
+	conns := map[netip.Addr]*net.UDPConn{}
 	var group sync.WaitGroup
 	defer group.Wait()
-	defer conn.Close()
-	group.Go(func() { p.listen(ctx, conn) })
+	for _, a := range addresses {
+		own := netip.AddrPortFrom(a, ProbePort)
+		conn, err := net.ListenUDP("udp6", net.UDPAddrFromAddrPort(own))
+		if err != nil {
+			return drover.Errorf(drover.Conflict, "cannot answer probes at %s: %w", own, err)
+		}
+		defer conn.Close()
+		conns[a] = conn
+		group.Go(func() { p.listen(ctx, conn, a) })
+	}
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
 	for n := uint64(0); ; n++ {
-		p.ask(conn, n)
+		p.ask(conns[self], n)
+		p.askPairs(conns, n)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		}
+	}
+}
+
+// askPairs sends a probe over each pair of keys, where there are several.
+func (p *Prober) askPairs(conns map[netip.Addr]*net.UDPConn, n uint64) {
+	now := time.Now()
+	packet := make([]byte, probeLen)
+	for _, q := range p.device.questions(now) {
+		kind := uint32(kindAsk)
+		if q.uses {
+			kind |= kindUses
+		}
+		putProbe(packet, kind, n, now.UnixNano())
+		if _, err := conns[q.from.Addr()].WriteToUDPAddrPort(packet, q.to); err != nil {
+			p.log.Debug("a probe cannot be sent", "to", q.to.String(), "err", err)
 		}
 	}
 }
@@ -110,8 +134,8 @@ func (p *Prober) ask(conn *net.UDPConn, n uint64) {
 	}
 }
 
-// listen takes in probes and answers.
-func (p *Prober) listen(ctx context.Context, conn *net.UDPConn) {
+// listen takes in probes and answers at one of this host's addresses.
+func (p *Prober) listen(ctx context.Context, conn *net.UDPConn, own netip.Addr) {
 	b := make([]byte, 65536)
 	for ctx.Err() == nil {
 		n, from, err := conn.ReadFromUDPAddrPort(b)
@@ -122,8 +146,14 @@ func (p *Prober) listen(ctx context.Context, conn *net.UDPConn) {
 			continue
 		}
 		kind := binary.BigEndian.Uint32(b[4:])
-		if p.saw(from.Addr().Unmap(), kind, int64(binary.BigEndian.Uint64(b[16:]))) {
-			binary.BigEndian.PutUint32(b[4:], kind&^kindAsk|kindAnswer)
+		answer := false
+		if peer := from.Addr().Unmap(); own == p.device.cfg.Address {
+			answer = p.saw(peer, kind, int64(binary.BigEndian.Uint64(b[16:])))
+		} else {
+			answer = p.device.sawPair(peer, slot(own.As16()[15]&1), kind, time.Now()) && kind&kindAsk != 0
+		}
+		if answer {
+			binary.BigEndian.PutUint32(b[4:], kind&^(kindAsk|kindUses)|kindAnswer)
 			if _, err := conn.WriteToUDPAddrPort(b[:probeLen], from); err != nil {
 				p.log.Debug("a probe cannot be answered", "peer", from.String(), "err", err)
 			}

@@ -32,6 +32,16 @@ func (s *scripted) Write(bufs [][]byte, offset int) (int, error) {
 	return len(bufs), nil
 }
 
+// testTunnel is a tunnel whose end has the turn.
+func testTunnel(dev tun.Device, table *Table, self [16]byte) *tunnel {
+	e := &end{address: self, host: self}
+	e.reach.Store(true)
+	l := newLane()
+	l.want.Store(e)
+	e.tun = newReader(l, e)
+	return &tunnel{Device: dev, table: table, end: e}
+}
+
 func packet(from, to netip.Addr, text string) []byte {
 	p := make([]byte, headerLen, headerLen+len(text))
 	p[0], p[nextHeaderAt], p[hopLimitAt], p[lengthAt+1] = 0x60, 17, 64, byte(len(text))
@@ -63,7 +73,7 @@ func TestAPacketArrivesAsItWasSent(t *testing.T) {
 	table.Set(machineB, h2)
 	stranger := netip.MustParseAddr("2001:db8::1")
 	source := &scripted{packets: [][]byte{packet(machineA, machineB, "hello"), packet(machineA, machineA, "to nobody"), packet(machineA, stranger, "out"), {0x60}}}
-	out := &tunnel{Device: source, table: table, self: h1.As16()}
+	out := testTunnel(source, table, h1.As16())
 	const offset = 16
 	bufs, sizes := buffers(8), make([]int, 8)
 	n, err := out.Read(bufs, sizes, offset)
@@ -74,7 +84,7 @@ func TestAPacketArrivesAsItWasSent(t *testing.T) {
 		t.Errorf("dropped %d unknown, %d malformed", unknown, malformed)
 	}
 	sink := &scripted{}
-	in := &tunnel{Device: sink, table: NewTable(), self: h2.As16()}
+	in := testTunnel(sink, NewTable(), h2.As16())
 	wire := bufs[0][:offset+sizes[0]]
 	short, wrongHost, foreign := append([]byte(nil), wire[:offset+headerLen]...), append([]byte(nil), wire...), append([]byte(nil), wire...)
 	wrongHost[offset+destinationAt+15] = 9
@@ -90,7 +100,7 @@ func TestAPacketArrivesAsItWasSent(t *testing.T) {
 // What a guest makes up must not end the mesh; the end of the device must.
 func TestAPacketThatMakesNoSenseCostsItself(t *testing.T) {
 	source := &scripted{err: tun.ErrTooManySegments}
-	out := &tunnel{Device: source, table: NewTable(), self: hostAddress(t, 1).As16()}
+	out := testTunnel(source, NewTable(), hostAddress(t, 1).As16())
 	if _, err := out.Read(buffers(1), make([]int, 1), 16); err != nil {
 		t.Errorf("a packet that cannot be cut ended the mesh: %v", err)
 	}
@@ -130,7 +140,7 @@ func BenchmarkWrap(b *testing.B) {
 	for i := range 128 {
 		source.packets = append(source.packets, packet(machineA, machines[i*70], "0123456789"))
 	}
-	out := &tunnel{Device: source, table: table, self: hostAddress(b, 1).As16()}
+	out := testTunnel(source, table, hostAddress(b, 1).As16())
 	bufs, sizes := buffers(128), make([]int, 128)
 	for b.Loop() {
 		if _, err := out.Read(bufs, sizes, 16); err != nil {

@@ -1,12 +1,14 @@
 package mesh
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"io/fs"
 	"log/slog"
 	"os"
 
+	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/tun"
 )
 
@@ -30,16 +32,24 @@ const (
 // tunnel stands between WireGuard and the TUN device: towards WireGuard every packet has a second header, from host to host.
 type tunnel struct {
 	tun.Device
-	table *Table
-	self  [16]byte
-	log   *slog.Logger
+	table  *Table
+	end    *end
+	log    *slog.Logger
+	events chan tun.Event
 }
 
 var _ tun.Device = (*tunnel)(nil)
 
 // Read reads packets that machines send and puts the header before each. The device leaves room for it, so nothing is copied. A packet that cannot go
-// anywhere gets size 0, which WireGuard passes over.
+// anywhere gets size 0, which WireGuard passes over, as does one that goes by another end.
 func (t *tunnel) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
+	first, mine, err := t.end.tun.wait()
+	if err != nil {
+		return 0, err
+	}
+	if !mine {
+		return t.end.tun.take(first, bufs, sizes, offset, func(int, conn.Endpoint) {}), nil
+	}
 	n, err := t.Device.Read(bufs, sizes, offset+headerLen)
 	if err != nil && !deviceGone(err) {
 		// A guest says itself how its large packets are to be cut (struct virtio_net_hdr). WireGuard ends with the first that makes no sense;
@@ -50,12 +60,29 @@ func (t *tunnel) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 		}
 		err = nil
 	}
-	t.table.mu.RLock()
-	defer t.table.mu.RUnlock()
-	for i := range n {
-		sizes[i] = t.wrapLocked(bufs[i][offset:], sizes[i])
+	for i, e := range t.wrapAll(bufs[:n], sizes, offset) {
+		e.tun.copied(bufs[i][offset:offset+sizes[i]], nil)
+		sizes[i] = 0
 	}
 	return n, err
+}
+
+// wrapAll wraps all packets, and tells which of them go by another end.
+func (t *tunnel) wrapAll(bufs [][]byte, sizes []int, offset int) (others map[int]*end) {
+	t.table.mu.RLock()
+	defer t.table.mu.RUnlock()
+	for i := range bufs {
+		var by *end
+		sizes[i], by = t.wrapLocked(bufs[i][offset:], sizes[i])
+		if sizes[i] == 0 || by == t.end {
+			continue
+		}
+		if others == nil {
+			others = map[int]*end{}
+		}
+		others[i] = by
+	}
+	return others
 }
 
 // deviceGone reports whether an error is one of the device and not of a packet.
@@ -64,32 +91,36 @@ func deviceGone(err error) bool {
 	return errors.Is(err, os.ErrClosed) || errors.As(err, &file)
 }
 
-// wrapLocked writes the outer header in front of a packet of the size, and returns the size with it; 0 when the packet goes nowhere.
-func (t *tunnel) wrapLocked(b []byte, size int) int {
+// wrapLocked writes the outer header in front of a packet of the size, and returns the size with it, and by which end it goes; 0 when it goes nowhere.
+func (t *tunnel) wrapLocked(b []byte, size int) (int, *end) {
 	if size < headerLen {
 		t.table.malformed.Add(1)
-		return 0
+		return 0, nil
 	}
 	inner := b[headerLen : headerLen+size]
-	to := [16]byte(inner[destinationAt:headerLen])
-	if inner[0]>>4 != 6 || !private(to) {
+	from, to := (*[16]byte)(inner[sourceAt:destinationAt]), (*[16]byte)(inner[destinationAt:headerLen])
+	if inner[0]>>4 != 6 || !private(*to) {
 		t.table.malformed.Add(1)
-		return 0
+		return 0, nil
 	}
-	host, ok := t.table.lookupLocked(to)
-	if !ok || host == t.self {
-		if t.table.toUserLocked([16]byte(inner[sourceAt:destinationAt]), to) {
-			return copy(b, inner)
+	way := t.table.lookupLocked(from, to)
+	if way == nil || way.host == t.end.host {
+		if t.table.toUserLocked(*from, *to) {
+			return copy(b, inner), cmp.Or(t.table.people, t.end)
 		}
 		t.table.unknown.Add(1)
-		return 0
+		return 0, nil
+	}
+	by := way.by
+	if by == nil {
+		by = t.end
 	}
 	copy(b, inner[:lengthAt]) // version, class and flow are the inner packet's
 	binary.BigEndian.PutUint16(b[lengthAt:], uint16(size))
 	b[nextHeaderAt], b[hopLimitAt] = nextIPv6, outerHops
-	copy(b[sourceAt:], t.self[:])
-	copy(b[destinationAt:], host[:])
-	return size + headerLen
+	copy(b[sourceAt:], by.address[:])
+	copy(b[destinationAt:], way.to[:])
+	return size + headerLen, by
 }
 
 // Write takes the header off what comes from other hosts and hands the packets to the device; what comes from users has none. WireGuard has proven who
@@ -121,7 +152,7 @@ func (t *tunnel) Write(bufs [][]byte, offset int) (int, error) {
 
 // unwraps reports whether there is a packet between private addresses in what came from a host: only hosts may say who sent a packet.
 func (t *tunnel) unwraps(b []byte) bool {
-	if len(b) < 2*headerLen || b[0]>>4 != 6 || b[nextHeaderAt] != nextIPv6 || [16]byte(b[destinationAt:headerLen]) != t.self ||
+	if len(b) < 2*headerLen || b[0]>>4 != 6 || b[nextHeaderAt] != nextIPv6 || !t.end.reach.Load() || [16]byte(b[destinationAt:headerLen]) != t.end.address ||
 		!inFleetNetwork([16]byte(b[sourceAt:destinationAt])) {
 		return false
 	}
@@ -134,4 +165,14 @@ func (t *tunnel) unwraps(b []byte) bool {
 func (t *tunnel) MTU() (int, error) {
 	mtu, err := t.Device.MTU()
 	return mtu + headerLen, err
+}
+
+// Events tells of nothing: what happens to the device is not this end's business.
+func (t *tunnel) Events() <-chan tun.Event { return t.events }
+
+// Close ends this end's part; the device stays.
+func (t *tunnel) Close() error {
+	t.end.shut()
+	close(t.events)
+	return nil
 }

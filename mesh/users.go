@@ -36,22 +36,32 @@ func (d *Device) SetUser(u User) error {
 	if d.users[u.PublicKey] == u {
 		return nil
 	}
-	if u.PublicKey == d.cfg.Key.Public() || d.isHostLocked(u.PublicKey) {
+	if d.isOwnLocked(u.PublicKey) || d.isHostLocked(u.PublicKey) {
 		return drover.Errorf(drover.Conflict, "the public key of the peer %s is that of a host", u.Address)
 	}
 	if n := drover.NetworkOf(u.Address); !n.IsValid() || n == drover.FleetNetwork() {
 		return drover.Errorf(drover.Invalid, "%s is no address of a peer", u.Address)
 	}
+	if err := d.forgetUserLocked(u.PublicKey); err != nil {
+		return err
+	}
+	if err := d.people.setUser(u); err != nil {
+		return err
+	}
+	d.users[u.PublicKey] = u
+	d.table.setUser(u.Address, true)
+	return nil
+}
+
+// setUser lets a person's peer in at an end.
+func (e *end) setUser(u User) error {
 	key, err := HexKey(u.PublicKey)
 	if err != nil {
 		return err
 	}
-	d.forgetUserLocked(u.PublicKey)
-	if err := d.wg.IpcSet(fmt.Sprintf("public_key=%s\nreplace_allowed_ips=true\nallowed_ip=%s/128\n", key, u.Address)); err != nil {
+	if err := e.wg.IpcSet(fmt.Sprintf("public_key=%s\nreplace_allowed_ips=true\nallowed_ip=%s/128\n", key, u.Address)); err != nil {
 		return drover.Errorf(drover.Internal, "cannot let in the peer %s: %w", u.Address, err)
 	}
-	d.users[u.PublicKey] = u
-	d.table.setUser(u.Address, true)
 	return nil
 }
 
@@ -59,35 +69,39 @@ func (d *Device) SetUser(u User) error {
 func (d *Device) RemoveUser(publicKey string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, had := d.users[publicKey]; !had {
+	return d.forgetUserLocked(publicKey)
+}
+
+func (d *Device) forgetUserLocked(publicKey string) error {
+	old, had := d.users[publicKey]
+	if !had {
 		return nil
 	}
-	d.forgetUserLocked(publicKey)
-	return d.removeKeyLocked(publicKey)
-}
-
-func (d *Device) forgetUserLocked(publicKey string) {
-	if old, had := d.users[publicKey]; had {
-		delete(d.users, publicKey)
-		d.table.setUser(old.Address, false)
-	}
-}
-
-func (d *Device) removeKeyLocked(publicKey string) error {
 	var b strings.Builder
 	err := removal(&b, publicKey)
 	if err == nil {
-		err = d.wg.IpcSet(b.String())
+		err = d.people.wg.IpcSet(b.String())
 	}
 	if err != nil {
 		return drover.Errorf(drover.Internal, "cannot remove the peer with the key %s: %w", publicKey, err)
 	}
+	delete(d.users, publicKey)
+	d.table.setUser(old.Address, false)
 	return nil
 }
 
 func (d *Device) isHostLocked(publicKey string) bool {
 	for _, p := range d.peers {
-		if p.PublicKey == publicKey {
+		if hasKey(p.keys(), publicKey) {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *Device) isOwnLocked(publicKey string) bool {
+	for _, e := range d.endsLocked() {
+		if e.key.Public() == publicKey {
 			return true
 		}
 	}
@@ -96,12 +110,12 @@ func (d *Device) isHostLocked(publicKey string) bool {
 
 // Users tells what was seen of each user.
 func (d *Device) Users() ([]UserSeen, error) {
-	text, err := d.wg.IpcGet()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	text, err := d.people.wg.IpcGet()
 	if err != nil {
 		return nil, drover.Errorf(drover.Internal, "cannot read the state of WireGuard: %w", err)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	var all []UserSeen
 	var now *UserSeen
 	for lines := bufio.NewScanner(strings.NewReader(text)); lines.Scan(); {

@@ -118,7 +118,7 @@ func TestAPersonCannotSpeakForOthers(t *testing.T) {
 	host := netip.MustParseAddr("fdaa::1:0:0:1")
 	table := NewTable()
 	table.setUser(personA, true)
-	tunnel := &tunnel{table: table, self: host.As16()}
+	tunnel := testTunnel(nil, table, host.As16())
 	packet := func(from, to netip.Addr, next byte, payload []byte) []byte {
 		b := make([]byte, headerLen, headerLen+len(payload))
 		b[0], b[nextHeaderAt] = 0x60, next

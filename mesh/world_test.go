@@ -84,6 +84,8 @@ type reply struct {
 	Links []Link
 	Count uint64
 	Users []UserSeen
+	Hosts []drover.HostID
+	Twice uint64
 }
 
 // world is a bridge with sites.
@@ -220,6 +222,7 @@ type siteProcess struct {
 	prober *Prober
 	alone  *device.Device
 	echoes map[netip.Addr]net.PacketConn
+	streams
 }
 
 func serveSite(in io.Reader, out io.Writer) error {
@@ -285,6 +288,22 @@ func (p *siteProcess) handle(o order) (r reply, err error) {
 		r.Text = ask(o)
 	case "links":
 		r.Links = p.prober.Links()
+	case "begin":
+		return p.begin()
+	case "promote":
+		ctx, cancel := contextFor(10 * time.Second)
+		defer cancel()
+		return r, p.device.Promote(ctx, o.Text == "people")
+	case "unconfirmed":
+		r.Hosts = p.device.Unconfirmed(time.Now())
+	case "send":
+		return r, p.send(netip.AddrPortFrom(o.From.Addr(), o.From.Port()), o.To)
+	case "sent":
+		r.Count = p.sent()
+	case "receive":
+		return r, p.receive(o.To)
+	case "received":
+		r.Count, r.Twice = p.received()
 	case "dropped":
 		r.Count, _ = p.table.Dropped()
 	case "shell":

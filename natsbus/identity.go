@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"reflect"
 	"time"
 
 	"drover"
@@ -25,7 +26,7 @@ const identityRequest = "identity"
 func identitySubject(host string) string { return "control.host." + host + "." + identityRequest }
 
 // ClaimIdentity joins the fleet, or finds that this host has joined: it is allotted a number for its name, and name and key are proven to be nobody else's.
-// Of want, Host, Instance, PublicKey and Address count. Conflict when another host has the name or the key, and says which; Unavailable when no control
+// Of want, all but the number, the private address and the time count. Conflict when another host has the name or the key, and says which; Unavailable when no control
 // host answers. It may be repeated and cut anywhere: a number that nobody got is lost, nothing else.
 func (h *HostBus) ClaimIdentity(ctx context.Context, want drover.HostIdentity) (got drover.HostIdentity, err error) {
 	data, err := json.Marshal(want)
@@ -83,7 +84,7 @@ func (r registrar) claim(ctx context.Context, want drover.HostIdentity) (drover.
 			return none, drover.Errorf(drover.Conflict, "this host cannot join as %q: that is the name of another host, which joined from %s on %s",
 				want.Host, have.Address, have.Since.Format(time.RFC3339)).
 				WithHint("give this host an id of its own; if it replaces that one for good: drover network release %s", want.Host)
-		case err == nil && have.PublicKey == want.PublicKey && have.Address == want.Address:
+		case err == nil && have.Address == want.Address && sameKeys(have, want):
 			return have, nil
 		case err != nil && !drover.Is(err, drover.NotFound):
 			return none, err
@@ -95,8 +96,13 @@ func (r registrar) claim(ctx context.Context, want drover.HostIdentity) (drover.
 				return none, err
 			}
 		}
-		if err := claimKey(ctx, b, next); err != nil {
+		if err := claimKey(ctx, b, next, next.PublicKey); err != nil {
 			return none, err
+		}
+		if next.NextKey != "" {
+			if err := claimKey(ctx, b, next, next.NextKey); err != nil {
+				return none, err
+			}
 		}
 		if drover.Is(err, drover.NotFound) || rev == 0 {
 			_, err = b.Create(ctx, string(want.Host), next)
@@ -113,13 +119,18 @@ func (r registrar) claim(ctx context.Context, want drover.HostIdentity) (drover.
 	return none, drover.Errorf(drover.Unavailable, "host %q has not joined: its record was written by others %d times in a row", want.Host, claimTries)
 }
 
-// claimKey notes whose a public key is, before anybody is told of it.
-func claimKey(ctx context.Context, b *Bucket[drover.HostIdentity], id drover.HostIdentity) error {
-	_, err := b.Create(ctx, KeyOwner(id.PublicKey), id)
+// sameKeys reports whether a record has the keys of a host, and how it came to them, as the host says.
+func sameKeys(have, want drover.HostIdentity) bool {
+	return have.PublicKey == want.PublicKey && have.KeyNumber == want.KeyNumber && have.NextKey == want.NextKey && reflect.DeepEqual(have.Rotation, want.Rotation)
+}
+
+// claimKey notes whose a public key is, before anybody is told of it. A key that a host has no more stays its own.
+func claimKey(ctx context.Context, b *Bucket[drover.HostIdentity], id drover.HostIdentity, key string) error {
+	_, err := b.Create(ctx, KeyOwner(key), id)
 	if !drover.Is(err, drover.Exists) {
 		return err
 	}
-	owner, _, err := b.GetConfirmed(ctx, KeyOwner(id.PublicKey))
+	owner, _, err := b.GetConfirmed(ctx, KeyOwner(key))
 	if err != nil {
 		return err
 	}

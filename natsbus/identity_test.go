@@ -29,6 +29,19 @@ func TestNameNumberAndKeyOfAHostAreItsAlone(t *testing.T) {
 	if got, err := NewHostBus(conn, "h1").ClaimIdentity(ctx, moved); err != nil || got.Number != first.Number || got.PublicKey != "k7=" {
 		t.Errorf("with a new key and address it is %+v, %v", got, err)
 	}
+	// It gets another key: first that is its own beside the present one, then it is the only one.
+	moved.NextKey, moved.Rotation = "k9=", &drover.KeyRotation{ID: "r1", By: "ann"}
+	if got, err := NewHostBus(conn, "h1").ClaimIdentity(ctx, moved); err != nil || got.PublicKey != "k7=" || got.NextKey != "k9=" || got.Number != first.Number || !got.Rotation.Running() {
+		t.Errorf("with a next key it is %+v, %v", got, err)
+	}
+	_, err = NewHostBus(conn, "h2").ClaimIdentity(ctx, drover.HostIdentity{Host: "h2", Instance: "i2", PublicKey: "k9=", Address: "10.0.0.2"})
+	wantCode(t, err, drover.Conflict)
+	moved.PublicKey, moved.NextKey, moved.KeyNumber = "k9=", "", 1
+	if got, err := NewHostBus(conn, "h1").ClaimIdentity(ctx, moved); err != nil || got.PublicKey != "k9=" || got.NextKey != "" || got.KeyNumber != 1 {
+		t.Errorf("after the rotation it is %+v, %v", got, err)
+	}
+	_, err = NewHostBus(conn, "h2").ClaimIdentity(ctx, drover.HostIdentity{Host: "h2", Instance: "i2", PublicKey: "k7=", Address: "10.0.0.2"})
+	wantCode(t, err, drover.Conflict) // an old key is given to nobody
 	// Another host of the name.
 	second := drover.HostIdentity{Host: "h1", Instance: "i2", PublicKey: "k2=", Address: "10.0.0.2"}
 	_, err = NewHostBus(conn, "h1").ClaimIdentity(ctx, second)

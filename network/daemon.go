@@ -53,22 +53,31 @@ type Config struct {
 	// Public is where people's peers reach it; empty when that is Listen.
 	Public string
 	// MTU is the largest packet of a machine.
-	MTU    int
-	Bus    Bus
-	Log    *slog.Logger
-	Faults *fault.Points
+	MTU int
+	// KeyEvery is how often the host gets another key by itself; 0 for never.
+	KeyEvery time.Duration
+	Bus      Bus
+	Log      *slog.Logger
+	Faults   *fault.Points
 }
 
 // Daemon is the network of one host. Make it with New, run it with Run.
 type Daemon struct {
 	cfg  Config
-	id   *identity
 	feed *feed
+	now  func() time.Time
+
+	// keys guards id and waits. No lock is taken under it.
+	keys sync.Mutex
+	id   *identity
+	// waits are the hosts that a rotation waits for.
+	waits []drover.HostID
 
 	mu      sync.Mutex
 	mesh    *drover.HostMesh
 	prober  *mesh.Prober
 	device  *mesh.Device
+	ends    ends
 	problem string
 	// taken: the problem is that this host's name or key is another's.
 	taken bool
@@ -80,7 +89,7 @@ func New(cfg Config) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{cfg: cfg, id: id, feed: newFeed(cfg.Host, cfg.Dir, time.Now), problem: "this host has not joined the fleet yet"}
+	d := &Daemon{cfg: cfg, id: id, now: time.Now, feed: newFeed(cfg.Host, cfg.Dir, time.Now), problem: "this host has not joined the fleet yet"}
 	if err := d.feed.load(); err != nil {
 		cfg.Log.Warn("the table of an earlier process is not used", "err", err)
 	}
@@ -117,7 +126,7 @@ func (d *Daemon) Run(ctx context.Context, joined func(ctx context.Context) error
 	})
 	group.Go(func() error { d.saveLoop(ctx); return nil })
 	group.Go(func() error {
-		if d.id.file.Allotted.Number == 0 && !d.join(ctx) {
+		if d.number() == 0 && !d.join(ctx) {
 			return nil
 		}
 		if err := d.open(); err != nil {
@@ -126,16 +135,28 @@ func (d *Daemon) Run(ctx context.Context, joined func(ctx context.Context) error
 		}
 		group.Go(func() error { return d.prober.Run(ctx) })
 		group.Go(func() error { return joined(ctx) })
-		group.Go(func() error { return d.confirm(ctx) })
+		group.Go(func() error {
+			if err := d.confirm(ctx); err != nil {
+				return err
+			}
+			return d.rotateLoop(ctx)
+		})
 		return d.watch(ctx)
 	})
 	return group.Wait()
 }
 
+// number is the host's; 0 before it has joined.
+func (d *Daemon) number() uint64 {
+	d.keys.Lock()
+	defer d.keys.Unlock()
+	return d.id.file.Allotted.Number
+}
+
 // join asks for a name until it is given; false when ctx ended before.
 func (d *Daemon) join(ctx context.Context) bool {
 	for ctx.Err() == nil {
-		err := d.id.claim(ctx, d.cfg.Bus, d.cfg.Host, d.cfg.Listen.Addr().String())
+		err := d.claim(ctx)
 		if err == nil {
 			return true
 		}
@@ -151,14 +172,14 @@ func (d *Daemon) join(ctx context.Context) bool {
 // confirm asks once more whether name and key are still this host's: it may have been away for long, and its name given to another.
 func (d *Daemon) confirm(ctx context.Context) error {
 	for ctx.Err() == nil {
-		before := d.id.file.Allotted.Number
-		err := d.id.claim(ctx, d.cfg.Bus, d.cfg.Host, d.cfg.Listen.Addr().String())
+		before := d.number()
+		err := d.claim(ctx)
 		switch {
 		case drover.Is(err, drover.Conflict):
 			d.setProblem(err)
 			d.device.Close()
 			return err
-		case err == nil && d.id.file.Allotted.Number != before:
+		case err == nil && d.number() != before:
 			return drover.Errorf(drover.Conflict, "this host has joined anew and has another number: its network starts again")
 		case err == nil:
 			return nil
@@ -176,15 +197,24 @@ func (d *Daemon) setProblem(err error) {
 
 // open starts the mesh.
 func (d *Daemon) open() error {
-	allotted := d.id.file.Allotted
+	d.keys.Lock()
+	id := *d.id
+	d.keys.Unlock()
+	allotted := id.file.Allotted
 	address, err := netip.ParseAddr(allotted.PrivateAddress)
 	if err != nil {
 		return drover.Errorf(drover.Internal, "this host was allotted the address %q, which is none", allotted.PrivateAddress)
 	}
-	device, err := mesh.Open(mesh.Config{Name: netdev.MeshDevice, Key: d.id.key, Address: address, Port: d.cfg.Listen.Port(), MTU: d.cfg.MTU, Log: d.cfg.Log},
+	device, err := mesh.Open(mesh.Config{Name: netdev.MeshDevice, Key: id.key, KeyNumber: id.file.KeyNumber, PeopleKey: id.people, Address: address, Port: d.cfg.Listen.Port(), MTU: d.cfg.MTU, Log: d.cfg.Log},
 		d.feed.routes)
 	if err != nil {
 		return err
+	}
+	if id.file.Claimed { // a rotation is under way
+		if err := device.BeginKey(id.next); err != nil {
+			device.Close()
+			return err
+		}
 	}
 	if err := netdev.AddLocal(drover.ResolverAddress()); err != nil {
 		device.Close()
@@ -193,9 +223,10 @@ func (d *Daemon) open() error {
 	d.feed.start(device)
 	d.mu.Lock()
 	d.device, d.prober, d.problem = device, mesh.NewProber(d.cfg.Host, device, d.cfg.Log), ""
+	d.ends = meshEnds{device, d.prober}
 	d.taken = false
-	d.mesh = &drover.HostMesh{Number: allotted.Number, PrivateAddress: allotted.PrivateAddress, PublicKey: d.id.key.Public(), Endpoint: d.cfg.Listen.String(), Public: d.cfg.Public, MTU: d.cfg.MTU}
 	d.mu.Unlock()
+	d.publish()
 	d.cfg.Log.Info("the mesh is open", "address", allotted.PrivateAddress, "listen", d.cfg.Listen.String(), "mtu", d.cfg.MTU, "routes", len(d.feed.routes.All()))
 	return nil
 }
@@ -229,6 +260,12 @@ func (d *Daemon) Status() drover.MeshStatus {
 	s := drover.MeshStatus{Mesh: d.mesh, Problem: d.problem, NameTaken: d.taken}
 	prober := d.prober
 	d.mu.Unlock()
+	if s.Mesh != nil {
+		d.keys.Lock()
+		key := d.keyLocked()
+		d.keys.Unlock()
+		s.Key = &key
+	}
 	s.Routes, s.SyncedAt, s.News = len(d.feed.routes.All()), d.feed.syncedAt(), d.feed.news()
 	s.DroppedUnknown, s.DroppedMalformed = d.feed.routes.Dropped()
 	if refused, err := netdev.Refusals(); err == nil { // no machine was ever started here: there are no rules yet

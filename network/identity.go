@@ -1,35 +1,46 @@
 package network
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"reflect"
+	"time"
 
 	"drover"
 	"drover/internal/durable"
 	"drover/mesh"
 )
 
-// identityVersion is the version of identity.json.
-const identityVersion = 1
+// identityVersion is the version of identity.json. A program that knows of one key only reads version 1, which a host has until it gets another.
+const identityVersion = 2
 
 // identityFile is who this host is. Only its owner may read it.
 type identityFile struct {
 	Version    int    `json:"version"`
 	Instance   string `json:"instance"`
 	PrivateKey string `json:"private_key"`
+	// KeyNumber is how many keys the host had before, KeySince since when it has this one.
+	KeyNumber uint64    `json:"key_number,omitempty"`
+	KeySince  time.Time `json:"key_since,omitzero"`
+	// PeopleKey is the private key by which people's peers know the host; empty while that is PrivateKey.
+	PeopleKey string `json:"people_key,omitempty"`
+	// NextKey is the private key that is to be the next; Claimed: the fleet knows that it is this host's.
+	NextKey string `json:"next_key,omitempty"`
+	Claimed bool   `json:"claimed,omitempty"`
+	// Rotation is the one under way, or the last.
+	Rotation *drover.KeyRotation `json:"rotation,omitempty"`
 	// Allotted is what the fleet gave the host; its number is 0 before.
 	Allotted drover.HostIdentity `json:"allotted,omitzero"`
 }
 
-// identity is a host's name, key and number.
+// identity is a host's name, keys and number.
 type identity struct {
-	path string
-	file identityFile
-	key  mesh.PrivateKey
+	path              string
+	file              identityFile
+	key, next, people mesh.PrivateKey
 }
 
 // loadIdentity reads who this host is, or makes up what it can when it starts for the first time.
@@ -48,11 +59,25 @@ func loadIdentity(dir string) (*identity, error) {
 	if err != nil {
 		return nil, drover.Errorf(drover.Internal, "cannot read who this host is: %w", err)
 	}
-	if id.file.Version != identityVersion {
+	if id.file.Version < 1 || id.file.Version > identityVersion {
 		return nil, drover.Errorf(drover.Precondition, "%s has version %d, this program knows version %d", id.path, id.file.Version, identityVersion)
 	}
-	id.key, err = mesh.ParsePrivateKey(id.file.PrivateKey)
-	return id, err
+	return id, id.parse()
+}
+
+// parse reads the keys of the file.
+func (id *identity) parse() error {
+	id.key, id.next, id.people = mesh.PrivateKey{}, mesh.PrivateKey{}, mesh.PrivateKey{}
+	for text, into := range map[string]*mesh.PrivateKey{id.file.PrivateKey: &id.key, id.file.NextKey: &id.next, id.file.PeopleKey: &id.people} {
+		if text == "" && into != &id.key {
+			continue
+		}
+		var err error
+		if *into, err = mesh.ParsePrivateKey(text); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (id *identity) makeUp() error {
@@ -62,25 +87,63 @@ func (id *identity) makeUp() error {
 	}
 	b := make([]byte, 16)
 	rand.Read(b) // never fails: crypto/rand aborts the process instead
-	id.key, id.file = key, identityFile{Version: identityVersion, Instance: hex.EncodeToString(b), PrivateKey: key.Reveal()}
-	return id.store()
+	id.key, id.file = key, identityFile{Version: 1, Instance: hex.EncodeToString(b), PrivateKey: key.Reveal(), KeySince: time.Now().UTC()}
+	return id.replace(id.file)
 }
 
-func (id *identity) store() error {
-	if err := durable.WriteJSON(id.path, id.file, 0o600); err != nil {
+// replace stores the file, and goes by it from then on.
+func (id *identity) replace(file identityFile) error {
+	if file.Version = 1; file.Rotation != nil {
+		file.Version = identityVersion
+	}
+	if err := durable.WriteJSON(id.path, file, 0o600); err != nil {
 		return drover.Errorf(drover.Internal, "cannot store who this host is: %w", err)
 	}
+	id.file = file
 	return nil
 }
 
-// claim proves that name and key are this host's alone, and stores what it was allotted.
-func (id *identity) claim(ctx context.Context, bus Bus, host drover.HostID, address string) error {
-	ctx, cancel := context.WithTimeout(ctx, claimWait)
-	defer cancel()
-	got, err := bus.ClaimIdentity(ctx, drover.HostIdentity{Host: host, Instance: id.file.Instance, PublicKey: id.key.Public(), Address: address})
-	if err != nil || got == id.file.Allotted {
-		return err
+// identity is what the fleet is to know of this host.
+func (id *identity) identity(host drover.HostID, address string) drover.HostIdentity {
+	want := drover.HostIdentity{Host: host, Instance: id.file.Instance, PublicKey: id.key.Public(), KeyNumber: id.file.KeyNumber, Address: address, Rotation: id.file.Rotation}
+	if id.file.NextKey != "" {
+		want.NextKey = id.next.Public()
 	}
-	id.file.Allotted = got
-	return id.store()
+	return want
+}
+
+// told reports whether the fleet knows of the key.
+func (id *identity) told() bool {
+	a := id.file.Allotted
+	return a.PublicKey == id.key.Public() && a.NextKey == "" && a.Rotation.Running() == id.file.Rotation.Running()
+}
+
+// allotted stores what the fleet has written down.
+func (id *identity) allotted(got drover.HostIdentity) error {
+	file := id.file
+	file.Allotted, file.Claimed = got, id.file.NextKey != "" && got.NextKey == id.next.Public()
+	if reflect.DeepEqual(file, id.file) {
+		return nil
+	}
+	return id.replace(file)
+}
+
+// mesh is what other hosts are told of the keys and the address.
+func (id *identity) mesh() drover.HostMesh {
+	f := id.file
+	m := drover.HostMesh{Number: f.Allotted.Number, PrivateAddress: f.Allotted.PrivateAddress, PublicKey: id.key.Public(), KeyNumber: f.KeyNumber}
+	if f.Claimed {
+		m.NextKey = id.next.Public()
+	}
+	if f.PeopleKey != "" {
+		m.PeopleKey = id.people.Public()
+	}
+	return m
+}
+
+func (id *identity) peoplePublic() string {
+	if id.file.PeopleKey != "" {
+		return id.people.Public()
+	}
+	return id.key.Public()
 }

@@ -1,6 +1,8 @@
 package network
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +13,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"drover"
@@ -49,6 +52,20 @@ func (d *Daemon) serve(ctx context.Context) error {
 			return
 		}
 		d.answer(w, peers)
+	})
+	mux.HandleFunc("POST /rotate", func(w http.ResponseWriter, r *http.Request) {
+		var req drover.MeshRotateRequest
+		if err := json.NewDecoder(io.LimitReader(r.Body, maxAnswer)).Decode(&req); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		key, err := d.Rotate(req.By, req.People)
+		if err != nil {
+			d.cfg.Log.Warn("this host gets no other key", "err", err)
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		d.answer(w, key)
 	})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: socketWait}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
@@ -92,8 +109,21 @@ func (c *Client) Routes(ctx context.Context, after string) (a drover.MeshRoutesA
 	return a, c.get(ctx, "/routes?after="+url.QueryEscape(after), &a)
 }
 
+// Rotate lets the host get another key; while it is getting one, that is what is told of.
+func (c *Client) Rotate(ctx context.Context, req drover.MeshRotateRequest) (key drover.MeshKey, err error) {
+	body, err := json.Marshal(req)
+	if err != nil {
+		return key, drover.Errorf(drover.Internal, "cannot ask this host's network: %w", err)
+	}
+	return key, c.ask(ctx, http.MethodPost, "/rotate", body, &key)
+}
+
 func (c *Client) get(ctx context.Context, path string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://mesh"+path, nil)
+	return c.ask(ctx, http.MethodGet, path, nil, into)
+}
+
+func (c *Client) ask(ctx context.Context, method, path string, body []byte, into any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://mesh"+path, bytes.NewReader(body))
 	if err != nil {
 		return drover.Errorf(drover.Internal, "cannot ask this host's network: %w", err)
 	}
@@ -103,6 +133,10 @@ func (c *Client) get(ctx context.Context, path string, into any) error {
 			WithHint("it is another process of the host: drover serve mesh, with the same configuration")
 	}
 	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		text, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+		return cmp.Or(err, error(drover.Errorf(drover.Precondition, "%s", strings.TrimSpace(string(text)))))
+	}
 	if err := json.NewDecoder(io.LimitReader(res.Body, maxAnswer)).Decode(into); err != nil {
 		return drover.Errorf(drover.Unavailable, "this host's network does not answer well: %w", err)
 	}

@@ -184,7 +184,7 @@ func peerOf(id drover.HostID, m drover.HostMesh) (mesh.Peer, error) {
 	if err != nil {
 		return mesh.Peer{}, drover.Errorf(drover.Invalid, "host %q has the endpoint %q, which is no address and port", id, m.Endpoint)
 	}
-	return mesh.Peer{Host: id, Address: address, PublicKey: m.PublicKey, Endpoint: endpoint}, nil
+	return mesh.Peer{Host: id, Address: address, PublicKey: m.PublicKey, KeyNumber: m.KeyNumber, NextKey: m.NextKey, Endpoint: endpoint}, nil
 }
 
 // follow takes in all of the fleet's lists until ctx ends.
@@ -300,6 +300,13 @@ func (f *feed) syncedAt() time.Time {
 		}
 	}
 	return oldest
+}
+
+// knows reports whether one of the lists was told in full.
+func (f *feed) knows(list string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.lists[list].IsZero()
 }
 
 // news sums up how long the news of the last moves took.

@@ -52,7 +52,8 @@ func TestMachinesHaveAPrivateNetwork(t *testing.T) {
 	for _, size := range []int{56, 1332, 1333, 6000} {
 		eventually(t, boundBoot, fmt.Sprintf("a ping of %d bytes", size), func() bool { return ping(b.PrivateIP, fmt.Sprintf("-s %d", size)) })
 	}
-	for what, to := range map[string]string{"another network": c.PrivateIP, "a host's own network": "fd98:d0e5::1", "another host": "fd98:d0e5::2", "a host's mesh address": "fdaa::1:0:0:1"} {
+	for what, to := range map[string]string{"another network": c.PrivateIP, "a host's own network": "fd98:d0e5::1", "another host": "fd98:d0e5::2", "a host's mesh address": "fdaa::1:0:0:1",
+		"a host's address for a pair of keys": "fdaa::1:0:0:10"} {
 		if ping(to, "") {
 			t.Errorf("%s is reached at %s", what, to)
 		}
@@ -84,6 +85,22 @@ func TestMachinesHaveAPrivateNetwork(t *testing.T) {
 		if annPings(to) {
 			t.Errorf("a person reaches %s at %s", what, to)
 		}
+	}
+	// Their host gets another key: nobody notices.
+	pings := make(chan string, 1)
+	go func() {
+		out, _ := try(t, a.ID, "ping6 -q -c 120 -i 0.1 -W 20 "+b.PrivateIP)
+		pings <- out
+	}()
+	before := ask[drover.MeshKey](t, "host", "rotate-key", "h1")
+	if before.Number == 0 || before.Rotation.Running() || before.PublicKey == before.PeopleKey {
+		t.Errorf("the key is %+v", before)
+	}
+	if out := <-pings; !strings.Contains(out, " 0% packet loss") {
+		t.Errorf("while the host got another key: %s", out)
+	}
+	if !annPings(b.PrivateIP) {
+		t.Error("a person does not come in by a host that has got another key")
 	}
 	// Machines of the app let in their own only: ann is not of it.
 	run(t, "network", "policy", "set", "own", "--app", app, "--ingress", "any@app:"+app)

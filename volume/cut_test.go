@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"drover"
 )
@@ -22,15 +23,45 @@ type wire struct {
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool
+	// held are the directions in which nothing passes, true for what the source sends; each has a channel that is closed when it passes again.
+	held map[bool]chan struct{}
+}
+
+// hold lets nothing pass in one direction; the other works.
+func (w *wire) hold(source bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.held[source] = make(chan struct{})
+}
+
+// release ends all holds.
+func (w *wire) release() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.held {
+		close(c)
+	}
+	clear(w.held)
+}
+
+// await waits while a direction is held.
+func (w *wire) await(source bool) {
+	w.mu.Lock()
+	c := w.held[source]
+	w.mu.Unlock()
+	if c != nil {
+		<-c
+	}
 }
 
 func newWire(t *testing.T, to string) *wire {
 	t.Helper()
-	w := &wire{to: to, l: must[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0")), conns: map[net.Conn]bool{}}
+	w := &wire{to: to, l: must[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0")), conns: map[net.Conn]bool{}, held: map[bool]chan struct{}{}}
 	w.wg.Go(w.accept)
 	t.Cleanup(func() {
 		noErr(t, w.l.Close())
 		w.refusing.Store(true)
+		w.release()
 		w.cut()
 		w.wg.Wait()
 	})
@@ -73,6 +104,7 @@ func (w *wire) pass(from, to net.Conn, source bool) {
 				buf[n/2] ^= 1
 			}
 		}
+		w.await(source)
 		if _, werr := to.Write(buf[:n]); err != nil || werr != nil {
 			break
 		}
@@ -186,4 +218,47 @@ func TestCutsAndKillsSendHardlyAnythingTwice(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 	checkClone(t, target.testHost, data)
+}
+
+// A link that is dead in one direction while a clone is filled: that is said, what the clone has is served, what it has not is waited for, and when the link is
+// whole all of it goes on.
+func TestALinkThatIsDeadInOneDirectionWhileAVolumeIsFilled(t *testing.T) {
+	for name, source := range map[string]bool{"nothing comes from the source": true, "nothing comes to the source": false} {
+		t.Run(name, func(t *testing.T) {
+			ca := newCA(t)
+			h1, h2 := newHost(t, ca, "h1"), newHost(t, ca, "h2")
+			const size = 64 << 20
+			noErr(t, h2.Settings(t.Context(), drover.StorageSettings{StallAfter: drover.Duration(20 * time.Millisecond)}))
+			w, data := hydrateOver(t, h1, h2, size)
+			guest := h2.open("vol_a.m", 2)
+			ours := pattern(99, 4096)
+			noErr(t, guest.WriteAt(t.Context(), ours, 0, true))
+			copy(data, ours)
+			w.hold(source)
+			noErr(t, h2.Hydrate(t.Context(), "vol_a.m", 0))
+			eventually(t, func() error {
+				if s := h2.hydration("vol_a.m"); !s.Stalled {
+					return drover.Errorf(drover.Unavailable, "nobody says that it stalls: %+v", s)
+				}
+				return nil
+			})
+			got := make([]byte, 4096)
+			noErr(t, guest.ReadAt(t.Context(), got, 0))
+			if !bytes.Equal(got, ours) {
+				t.Error("the guest does not read what it wrote")
+			}
+			absent := make(chan error, 1)
+			far := make([]byte, 4096)
+			go func() { absent <- guest.ReadAt(t.Context(), far, size-4096) }()
+			w.release()
+			noErr(t, <-absent)
+			if !bytes.Equal(far, data[size-4096:]) {
+				t.Error("a read that waited has read something else")
+			}
+			if s := h2.hydrated("vol_a.m"); s.Hydration.Stalled {
+				t.Errorf("it is told to stall, and is complete: %+v", s.Hydration)
+			}
+			checkClone(t, h2, data)
+		})
+	}
 }

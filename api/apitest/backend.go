@@ -64,6 +64,7 @@ type Backend struct {
 	deploys    []drover.Deploy // newest first
 	peers      []drover.WireGuardView
 	policies   map[drover.AppName][]drover.NetworkPolicy
+	keys       map[drover.HostID]drover.MeshKey
 }
 
 var _ api.Backend = (*Backend)(nil)
@@ -78,6 +79,7 @@ func New() *Backend {
 	return &Backend{
 		Now:        func() time.Time { return epoch },
 		changed:    make(chan struct{}),
+		keys:       map[drover.HostID]drover.MeshKey{},
 		apps:       map[drover.AppName]drover.App{},
 		machines:   map[drover.MachineID]fleet.MachineView{},
 		volumes:    map[drover.VolumeID]fleet.VolumeView{},

@@ -31,3 +31,35 @@ func (b *Backend) ReleaseHost(_ context.Context, host drover.HostID) (drover.Hos
 	}
 	return drover.HostIdentity{}, drover.Errorf(drover.Precondition, "host %q is heard: its name is its own", host)
 }
+
+// RotateKey begins a rotation that waits for another host.
+func (b *Backend) RotateKey(_ context.Context, host drover.HostID, by string, people bool) (drover.MeshKey, error) {
+	if err := b.begin("RotateKey"); err != nil {
+		return drover.MeshKey{}, err
+	}
+	defer b.mu.Unlock()
+	if _, err := b.hostLocked(host); err != nil {
+		return drover.MeshKey{}, err
+	}
+	key := drover.MeshKey{PublicKey: "a", PeopleKey: "a", Rotation: &drover.KeyRotation{ID: "r1", By: by, People: people, StartedAt: b.Now()}, WaitsFor: []drover.HostID{"h2"}}
+	b.keys[host] = key
+	return key, nil
+}
+
+// HostKey finds that a rotation has ended.
+func (b *Backend) HostKey(_ context.Context, host drover.HostID) (drover.MeshKey, error) {
+	if err := b.begin("HostKey"); err != nil {
+		return drover.MeshKey{}, err
+	}
+	defer b.mu.Unlock()
+	if _, err := b.hostLocked(host); err != nil {
+		return drover.MeshKey{}, err
+	}
+	key, rotates := b.keys[host]
+	if !rotates {
+		return drover.MeshKey{PublicKey: "a", PeopleKey: "a"}, nil
+	}
+	done := *key.Rotation
+	done.EndedAt = b.Now()
+	return drover.MeshKey{PublicKey: "b", Number: 1, Since: b.Now(), PeopleKey: "a", Rotation: &done}, nil
+}

@@ -16,7 +16,7 @@ func newHostCommand(c *cli) *cobra.Command {
 		Long:  "A host is a server of the fleet. These commands need an operator's token.",
 	}, newHostListCommand(c), newHostShowCommand(c), newHostLayersCommand(c), newHostMachinesCommand(c),
 		newHostStorageCommand(c), newHostCordonCommand(c), newHostUncordonCommand(c), newHostDrainCommand(c), newHostConfirmOffCommand(c), newHostFenceCommand(c),
-		newHostKeptCommand(c))
+		newHostKeptCommand(c), newHostRotateKeyCommand(c))
 }
 
 func newHostListCommand(c *cli) *cobra.Command {

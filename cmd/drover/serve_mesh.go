@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"path/filepath"
+	"time"
 
 	"drover"
 	"drover/dns"
@@ -42,15 +43,16 @@ func serveMesh(ctx context.Context, p process) error {
 	}
 	defer conn.Close()
 	d, err := network.New(network.Config{
-		Host:   p.conf.ID,
-		Dir:    filepath.Join(p.conf.DataDir, "mesh"),
-		RunDir: p.conf.RunDir,
-		Listen: listen,
-		Public: p.conf.MeshPublic,
-		MTU:    p.conf.MTU,
-		Bus:    natsbus.NewHostBus(conn, p.conf.ID),
-		Log:    p.log,
-		Faults: p.faults,
+		Host:     p.conf.ID,
+		Dir:      filepath.Join(p.conf.DataDir, "mesh"),
+		RunDir:   p.conf.RunDir,
+		Listen:   listen,
+		Public:   p.conf.MeshPublic,
+		MTU:      p.conf.MTU,
+		KeyEvery: time.Duration(p.conf.MeshKeyEvery),
+		Bus:      natsbus.NewHostBus(conn, p.conf.ID),
+		Log:      p.log,
+		Faults:   p.faults,
 	})
 	if err != nil {
 		return err

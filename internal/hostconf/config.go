@@ -102,6 +102,8 @@ type Config struct {
 	MeshListen string `json:"mesh_listen,omitempty"`
 	// MeshPublic is the name or IP address and UDP port at which people's WireGuard clients reach this host. Default: MeshListen.
 	MeshPublic string `json:"mesh_public,omitempty"`
+	// MeshKeyEvery is how often this host gets another key for the mesh, by itself. Default: never; 'drover host rotate-key' does it when asked to.
+	MeshKeyEvery drover.Duration `json:"mesh_key_every,omitempty"`
 	// MTU is the largest packet that machines send: the largest that the hosts' own network carries, less 120. It should be the same on all hosts.
 	// Default 1380.
 	MTU int `json:"mtu,omitempty"`

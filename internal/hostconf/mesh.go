@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"drover"
 )
@@ -16,6 +17,8 @@ const (
 	DefaultMTU = 1380
 	// minMTU is what IPv6 needs (RFC 8200, 5), maxMTU what an IP packet can have less what the mesh adds.
 	minMTU, maxMTU = 1280, 65535 - 120
+	// minKeyEvery is the shortest time between two keys of a host: a rotation takes seconds, and longer while a host is silent.
+	minKeyEvery = time.Hour
 )
 
 // checkMesh appends the mistakes of the mesh's part.
@@ -23,6 +26,7 @@ func (c *Config) checkMesh(wrong func(ok bool, format string, args ...any)) {
 	_, err := netip.ParseAddrPort(c.MeshListen)
 	wrong(c.MeshPublic == "" || isEndpoint(c.MeshPublic), "mesh_public: %q is not a name or IP address and a port, such as wg.example.com:51820", c.MeshPublic)
 	wrong(c.MeshListen == "" || err == nil, "mesh_listen: %q is not an IP address and port", c.MeshListen)
+	wrong(c.MeshKeyEvery == 0 || time.Duration(c.MeshKeyEvery) >= minKeyEvery, "mesh_key_every: %s is less than %s", time.Duration(c.MeshKeyEvery), minKeyEvery)
 	wrong(c.MTU == 0 || c.MTU >= minMTU && c.MTU <= maxMTU, "mtu: %d is not between %d and %d", c.MTU, minMTU, maxMTU)
 }
 

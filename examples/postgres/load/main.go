@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -29,6 +30,8 @@ const (
 	// patience is how long an answer is waited for before the connection is given up: what became of the commit is not known then. Who loses patience
 	// sooner than a busy server answers makes it busier: each new connection costs it more than the answer.
 	patience = 20 * time.Second
+	// silence is how long a host may not answer at all.
+	silence = 3 * time.Second
 )
 
 func main() {
@@ -51,10 +54,15 @@ func run(ctx context.Context, args []string) error {
 	return write(ctx, hosts)
 }
 
-// connect finds the member that takes writes.
+// connect finds the member that takes writes. A host without power says nothing: it is given up sooner than a busy server, whose kernel takes a connection at once.
 func connect(ctx context.Context, hosts []string) (*pgx.Conn, error) {
-	return pgx.Connect(ctx, fmt.Sprintf("host=%s user=app password=%s dbname=app connect_timeout=15 target_session_attrs=read-write sslmode=disable",
+	config, err := pgx.ParseConfig(fmt.Sprintf("host=%s user=app password=%s dbname=app connect_timeout=15 target_session_attrs=read-write sslmode=disable",
 		strings.Join(hosts, ","), os.Getenv("PG_PASSWORD")))
+	if err != nil {
+		return nil, err
+	}
+	config.DialFunc = (&net.Dialer{Timeout: silence}).DialContext
+	return pgx.ConnectConfig(ctx, config)
 }
 
 // write writes rows with growing IDs until the input ends.
