@@ -66,8 +66,9 @@ func newMachineCheckMoveCommand(c *cli) *cobra.Command {
 		Long: `Check-move looks at everything that 'drover machine move' looks at before it
 touches the machine, and changes nothing: blocks that are known to be damaged,
 room, image, processor and VMM, block sizes, encryption and keys, the network
-between the hosts in both directions, certificates and clocks. It lists all of it, and ends with an exit
-code other than 0 when the machine cannot be moved as asked for.`,
+between the hosts in both directions, certificates and clocks. It lists all of
+it, and ends with an exit code other than 0 when the machine cannot be moved as
+asked for.`,
 		Example: "  drover machine check-move 3d8d9c2b7e0a15\n  drover machine check-move 3d8d9c2b7e0a15 --to h2 --live",
 		Args:    exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
