@@ -42,7 +42,7 @@ const (
 	Running Outcome = "running"
 	// Aborting: it was given up before the switch; what it made is being removed.
 	Aborting Outcome = "aborting"
-	// Aborted: the machine is on the source as if nothing had been asked.
+	// Aborted: the machine is on the source, as if nothing had been asked, or as it was at the switch when UndoneBy says what took it back.
 	Aborted Outcome = "aborted"
 	// Succeeded: the machine and every block are on the target.
 	Succeeded Outcome = "succeeded"
@@ -88,6 +88,12 @@ type Migration struct {
 	Drain DrainID `json:"drain,omitempty"`
 	// Undoes is the migration that this one takes back, to the copy that its source kept; empty for none.
 	Undoes MigrationID `json:"undoes,omitempty"`
+	// Interrupts: the one that it takes back was under way still. It stands aside while this one goes on, and ends with it.
+	Interrupts bool `json:"interrupts,omitempty"`
+	// SourceOff: the source was fenced when the machine was taken back from it. Nothing is asked of it; it finds out when it returns.
+	SourceOff bool `json:"source_off,omitempty"`
+	// UndoneBy is the migration that takes this one back before all of its data had come; empty for none. An aborted one that has it had switched.
+	UndoneBy MigrationID `json:"undone_by,omitempty"`
 	// Disks lists what moves.
 	Disks []DiskMove `json:"disks"`
 	// Steps is the waterfall: one entry per phase that was begun.
@@ -98,6 +104,8 @@ type Migration struct {
 	RunningAt time.Time `json:"running_at,omitzero"`
 	// Hydration is the sum over the disks.
 	Hydration *Hydration `json:"hydration,omitempty"`
+	// Failed says why the machine, which is its target's since the switch, has failed there; empty while it has not.
+	Failed string `json:"failed,omitempty"`
 	// Problem says why it was aborted, or what it waits for now.
 	Problem *Error `json:"problem,omitempty"`
 	// Traced is what became of the migration's trace, once it has ended; empty before, and where no traces are exported.
@@ -129,6 +137,8 @@ type MoveOptions struct {
 	LiveOrCold bool `json:"live_or_cold,omitempty"`
 	// Switch is empty for SwitchAuto.
 	Switch SwitchMode `json:"switch,omitempty"`
+	// Damaged moves a machine although blocks of its disks are known to be damaged: all but those are copied, after an early switch.
+	Damaged bool `json:"damaged,omitempty"`
 	// Bandwidth bounds the copying of disks and memory, in bytes per second; 0 leaves it to the hosts.
 	Bandwidth Bytes `json:"bandwidth,omitempty"`
 	// NoProgress gives the move up when nothing was copied for so long, before the switch; 0 is 2 minutes. After the switch it only raises a condition.

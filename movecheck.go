@@ -31,6 +31,10 @@ type MoveUndo struct {
 	// is not known.
 	SwitchedAt time.Time `json:"switched_at"`
 	Written    Bytes     `json:"written"`
+	// Unfinished: not all of the machine's data is on From, so that nothing of what was written there is kept. SourceOff: From is fenced, and what was
+	// written there is not known.
+	Unfinished bool `json:"unfinished,omitempty"`
+	SourceOff  bool `json:"source_off,omitempty"`
 	// Migration is what takes it back; nil when that was only asked about.
 	Migration *Migration `json:"-"`
 }

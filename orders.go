@@ -177,12 +177,16 @@ type MoveReserveRequest struct {
 	// Status is the machine's status at the source, so that its events and counters go on.
 	Status MachineStatus `json:"status"`
 	Disk   Bytes         `json:"disk"`
+	// Undoes is the migration that this one takes back. A host that still serves what it had at that one's switch keeps doing so.
+	Undoes MigrationID `json:"undoes,omitempty"`
 }
 
 // MoveExportRequest tells the source who may read.
 type MoveExportRequest struct {
 	MoveRequest
 	Target HostID `json:"target"`
+	// Undoes is the migration that this one takes back: its data may still be on the way here. The copying stops.
+	Undoes MigrationID `json:"undoes,omitempty"`
 }
 
 // MoveExports is what the source exports.

@@ -55,10 +55,10 @@ func (v *mover) urgent(o drover.Order) bool {
 	return false
 }
 
-// reload takes over an abort that a user asked for.
+// reload takes over what others may change: an abort that a user asked for, and the word of a migration that takes this one back.
 func (v *mover) reload(ctx context.Context) error {
 	m, rev, ok := v.state.migrations.seen(v.key)
-	if ok && rev > v.rev && v.m.Outcome == drover.Running && m.Outcome == drover.Aborting {
+	if ok && rev > v.rev && v.turnedBy(m) {
 		if err := v.load(ctx); err != nil {
 			return err
 		}
@@ -77,7 +77,7 @@ func (v *mover) worthSaving(next drover.Migration) bool {
 		return true
 	}
 	a, b := *v.m.Hydration, *next.Hydration
-	if a.Done != b.Done || a.Waiting != b.Waiting || v.m.RunningAt != next.RunningAt {
+	if a.Done != b.Done || a.Waiting != b.Waiting || v.m.RunningAt != next.RunningAt || v.m.Failed != next.Failed {
 		return true
 	}
 	return (a.Copied != b.Copied || a.BytesPerSecond != b.BytesPerSecond) && v.now().Sub(v.savedAt) >= v.rules.HydratePoll*9/10
@@ -107,7 +107,7 @@ func (v *mover) give(ctx context.Context, d migrate.Decision) (taking, error) {
 		return nil, order(req, nil)
 	case drover.OrderMoveExport:
 		var exports drover.MoveExports
-		err := order(drover.MoveExportRequest{MoveRequest: move, Target: v.m.Target}, &exports)
+		err := order(drover.MoveExportRequest{MoveRequest: move, Target: v.m.Target, Undoes: v.m.Undoes}, &exports)
 		v.incarnation = exports.Incarnation
 		return func(m drover.Migration) drover.Migration { return migrate.Exported(m, exports.Exports) }, err
 	case drover.OrderMoveClone:
@@ -178,7 +178,7 @@ func (v *mover) cancelOnAbort(ctx context.Context, cancel context.CancelFunc) (s
 // reserveRequest tells the target what is coming.
 func (v *mover) reserveRequest(ctx context.Context, move drover.MoveRequest) (drover.MoveReserveRequest, error) {
 	spec, volumes, status, err := v.machine(ctx)
-	req := drover.MoveReserveRequest{MoveRequest: move, Spec: spec, Volumes: volumes, Status: status}
+	req := drover.MoveReserveRequest{MoveRequest: move, Spec: spec, Volumes: volumes, Status: status, Undoes: v.m.Undoes}
 	for _, d := range v.m.Disks {
 		if v.m.Undoes == "" {
 			req.Disk += d.Allocated
@@ -219,7 +219,7 @@ func (v *mover) machine(ctx context.Context) (drover.Machine, []drover.Volume, d
 	if drover.Is(err, drover.NotFound) {
 		return spec, volumes, drover.MachineStatus{Machine: spec.ID, State: drover.StateCreated}, nil
 	}
-	return spec, volumes, status, err
+	return spec, volumes, v.asBefore(status), err
 }
 
 // moved is closed at the next change of any migration.

@@ -38,7 +38,11 @@ func (f *Fleet) choices(req Move, m drover.Migration) drover.Migration {
 	for _, d := range m.Disks {
 		copies += d.Allocated
 	}
-	m.Late, m.SwitchReason = f.rules.ChooseSwitch(req.Options.Switch, f.suspicion(m.Source), copies)
+	why := f.suspicion(m.Source)
+	if req.Options.Damaged && why == "" {
+		why = "what is damaged there cannot be copied"
+	}
+	m.Late, m.SwitchReason = f.rules.ChooseSwitch(req.Options.Switch, why, copies)
 	m.Live = req.Options.Live || req.Options.LiveOrCold
 	if m.Live && !m.WasRunning {
 		m.Live, m.ColdReason = false, "the machine does not run"

@@ -93,6 +93,11 @@ func LiveFaultPoints() []string { return bothSides("incoming", "live") }
 
 func UndoFaultPoints() []string { return bothSides("undo") }
 
+// InterruptFaultPoints names what an undo of a migration that is under way still has beside that; WithoutFaultPoints what one has whose source is off.
+func InterruptFaultPoints() []string { return bothSides("stand-aside", "end-undone") }
+
+func WithoutFaultPoints() []string { return bothSides("check-fence") }
+
 func bothSides(names ...string) []string {
 	var points []string
 	for _, name := range names {
@@ -106,7 +111,7 @@ func pointOf(d migrate.Decision) string {
 	switch d.Kind {
 	case migrate.Commit:
 		return "commit"
-	case migrate.BeginRound, migrate.EndRounds:
+	case migrate.BeginRound, migrate.EndRounds, migrate.StandAside, migrate.CheckFence, migrate.Withhold:
 		return string(d.Kind)
 	case migrate.Switch:
 		return "switch"

@@ -48,13 +48,22 @@ func (f *Fleet) candidateLocked(id string) (plan.Candidate, MachineView, bool) {
 	return c, v, true
 }
 
-// candidatesOn lists the machines on a host, or on all hosts.
-func (f *Fleet) candidatesOn(host drover.HostID) []plan.Candidate {
+// drainedLocked is candidateLocked for a drain: off a host that is trusted it takes nothing whose move would not end.
+func (f *Fleet) drainedLocked(id string, suspect bool) (plan.Candidate, MachineView, bool) {
+	c, v, ok := f.candidateLocked(id)
+	if ok && !suspect && c.Cannot == "" {
+		c.Cannot = f.damagedLocked(c.Source, v.Machine)
+	}
+	return c, v, ok
+}
+
+// candidatesOn lists the machines on a host, or on all hosts, for a drain.
+func (f *Fleet) candidatesOn(host drover.HostID, suspect bool) []plan.Candidate {
 	f.state.mu.RLock()
 	defer f.state.mu.RUnlock()
 	var list []plan.Candidate
 	add := func(id string) {
-		if c, _, ok := f.candidateLocked(id); ok {
+		if c, _, ok := f.drainedLocked(id, suspect); ok {
 			list = append(list, c)
 		}
 	}
@@ -106,7 +115,7 @@ func ill(v MachineView) string {
 func (f *Fleet) drainFacts(d drover.Drain) plan.DrainFacts {
 	facts := plan.DrainFacts{Machines: map[drover.MachineID]plan.MachineFacts{}, Halted: map[string]string{}, Rates: f.measuredRates(!d.Options.Cold)}
 	if d.Kind == drover.DrainAway {
-		facts.There = f.candidatesOn(d.Host)
+		facts.There = f.candidatesOn(d.Host, d.Options.Suspect)
 	}
 	facts.Slots = f.slotsBeside(d)
 	f.state.mu.RLock()
@@ -139,7 +148,7 @@ func (f *Fleet) drainFacts(d drover.Drain) plan.DrainFacts {
 
 // machineFactsLocked is what is known of one machine of a drain; false when it does not exist.
 func (f *Fleet) machineFactsLocked(d drover.Drain, i drover.DrainItem) (plan.MachineFacts, bool) {
-	c, v, ok := f.candidateLocked(string(i.Machine))
+	c, v, ok := f.drainedLocked(string(i.Machine), d.Options.Suspect)
 	if !ok {
 		if _, there := f.state.machines.items[string(i.Machine)]; !there {
 			return plan.MachineFacts{}, false

@@ -65,7 +65,7 @@ func (f *Fleet) planDrain(ctx context.Context, req StartDrain) (drover.Drain, *d
 		d.Kind = drover.DrainReturn
 		d.Host, candidates, err = f.homecomers(ctx, req)
 	} else {
-		candidates, err = f.leavers(ctx, req.Host)
+		candidates, err = f.leavers(ctx, req.Host, req.Options.Suspect)
 		d.Stays = f.detachedOn(req.Host)
 	}
 	if err != nil {
@@ -144,7 +144,7 @@ func cannotDrain(d drover.Drain, candidates []plan.Candidate, why map[drover.Mac
 }
 
 // leavers lists what is on a host, with what its disks hold.
-func (f *Fleet) leavers(ctx context.Context, host drover.HostID) ([]plan.Candidate, error) {
+func (f *Fleet) leavers(ctx context.Context, host drover.HostID, suspect bool) ([]plan.Candidate, error) {
 	if _, err := f.workerHost(ctx, host); err != nil {
 		return nil, err
 	}
@@ -152,7 +152,7 @@ func (f *Fleet) leavers(ctx context.Context, host drover.HostID) ([]plan.Candida
 		return nil, drover.Errorf(drover.Conflict, "host %q is being drained already, by %s, of %s: %s", host, d.ID, d.Actor, d.Reason).
 			WithHint("see `drover drain show %s`", d.ID)
 	}
-	list := f.candidatesOn(host)
+	list := f.candidatesOn(host, suspect)
 	return list, f.weigh(ctx, host, list)
 }
 

@@ -122,7 +122,12 @@ func (h *fakeHost) undo(b []byte) (any, error) {
 	return drover.Empty{}, nil
 }
 
-// check finds nothing, or what the test says.
-func (h *fakeHost) check([]byte) (any, error) {
-	return drover.MoveChecked{Findings: append([]drover.MoveFinding{{Check: "network", Host: h.id, OK: true, Text: "the other host answers"}}, h.findings...)}, nil
+// check finds nothing, or what the test says, or that what an undo needs is not kept.
+func (h *fakeHost) check(b []byte) (any, error) {
+	req := decode[drover.MoveCheckRequest](b)
+	found := append([]drover.MoveFinding{{Check: "network", Host: h.id, OK: true, Text: "the other host answers"}}, h.findings...)
+	if old := h.moves[req.Undoes]; req.Undoes != "" && req.Target == h.id && len(h.kept[req.Undoes]) == 0 && (old == nil || old.ended) {
+		found = append(found, drover.MoveFinding{Check: "kept", Host: h.id, Text: "nothing is kept"})
+	}
+	return drover.MoveChecked{Findings: found}, nil
 }

@@ -45,6 +45,10 @@ type fakeHost struct {
 	// findings are what checks find beside the usual, kept which disks were left behind by which migration.
 	findings []drover.MoveFinding
 	kept     map[drover.MigrationID][]drover.DiskID
+	// conditions are what the host says of itself.
+	conditions []drover.Condition
+	// told is what the host was told of the machine that was handed over to it last.
+	told drover.MachineStatus
 
 	// mesh is how others reach its machines, peers what it has seen of people's.
 	mesh  *drover.HostMesh
@@ -67,7 +71,9 @@ type fakeMove struct {
 	clones, rounds                       []drover.LayerID
 	round                                int
 	incoming                             bool
-	pausedAt, resumedAt                  time.Time
+	// turned is the migration that takes this one back, earlier the one that this one takes back, while that is under way.
+	turned, earlier     drover.MigrationID
+	pausedAt, resumedAt time.Time
 }
 
 func newFakeHost(w *world, id drover.HostID, region drover.Region) *fakeHost {
@@ -116,7 +122,7 @@ func (h *fakeHost) beat(ctx context.Context, bus *natsbus.HostBus) {
 		seen := h.observe()
 		h.mu.Lock()
 		info := drover.HostInfo{ID: h.id, Region: h.region, Roles: []drover.Role{drover.RoleWorker}, Memory: h.memory, Disk: h.disk,
-			StorageAddress: string(h.id) + ":1", Observations: seen, Mesh: h.mesh}
+			StorageAddress: string(h.id) + ":1", Observations: seen, Mesh: h.mesh, Conditions: h.conditions}
 		h.mu.Unlock()
 		_ = bus.PublishInfo(ctx, info)
 		h.publishAll(ctx, bus)

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -21,14 +22,23 @@ func (h *fakeHost) move(r drover.MoveRequest, source bool) (*fakeMove, error) {
 }
 
 func (h *fakeHost) reserve(b []byte) (any, error) {
-	_, err := h.move(decode[drover.MoveReserveRequest](b).MoveRequest, false)
+	req := decode[drover.MoveReserveRequest](b)
+	mv, err := h.move(req.MoveRequest, false)
+	if old := h.moves[req.Undoes]; err == nil && old != nil && old.source && !old.ended {
+		mv.earlier, old.turned = req.Undoes, req.Migration
+		h.kept[req.Undoes] = slices.Collect(maps.Keys(h.disksOf(req.Machine)))
+	}
 	return drover.Empty{}, err
 }
 
 func (h *fakeHost) export(b []byte) (any, error) {
 	req := decode[drover.MoveExportRequest](b)
-	if _, err := h.move(req.MoveRequest, true); err != nil {
+	mv, err := h.move(req.MoveRequest, true)
+	if err != nil {
 		return nil, err
+	}
+	if old := h.moves[req.Undoes]; old != nil && old.adopted && !old.ended {
+		mv.earlier, old.turned = req.Undoes, req.Migration
 	}
 	out := drover.MoveExports{}
 	if m := h.machines[req.Machine]; m.running || h.moves[req.Migration].frozen {
@@ -110,7 +120,7 @@ func (h *fakeHost) activate(b []byte) (any, error) {
 	if len(mv.clones) == 0 {
 		h.adoptLayers(mv, req.Migration, req.Exports)
 	}
-	mv.adopted = true
+	mv.adopted, h.told = true, req.Status
 	m := &fakeMachine{spec: req.Apply}
 	h.machines[req.Machine] = m
 	h.settle(m)
@@ -129,7 +139,12 @@ func (h *fakeHost) progress(b []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	mv.left--
+	if mv.turned != "" {
+		return nil, drover.Errorf(drover.Precondition, "migration %s is being taken back", req.Migration)
+	}
+	if mv.left--; mv.earlier != "" {
+		h.endEarlier(mv, req.Machine)
+	}
 	p := drover.MoveProgress{ResumedAt: mv.resumedAt, Done: mv.left <= 0, Hydration: map[drover.DiskID]drover.Hydration{
 		drover.RootDisk(req.Machine): {Total: 100, TotalKnown: true, Copied: drover.Bytes(100 - min(99, max(mv.left, 0))), Done: mv.left <= 0}}}
 	if m := h.machines[req.Machine]; m != nil {
@@ -144,14 +159,29 @@ func (h *fakeHost) progress(b []byte) (any, error) {
 func (h *fakeHost) release(b []byte) (any, error) {
 	req := decode[drover.MoveRequest](b)
 	if mv := h.moves[req.Migration]; mv != nil && !mv.ended {
+		if mv.turned != "" {
+			return nil, drover.Errorf(drover.Conflict, "migration %s is being taken back", req.Migration)
+		}
 		mv.ended = true
 		h.dropRounds(mv)
 		for disk := range h.disksOf(req.Machine) {
-			h.kept[req.Migration] = append(h.kept[req.Migration], disk)
+			if mv.earlier == "" || h.moves[mv.earlier].left <= 0 {
+				h.kept[req.Migration] = append(h.kept[req.Migration], disk)
+			}
 		}
 		h.forget(req.Machine)
 	}
 	return drover.Empty{}, nil
+}
+
+// endEarlier drops what was frozen for the migration that is taken back, once the machine has it again.
+func (h *fakeHost) endEarlier(mv *fakeMove, machine drover.MachineID) {
+	h.moves[mv.earlier].ended = true
+	for id, l := range h.layers {
+		if _, mine := h.disksOf(machine)[l.Disk]; mine && !slices.Contains(mv.clones, id) {
+			delete(h.layers, id)
+		}
+	}
 }
 
 func (h *fakeHost) dropRounds(mv *fakeMove) {
@@ -190,6 +220,9 @@ func (h *fakeHost) abort(b []byte) (any, error) {
 		return drover.Empty{}, nil
 	}
 	mv.ended = true
+	if old := h.moves[mv.earlier]; old != nil {
+		old.turned = ""
+	}
 	if mv.source && mv.held {
 		m := h.machines[req.Machine]
 		h.settle(m)

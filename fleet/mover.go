@@ -127,14 +127,19 @@ func (v *mover) save(ctx context.Context, next drover.Migration) error {
 		case sameRecord(found, next):
 			v.m, v.rev, v.savedAt, v.unsaved = found, rev, v.now(), false
 			return nil
-		case found.Outcome == drover.Aborting && v.m.Outcome == drover.Running:
-			v.log.Info("migration is to be aborted", "phase", found.Phase)
+		case v.turnedBy(found):
+			v.log.Info("migration is to be aborted, or taken back", "phase", found.Phase, "undone_by", found.UndoneBy)
 			v.m, v.rev, v.unsaved = found, rev, false
 			v.forget()
 			return nil
 		}
 		return errOther(v.key)
 	}
+}
+
+// turnedBy reports whether others changed the record as they may: a user gave the migration up, or another takes it back, or has given that up.
+func (v *mover) turnedBy(found drover.Migration) bool {
+	return found.Outcome == drover.Aborting && v.m.Outcome == drover.Running || found.UndoneBy != v.m.UndoneBy || found.UndoneBy != "" && found.Ended() && !v.m.Ended()
 }
 
 // sameRecord compares what is stored with what was to be stored, as the store has it: a time that was stored has no monotonic part any more,
@@ -167,8 +172,11 @@ func (v *mover) act(ctx context.Context, d migrate.Decision) error {
 	case migrate.ReadPlacement:
 		v.store(v.readPlacement(ctx))
 	case migrate.Switch:
+		v.facts.Fence = migrate.FenceUnknown
 		v.store(v.changePlacement(ctx))
 		v.after(point, v.facts.Store.Err == nil)
+	case migrate.StandAside, migrate.CheckFence, migrate.Withhold:
+		return v.actOfUndo(ctx, d.Kind, point)
 	case migrate.WriteVolumes:
 		err := v.writeVolumes(ctx)
 		v.store(err)
@@ -227,6 +235,9 @@ func (v *mover) enter(ctx context.Context, p drover.Phase, now time.Time) error 
 
 // end gives the machine free and closes the record.
 func (v *mover) end(ctx context.Context, outcome drover.Outcome, point string) error {
+	if err := v.endUndone(ctx, outcome); err != nil {
+		return err
+	}
 	if err := v.releaseMove(ctx, v.m.Machine, v.m.ID); err != nil {
 		v.log.Warn("claim stays until it is old", "machine", v.m.Machine, "err", err)
 	}

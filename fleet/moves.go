@@ -44,29 +44,29 @@ func (f *Fleet) whole(ctx context.Context, m drover.Machine) error {
 	return nil
 }
 
-// disksOf asks the source what the machine's disks hold.
-func (f *Fleet) disksOf(ctx context.Context, m drover.Machine, source drover.HostID) ([]drover.DiskMove, error) {
+// disksOf asks the source what the machine's disks hold, and what of it is known to be damaged.
+func (f *Fleet) disksOf(ctx context.Context, m drover.Machine, source drover.HostID) (disks []drover.DiskMove, damage string, err error) {
 	var layers []drover.LayerStatus
 	if err := f.order(ctx, f.timing.Apply, source, drover.OrderLayers, drover.Empty{}, &layers); err != nil {
 		if drover.Is(err, drover.Unavailable) {
-			return nil, drover.Errorf(drover.Unavailable, "machine %q cannot be moved now: %w", m.ID, err).
+			return nil, "", drover.Errorf(drover.Unavailable, "machine %q cannot be moved now: %w", m.ID, err).
 				WithHint("the disks of machine %q are on host %q: they can be moved when it is back%s", m.ID, source, f.ailing(source))
 		}
-		return nil, err
+		return nil, "", err
 	}
 	wanted := map[drover.DiskID]drover.VolumeID{drover.RootDisk(m.ID): "", drover.MemoryDisk(m.ID): ""}
 	for _, mount := range m.Config.Mounts {
 		wanted[mount.Volume.Disk()] = mount.Volume
 	}
-	var disks []drover.DiskMove
 	for _, l := range layers {
 		// The copy that an earlier migration left is frozen; the layer in use is not.
 		if volume, ok := wanted[l.Disk]; ok && l.State == drover.LayerReady {
 			disks = append(disks, drover.DiskMove{Disk: l.Disk, Volume: volume, Size: l.Size, Allocated: l.Allocated, Source: l.ID})
+			damage = cmp.Or(damage, damagedDisk(l))
 		}
 	}
 	slices.SortFunc(disks, func(a, b drover.DiskMove) int { return cmp.Compare(a.Disk, b.Disk) })
-	return disks, nil
+	return disks, damage, nil
 }
 
 // targetFor checks the target, or chooses one: in the machine's region if a host there has room, else anywhere.
@@ -76,7 +76,7 @@ func (f *Fleet) targetFor(ctx context.Context, req Move, v MachineView, source d
 	}
 	offer := offerFor(v.Machine.ID, v.Machine.Config.Guest)
 	for _, d := range disks {
-		if req.undoes == "" { // the target of an undo has what it needs
+		if req.undoes == nil { // the target of an undo has what it needs
 			offer.Disk += d.Allocated
 		}
 	}
@@ -160,6 +160,9 @@ func (f *Fleet) beginMove(ctx context.Context, m drover.Migration) error {
 func (f *Fleet) claimMove(ctx context.Context, m drover.Migration) error {
 	key := moveClaim(m.Machine)
 	mine := claim{Machine: m.Machine, Migration: m.ID, At: f.now()}
+	if m.Interrupts {
+		mine.Undoes = m.Undoes
+	}
 	_, err := f.state.claims.create(ctx, key, mine)
 	if !drover.Is(err, drover.Exists) {
 		return err
@@ -174,7 +177,7 @@ func (f *Fleet) claimMove(ctx context.Context, m drover.Migration) error {
 	}
 	if holder, err := f.holder(ctx, m.Machine); err != nil {
 		return err
-	} else if holder != nil {
+	} else if holder != nil && !(m.Interrupts && holder.ID == m.Undoes) {
 		return moving(holder)
 	}
 	if _, err = f.state.claims.update(ctx, key, mine, rev); drover.Is(err, drover.Conflict) {
@@ -206,10 +209,25 @@ func (f *Fleet) releaseMove(ctx context.Context, machine drover.MachineID, id dr
 	if err != nil {
 		return err
 	}
-	if err := f.state.claims.remove(ctx, key, rev); !drover.Is(err, drover.Conflict) {
+	if err := f.dropClaim(ctx, key, c, rev); !drover.Is(err, drover.Conflict) {
 		return err
 	}
 	return nil
+}
+
+// dropClaim gives up the claim of a migration that has ended, or never began. One that was to be taken back by it and is under way still has it again.
+func (f *Fleet) dropClaim(ctx context.Context, key string, c claim, rev uint64) error {
+	if c.Undoes != "" {
+		m, _, err := f.state.migrations.get(ctx, string(c.Undoes))
+		if err == nil && (migrate.Holds(m) || !m.Ended() && m.UndoneBy == c.Migration) {
+			_, err = f.state.claims.update(ctx, key, claim{Machine: c.Machine, Migration: c.Undoes, At: f.now()}, rev)
+			return err
+		}
+		if err != nil && !drover.Is(err, drover.NotFound) {
+			return err
+		}
+	}
+	return f.state.claims.remove(ctx, key, rev)
 }
 
 // Migrations lists the migrations, newest first.

@@ -24,8 +24,12 @@ type preflight struct {
 	source drover.HostInfo
 	target drover.HostInfo
 	disks  []drover.DiskMove
-	// keptUntil is how long the target keeps what an undo needs.
+	// keptUntil is how long the target keeps what an undo needs; zero for as long as it is needed.
 	keptUntil time.Time
+	// damage says what of the machine's disks is known to be damaged; empty for nothing.
+	damage string
+	// off: the source of an undo is fenced. It is asked nothing.
+	off bool
 	// errs are what is against it, in the order in which it was found, as an error that a user gets when it is the only one.
 	errs     []*drover.Error
 	findings []drover.MoveFinding
@@ -64,21 +68,42 @@ func (f *Fleet) preflight(ctx context.Context, req Move) (*preflight, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m != nil {
+	if m != nil && !(req.undoes != nil && m.ID == req.undoes.ID) {
 		c.against("state", moving(m))
 	} else {
 		c.found("state", "no migration is under way")
 	}
 	c.note("volumes", f.whole(ctx, v.Machine), "no volume is still being filled")
-	disks, derr := f.disksOf(ctx, v.Machine, c.p.Host)
-	c.disks = disks
-	c.note("source", derr, fmt.Sprintf("%d disks on host %s", len(disks), c.p.Host))
-	c.chooseTarget(ctx, derr == nil && len(c.errs) == 0)
+	well := c.lookAtDisks(ctx)
+	c.chooseTarget(ctx, well && len(c.errs) == 0)
 	if c.target.ID != "" {
 		c.askHosts(ctx)
 		c.compare()
 	}
 	return c, nil
+}
+
+// lookAtDisks asks the source what there is. The source of an undo may be off, if that is certain: its copy is given up.
+func (c *preflight) lookAtDisks(ctx context.Context) bool {
+	if c.req.undoes != nil && c.source.Status == drover.HostUnreachable {
+		_, err := c.certain(ctx, c.p.Host)
+		if err != nil {
+			err = drover.Errorf(drover.CodeOf(err), "host %q does not answer, and may still run machine %q: %w", c.p.Host, c.req.Machine, err)
+		}
+		c.off = err == nil
+		c.note("source", err, fmt.Sprintf("host %s is fenced: nothing is asked of it", c.p.Host))
+		for _, d := range c.req.undoes.Disks {
+			if !d.Disk.HoldsMemory() {
+				c.disks = append(c.disks, drover.DiskMove{Disk: d.Disk, Volume: d.Volume, Size: d.Size, Source: d.Target})
+			}
+		}
+		return c.off
+	}
+	disks, damage, err := c.disksOf(ctx, c.v.Machine, c.p.Host)
+	c.disks, c.damage = disks, damage
+	c.note("source", err, fmt.Sprintf("%d disks on host %s", len(disks), c.p.Host))
+	c.lookForDamage()
+	return err == nil
 }
 
 func (f *Fleet) hostInfo(id drover.HostID) drover.HostInfo {
@@ -137,9 +162,12 @@ func (c *preflight) askHosts(ctx context.Context) {
 		return
 	}
 	req := drover.MoveCheckRequest{Machine: c.req.Machine, Source: c.p.Host, Target: c.target.ID, Spec: c.v.Machine, Volumes: volumes,
-		Live: c.wantsLive(), At: c.now(), Undoes: c.req.undoes}
+		Live: c.wantsLive(), At: c.now()}
+	if c.req.undoes != nil {
+		req.Undoes = c.req.undoes.ID
+	}
 	for _, d := range c.disks {
-		if c.req.undoes == "" {
+		if c.req.undoes == nil {
 			req.Disk += d.Allocated
 		}
 	}
@@ -276,14 +304,29 @@ func (c *preflight) refusal() *drover.Error {
 
 // migration is the record that the migration would begin with.
 func (c *preflight) migration() drover.Migration {
-	m := c.choices(c.req, drover.Migration{
+	m := c.choices(c.req, c.undoing(drover.Migration{
 		ID: drover.NewMigrationID(), Machine: c.req.Machine, App: c.v.Machine.App, Source: c.p.Host, Target: c.target.ID, Actor: c.req.Actor,
-		FromEpoch: c.p.Epoch, WasRunning: runs(c.v) && c.v.Machine.Goal == drover.GoalStarted, Disks: c.disks, Options: c.req.Options, Drain: c.req.Drain, Undoes: c.req.undoes,
-	})
+		FromEpoch: c.p.Epoch, WasRunning: runs(c.v) && c.v.Machine.Goal == drover.GoalStarted, Disks: c.disks, Options: c.req.Options, Drain: c.req.Drain,
+	}))
 	if why := c.coldReason(); why != "" && m.Live {
 		m.Live, m.ColdReason = false, why
 	}
 	return migrate.Begin(m, c.now().UTC())
+}
+
+// undoing completes the record of a migration that takes another one back: the machine is to be as it was at that one's switch, and so to run if it
+// did then.
+func (c *preflight) undoing(m drover.Migration) drover.Migration {
+	old := c.req.undoes
+	if old == nil {
+		return m
+	}
+	m.Undoes, m.Interrupts, m.SourceOff = old.ID, old.Outcome == drover.Running, c.off
+	m.WasRunning = (runs(c.v) || old.WasRunning) && c.v.Machine.Goal == drover.GoalStarted
+	for i, d := range m.Disks {
+		m.Disks[i].Target = drover.LayerFor(d.Disk, m.ID)
+	}
+	return m
 }
 
 // result is what a check answers.

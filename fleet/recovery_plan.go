@@ -56,7 +56,7 @@ func (f *Fleet) planLocked(m drover.Machine, host drover.HostID) drover.PlannedR
 	}
 	if mig := f.state.moveLocked(m.ID); mig != nil && migrate.Holds(*mig) {
 		if mig.Phase.Committed() || mig.Committing {
-			p.Problem = fmt.Sprintf("migration %s has switched it here and is not through: host %s still has a copy from before", mig.ID, mig.Source)
+			p.Problem = fmt.Sprintf("migration %s has switched it here and is not through: host %s still has a copy from before (drover migration undo %s)", mig.ID, mig.Source, mig.ID)
 		} else if mig.Outcome == drover.Running {
 			p.Problem = fmt.Sprintf("migration %s is under way: abort it first (drover migration abort %s)", mig.ID, mig.ID)
 		}

@@ -26,7 +26,7 @@ func (f *Fleet) CheckRegion(ctx context.Context, region drover.Region) (drover.R
 
 func (f *Fleet) checkRegion(region drover.Region) drover.RegionCheck {
 	var candidates []plan.Candidate
-	for _, c := range f.candidatesOn("") {
+	for _, c := range f.candidatesOn("", false) {
 		if c.Region == region {
 			candidates = append(candidates, c)
 		}

@@ -16,8 +16,10 @@ import (
 type claim struct {
 	Machine   drover.MachineID   `json:"machine,omitempty"`
 	Migration drover.MigrationID `json:"migration,omitempty"`
-	Snapshot  drover.SnapshotID  `json:"snapshot,omitempty"`
-	At        time.Time          `json:"at"`
+	// Undoes is the migration that had the claim before, and has it again should the one that takes it back come to nothing.
+	Undoes   drover.MigrationID `json:"undoes,omitempty"`
+	Snapshot drover.SnapshotID  `json:"snapshot,omitempty"`
+	At       time.Time          `json:"at"`
 }
 
 // The keys of claims.

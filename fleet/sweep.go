@@ -88,7 +88,7 @@ func (f *Fleet) sweepMoveClaim(ctx context.Context, key string, c item[claim]) e
 	if err != nil {
 		return err
 	}
-	return f.state.claims.remove(ctx, key, c.rev)
+	return f.dropClaim(ctx, key, c.value, c.rev)
 }
 
 // sweepOrphans looks for placements, volumes and statuses of machines without a record. They have no time of their own, so they
@@ -168,7 +168,7 @@ func (f *Fleet) sweepRecords(ctx context.Context) {
 func (f *Fleet) sweepMoves(ctx context.Context) {
 	for _, i := range f.state.migrations.all() {
 		m := i.value
-		if m.Outcome != drover.Aborted || slices.Contains(m.Undone, m.Target) || !f.reachable(m.Target) {
+		if m.Outcome != drover.Aborted || m.UndoneBy != "" || slices.Contains(m.Undone, m.Target) || !f.reachable(m.Target) {
 			continue
 		}
 		err := f.order(ctx, f.timing.Apply, m.Target, drover.OrderMoveAbort, drover.MoveRequest{Migration: m.ID, Machine: m.Machine}, nil)

@@ -183,7 +183,7 @@ type Move struct {
 	// Drain is the drain that asks; empty for none.
 	Drain drover.DrainID
 	// undoes is the migration that this one takes back (UndoMigration).
-	undoes drover.MigrationID
+	undoes *drover.Migration
 }
 
 // Undo asks to take a migration back. Without Confirm it is only told what would be given up.

@@ -176,6 +176,17 @@ func TestFaultPointsAreAllNamed(t *testing.T) {
 		everySuspension(t, w)
 		collect(w)
 	}, "a", "b")
+	bubble(t, func(t *testing.T, w *world) {
+		everyPartOfATurn(w)
+		collect(w)
+	}, "a", "b")
+	bubble(t, func(t *testing.T, w *world) {
+		there := halfMoved(w, 0)
+		w.undoneWithout(there)
+		there.dst.up(0)
+		pass(time.Minute)
+		collect(w)
+	}, "a", "b")
 	for _, p := range listed {
 		if hit[p] == 0 {
 			t.Errorf("%s is listed and never hit", p)

@@ -168,7 +168,7 @@ func (c *check) owned() {
 	switch mv := r.Move; {
 	case r.Desired == nil || r.Obs.Lost != nil:
 		err = drover.Errorf(drover.Precondition, "machine %q is not owned by host %q", c.req.Machine, c.a.cfg.ID)
-	case mv != nil && !mv.finished():
+	case mv != nil && !mv.finished() && !(c.req.Undoes == mv.Migration && mv.adopted() && mv.Cloned):
 		err = drover.Errorf(drover.Conflict, "machine %q is still part of migration %s on host %q", c.req.Machine, mv.Migration, c.a.cfg.ID).
 			WithHint("wait until that one is done")
 	default:

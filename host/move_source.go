@@ -17,6 +17,9 @@ func (m *machine) exportLayers(ctx context.Context) error {
 		return err
 	}
 	cfg, src := m.agent.cfg, m.rec.Load().Move
+	if err := m.pauseEarlier(ctx, src, true); err != nil {
+		return err
+	}
 	exports := make([]drover.Export, 0, len(disks))
 	err = eachDisk(ctx, disks, false, func(ctx context.Context, d diskRecord) error {
 		m.agent.hit("host.export.before")
@@ -152,6 +155,9 @@ func (m *machine) release(ctx context.Context) error {
 	if err := m.dropRounds(ctx, src); err != nil {
 		return err
 	}
+	if err := m.dropUnfinished(ctx, src); err != nil {
+		return err
+	}
 	if err := m.removeFiles(); err != nil {
 		return err
 	}
@@ -174,6 +180,12 @@ func (m *machine) release(ctx context.Context) error {
 				return err
 			}
 			if !ok {
+				continue
+			}
+			if mv.unfinished(disk.Layer) {
+				if err := diskBucket.Delete(tx, string(id)); err != nil {
+					return err
+				}
 				continue
 			}
 			if err := m.agent.retire(tx, disk, mv.Migration); err != nil {
@@ -212,6 +224,9 @@ func (m *machine) abortSource(ctx context.Context) error {
 	if err := m.dropRounds(ctx, src); err != nil {
 		return err
 	}
+	if err := m.pauseEarlier(ctx, src, false); err != nil {
+		return err
+	}
 	return m.changeMove(src.Migration, func(r *records, tx *boltstore.Tx, mv *moveRecord) error {
 		if wasHeld := mv.Hold; wasHeld && wantsVMAfter(r) {
 			r.event(m.agent.now(), event{kind: "migrate", source: "drover", text: fmt.Sprintf("migration %s was given up; the machine stays", mv.Migration),
@@ -221,6 +236,10 @@ func (m *machine) abortSource(ctx context.Context) error {
 			r.Obs.Status.Reason = ""
 		}
 		r.Move = nil
+		if mv.Earlier != nil {
+			was := mv.Earlier.Move
+			r.Move = &was
+		}
 		return m.remember(tx, mv.Migration, endingAbort, "it was aborted")
 	})
 }

@@ -235,13 +235,16 @@ func (m *machine) hydrate(ctx context.Context) error {
 	if err := m.dropRounds(ctx, mv); err != nil {
 		return err
 	}
+	if err := m.endEarlier(ctx, mv); err != nil {
+		return err
+	}
 	if err := m.dropKept(ctx, mv); err != nil {
 		return err
 	}
 	m.agent.hit("host.hydrate.after")
 	return m.changeMove(mv.Migration, func(_ *records, tx *boltstore.Tx, now *moveRecord) error {
-		now.Hydrated = true
-		return forgetKept(tx, mv)
+		now.Hydrated, now.Earlier = true, nil
+		return m.agent.forgetKept(tx, mv)
 	})
 }
 
@@ -265,7 +268,13 @@ func (m *machine) abortTarget(ctx context.Context) error {
 		if mv.Ending != endingAbort {
 			return nil // the machine was handed over after all
 		}
-		if err := m.agent.letKeptGo(tx, mv); err != nil {
+		if mv.Earlier != nil {
+			if err := m.goBack(tx, r, mv); err != nil {
+				return err
+			}
+			return m.remember(tx, mv.Migration, endingAbort, "it was aborted")
+		}
+		if err := m.agent.unhold(tx, mv.Migration); err != nil {
 			return err
 		}
 		r.Move = nil

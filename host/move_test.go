@@ -76,11 +76,11 @@ func (mv *mover) early() []func() error {
 			st := mv.w.status[mv.req.Machine.ID]
 			mv.w.mu.Unlock()
 			_, err := press[drover.Empty](mv.dst, drover.OrderMoveReserve, drover.MoveReserveRequest{MoveRequest: mv.id(), Spec: mv.req.Machine,
-				Volumes: mv.req.Volumes, Status: st, Disk: drover.GiB})
+				Volumes: mv.req.Volumes, Status: st, Disk: drover.GiB, Undoes: mv.undoes})
 			return err
 		},
 		func() error {
-			got, err := press[drover.MoveExports](mv.src, drover.OrderMoveExport, drover.MoveExportRequest{MoveRequest: mv.id(), Target: mv.dst.id})
+			got, err := press[drover.MoveExports](mv.src, drover.OrderMoveExport, drover.MoveExportRequest{MoveRequest: mv.id(), Target: mv.dst.id, Undoes: mv.undoes})
 			mv.exports = got.Exports
 			return err
 		},

@@ -119,6 +119,9 @@ func (mv *moveRecord) restored() []diskRecord {
 // restoreLayers makes a layer over each that was kept.
 func (m *machine) restoreLayers(ctx context.Context) error {
 	cfg, mv := m.agent.cfg, m.rec.Load().Move
+	if err := m.clearEarlier(ctx, mv); err != nil {
+		return err
+	}
 	for i, disk := range mv.restored() {
 		spec := LayerSpec{ID: disk.Layer, Disk: disk.Disk, Size: disk.Size, Base: mv.Kept[i].Layer, Cipher: disk.Cipher, Limits: m.limitsOf(disk.Volume)}
 		if _, err := call(ctx, func(ctx context.Context) (drover.LayerStatus, error) { return cfg.Storage.CreateLayer(ctx, spec) }); err != nil {
@@ -150,35 +153,55 @@ func (m *machine) dropKept(ctx context.Context, mv *moveRecord) error {
 	return nil
 }
 
-func forgetKept(tx *boltstore.Tx, mv *moveRecord) error {
+// forgetKept forgets them, and lets go of what else was held of the earlier migration.
+func (a *Agent) forgetKept(tx *boltstore.Tx, mv *moveRecord) error {
 	for _, was := range mv.Kept {
 		if err := retiredBucket.Delete(tx, string(was.Layer)); err != nil {
 			return err
 		}
 	}
-	return nil
+	return a.unhold(tx, mv.Migration)
 }
 
-// letKeptGo keeps for another grace time what an undo that was given up had held.
-func (a *Agent) letKeptGo(tx *boltstore.Tx, mv *moveRecord) error {
-	for _, was := range mv.Kept {
-		r, ok, err := retiredBucket.Get(tx, string(was.Layer))
-		if err != nil {
-			return err
-		}
-		if !ok || r.Held != mv.Migration {
-			continue
-		}
+// unhold keeps for another grace time what a migration had held.
+func (a *Agent) unhold(tx *boltstore.Tx, by drover.MigrationID) error {
+	held, err := heldBy(tx, by)
+	for _, r := range held {
 		r.Held, r.DeleteAfter = "", a.now().Add(a.cfg.Grace)
-		if err := retiredBucket.Put(tx, string(was.Layer), r); err != nil {
+		if err := retiredBucket.Put(tx, string(r.Layer), r); err != nil {
 			return err
 		}
 	}
-	return nil
+	return err
+}
+
+// heldBy lists the layers that a migration holds.
+func heldBy(tx *boltstore.Tx, by drover.MigrationID) (held []retiredRecord, err error) {
+	err = retiredBucket.ForEach(tx, func(_ string, r retiredRecord, err error) error {
+		if err == nil && r.Held == by {
+			held = append(held, r)
+		}
+		return err
+	})
+	return held, err
+}
+
+// frozenFor reports whether the target is still the source of the migration that would be taken back: it has everything, then.
+func (c *check) frozenFor(id drover.MigrationID) bool {
+	m, err := c.a.machine(c.req.Machine)
+	if err != nil {
+		return false
+	}
+	mv := m.rec.Load().source()
+	return mv != nil && mv.Migration == id && mv.Frozen && mv.Ending == ""
 }
 
 // kept checks that the target has what an undo needs, and says until when.
 func (c *check) kept() (until time.Time) {
+	if c.frozenFor(c.req.Undoes) {
+		c.add("kept", nil, "what the machine had at the switch is frozen here, and is kept as long as it is needed")
+		return time.Time{}
+	}
 	var kept []retiredRecord
 	err := c.a.cfg.Store.View(func(tx *boltstore.Tx) (err error) {
 		kept, err = c.a.keptOf(tx, c.req.Machine, c.req.Undoes)

@@ -121,6 +121,8 @@ func beginSource(r *records, req drover.MoveExportRequest, host drover.HostID) e
 			return drover.Errorf(drover.Conflict, "migration %s goes to host %q, not to host %q", req.Migration, mv.Target, req.Target)
 		}
 		return nil
+	case mv != nil && mv.Migration == req.Undoes && mv.adopted() && r.goal() != drover.GoalDestroyed:
+		return turnAway(r, req)
 	case mv != nil && !mv.finished():
 		return drover.Errorf(drover.Conflict, "machine %q is still part of migration %s", req.Machine, mv.Migration).
 			WithHint("wait until that one is done")
@@ -194,7 +196,12 @@ func (a *Agent) moveRelease(ctx context.Context, req drover.MoveRequest) (drover
 		return drover.Empty{}, err
 	}
 	m.asked()
-	if mv := m.rec.Load().source(); mv == nil || mv.Migration != req.Migration {
+	r := m.rec.Load()
+	if mv := r.target(); mv != nil && mv.Earlier != nil && mv.Earlier.Move.Migration == req.Migration {
+		return drover.Empty{}, drover.Errorf(drover.Conflict, "migration %s is being taken back by migration %s: host %q does not let go of machine %q",
+			req.Migration, mv.Migration, a.cfg.ID, req.Machine)
+	}
+	if mv := r.source(); mv == nil || mv.Migration != req.Migration {
 		return drover.Empty{}, nil
 	}
 	// A copy is never given up on hearsay: the placement itself must name another host.

@@ -20,6 +20,11 @@ func (a *Agent) moveReserve(ctx context.Context, req drover.MoveReserveRequest) 
 		}
 	}
 	a.hit("host.reserve.before")
+	if req.Undoes != "" {
+		if err := a.ready(ctx, req); err != nil {
+			return drover.Empty{}, err
+		}
+	}
 	m, err := a.reserve(req)
 	if err != nil {
 		return drover.Empty{}, err
@@ -45,6 +50,11 @@ func (a *Agent) reserve(req drover.MoveReserveRequest) (*machine, error) {
 		switch mv := r.Move; {
 		case mv != nil && mv.Migration == req.Migration && mv.Role == roleTarget:
 			return nil
+		case mv != nil && mv.Migration == req.Undoes && mv.Role == roleSource:
+			if err := a.checkRoom(req.Spec, req.Disk); err != nil {
+				return err
+			}
+			return a.known(req.Machine).turnBack(r, tx, req)
 		case mv != nil:
 			return drover.Errorf(drover.Conflict, "machine %q is still part of migration %s on host %q", req.Machine, mv.Migration, a.cfg.ID).
 				WithHint("wait until that one is done")

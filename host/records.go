@@ -166,6 +166,8 @@ type moveRecord struct {
 	// Undoes is the migration that this one takes back; Kept is what this host kept of it, each layer the base of one that the machine gets.
 	Undoes drover.MigrationID `json:"undoes,omitempty"`
 	Kept   []diskRecord       `json:"kept,omitempty"`
+	// Earlier is this host's part in the migration that is taken back, on both sides, when that was under way still.
+	Earlier *earlierPart `json:"earlier,omitempty"`
 	// Take is the target's part in moving the memory; nil for a cold migration.
 	Take *takeRecord `json:"take,omitempty"`
 	// AdoptedAt is when this host became the owner. Hydrated: no layer needs its parent any more.

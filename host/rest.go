@@ -135,6 +135,9 @@ func (m *machine) forget(ctx context.Context) error {
 		if aside, err = m.fenceLost(ctx, gone); err != nil {
 			return err
 		}
+		if err := m.stopCopying(ctx); err != nil {
+			return err
+		}
 		if layers, err = m.agent.layerMap(ctx); err != nil {
 			return err
 		}
@@ -142,6 +145,9 @@ func (m *machine) forget(ctx context.Context) error {
 			"owner", string(gone.Host), "gen", uint64(gone.Epoch), "until", m.agent.now().Add(m.agent.cfg.KeepAside))
 	}
 	return m.change(func(r *records, tx *boltstore.Tx) error {
+		if err := m.agent.keepRounds(tx, r.Move); err != nil {
+			return err
+		}
 		r.Desired, r.Move, r.Obs = nil, nil, observed{}
 		memory, ok, err := diskBucket.Get(tx, string(drover.MemoryDisk(m.id)))
 		if err == nil && ok { // what a migration still had exported of a suspended machine

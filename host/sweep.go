@@ -143,7 +143,7 @@ func (a *Agent) sweepLayers(ctx context.Context) error {
 		if mv == nil {
 			continue
 		}
-		for _, layer := range mv.roundLayers() {
+		for _, layer := range append(mv.roundLayers(), mv.earlierRounds()...) {
 			known[layer] = true
 		}
 		if mv.Role == roleTarget {

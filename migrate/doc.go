@@ -22,6 +22,8 @@
 //
 // A late migration makes its clones when it has converged; a live one leaves move.freeze out, since its source is frozen when it answers
 // that the machine is paused. One that takes an earlier one back has move.undo for move.clone: its target has a copy.
+// When the earlier one is under way still (Interrupts), its record says first that it stands aside, and at the end what came of it. A migration
+// whose source is off, for certain, asks nothing of it, and looks at the fence each time before the placement is changed.
 //
 // Every order may be repeated, so a controller that takes over simply begins the phase again.
 //

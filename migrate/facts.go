@@ -99,9 +99,24 @@ type Facts struct {
 	StopTimeout time.Duration
 	// Destroyed: a user destroyed the machine, in the moment in which the migration began. Cleared: nothing is left of it.
 	Destroyed, Cleared bool
+	// Aside: the migration that this one takes back has ended, or stands aside.
+	Aside bool
+	// Fence is whether the source, of which nothing is asked, is certainly off, as of now. FenceErr says why it is not.
+	Fence    Fence
+	FenceErr *drover.Error
 	// VolumesWritten: the volumes' records say where they are, as of this phase.
 	VolumesWritten bool
 }
+
+// Fence is what is known of the fence of a host.
+type Fence string
+
+// What can be known of a fence: nothing, that it holds, that it does not any more.
+const (
+	FenceUnknown Fence = ""
+	FenceHolds   Fence = "holds"
+	FenceGone    Fence = "gone"
+)
 
 func (f Facts) answer(order drover.Order, host drover.HostID) (Answer, bool) {
 	a, asked := f.Answers[Target{order, host}]
@@ -132,6 +147,12 @@ const (
 	Commit Kind = "commit"
 	// Switch: change the placement by compare-and-set from FromEpoch.
 	Switch Kind = "switch"
+	// StandAside: write into the record of the migration that is taken back that it does nothing meanwhile.
+	StandAside Kind = "stand-aside"
+	// CheckFence: see whether the source is still certainly off.
+	CheckFence Kind = "check-fence"
+	// Withhold: write the placement of FromEpoch once more, so that no change from it that is still under way fits any more.
+	Withhold Kind = "withhold"
 	// WriteVolumes: write into the volumes' records where they are.
 	WriteVolumes Kind = "write-volumes"
 	// Enter: go to Phase.

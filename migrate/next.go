@@ -12,6 +12,9 @@ func (r Rules) Next(m drover.Migration, f Facts, now time.Time) Decision {
 	if m.Ended() {
 		return Decision{Kind: Nothing}
 	}
+	if m.UndoneBy != "" {
+		return Decision{Kind: Wait, Until: now.Add(r.RetryMost), Problem: drover.Errorf(drover.Conflict, "it is being taken back by migration %s", m.UndoneBy)}
+	}
 	if !m.Phase.Committed() {
 		// Whatever the record says, the placement tells whether the switch was made.
 		if f.Placement == nil && !f.PlacementGone {
@@ -25,6 +28,9 @@ func (r Rules) Next(m drover.Migration, f Facts, now time.Time) Decision {
 		return r.undo(m, f, now)
 	}
 	if !m.Phase.Committed() && (f.PlacementGone || f.Placement.Epoch != m.FromEpoch) {
+		if f.FenceErr != nil {
+			return Decision{Kind: Abort, Problem: f.FenceErr}
+		}
 		return Decision{Kind: Abort, Problem: drover.Errorf(drover.Conflict,
 			"machine %q was placed anew while migration %q was under way", m.Machine, m.ID)}
 	}
@@ -36,6 +42,9 @@ func (r Rules) Next(m drover.Migration, f Facts, now time.Time) Decision {
 	}
 	switch m.Phase {
 	case drover.PhaseReserve:
+		if m.Interrupts && !f.Aside {
+			return r.standAside(f, now)
+		}
 		return r.inOrder(m, f, now, r.Reserve, drover.PhaseExport, Target{drover.OrderMoveReserve, m.Target})
 	case drover.PhaseExport:
 		return r.export(m, f, now)
@@ -44,6 +53,9 @@ func (r Rules) Next(m drover.Migration, f Facts, now time.Time) Decision {
 	case drover.PhaseQuiesce:
 		if m.Live {
 			return r.live(m, f, now)
+		}
+		if m.SourceOff {
+			return Decision{Kind: Enter, Phase: drover.PhaseSwitch}
 		}
 		return r.inOrder(m, f, now, f.StopTimeout+r.Quiesce, drover.PhaseSwitch, Target{drover.OrderMoveQuiesce, m.Source})
 	case drover.PhaseSwitch:
@@ -73,6 +85,8 @@ func (r Rules) late(m drover.Migration, now time.Time) *drover.Error {
 func (r Rules) export(m drover.Migration, f Facts, now time.Time) Decision {
 	export := Target{drover.OrderMoveExport, m.Source}
 	switch {
+	case m.SourceOff:
+		return r.inOrder(m, f, now, r.Export, drover.PhaseQuiesce, Target{drover.OrderMoveUndo, m.Target})
 	case m.Undoes != "":
 		return r.inOrder(m, f, now, r.Export, drover.PhaseQuiesce, export, Target{drover.OrderMoveUndo, m.Target})
 	case m.Late:
@@ -156,14 +170,41 @@ func (r Rules) askForEver(f Facts, now time.Time, t Target) Decision {
 	return Decision{Kind: Ask, Order: t.Order, Host: t.Host}
 }
 
+// standAside has the migration that is taken back do nothing meanwhile. What is against that will not pass.
+func (r Rules) standAside(f Facts, now time.Time) Decision {
+	if e := f.Store.Err; e != nil && !retryable(e.Code) {
+		return Decision{Kind: Abort, Problem: e}
+	}
+	return r.store(f, now, Decision{Kind: StandAside})
+}
+
 // change is the switch.
 func (r Rules) change(m drover.Migration, f Facts, now time.Time) Decision {
+	if m.SourceOff {
+		return r.changeWithout(m, f, now)
+	}
 	if m.Committing {
 		return r.store(f, now, Decision{Kind: Switch})
 	}
 	freeze := Target{drover.OrderMoveFreeze, m.Source}
 	if !f.answered(freeze.Order, freeze.Host) {
 		return r.askBounded(m, f, now, r.Freeze, freeze)
+	}
+	return r.commit(m, f)
+}
+
+// changeWithout is the switch away from a source that is off, instead of frozen. Each time before the placement is changed it is seen to that the
+// source is off still. If it is not, and a change may be under way, that is made to fail, which ends in an abort.
+func (r Rules) changeWithout(m drover.Migration, f Facts, now time.Time) Decision {
+	switch {
+	case f.Fence == FenceUnknown:
+		return r.store(f, now, Decision{Kind: CheckFence})
+	case f.Fence == FenceGone && m.Committing:
+		return r.store(f, now, Decision{Kind: Withhold})
+	case f.Fence == FenceGone:
+		return Decision{Kind: Abort, Problem: f.FenceErr}
+	case m.Committing:
+		return r.store(f, now, Decision{Kind: Switch})
 	}
 	return r.commit(m, f)
 }
@@ -231,7 +272,7 @@ func (r Rules) hydrate(m drover.Migration, f Facts, now time.Time) Decision {
 		return r.store(f, now, Decision{Kind: WriteVolumes})
 	}
 	release := Target{drover.OrderMoveRelease, m.Source}
-	if !f.answered(release.Order, release.Host) {
+	if !m.SourceOff && !f.answered(release.Order, release.Host) {
 		return r.askForEver(f, now, release)
 	}
 	return Decision{Kind: Enter, Phase: drover.PhaseDone}
@@ -251,7 +292,7 @@ func (r Rules) poll(f Facts, now time.Time, host drover.HostID, every time.Durat
 func (r Rules) undo(m drover.Migration, f Facts, now time.Time) Decision {
 	var wait Decision
 	for _, host := range []drover.HostID{m.Source, m.Target} {
-		if slices.Contains(m.Undone, host) {
+		if slices.Contains(m.Undone, host) || host == m.Source && m.SourceOff {
 			continue
 		}
 		d := r.askForEver(f, now, Target{drover.OrderMoveAbort, host})
@@ -266,7 +307,7 @@ func (r Rules) undo(m drover.Migration, f Facts, now time.Time) Decision {
 		return Decision{Kind: End, Outcome: drover.Aborted}
 	}
 	a, _ := f.answer(drover.OrderMoveAbort, m.Target)
-	if slices.Contains(m.Undone, m.Source) && now.Sub(a.FailingSince) >= r.Silence {
+	if (m.SourceOff || slices.Contains(m.Undone, m.Source)) && now.Sub(a.FailingSince) >= r.Silence {
 		return Decision{Kind: End, Outcome: drover.Aborted}
 	}
 	return wait

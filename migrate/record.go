@@ -78,6 +78,24 @@ func GiveUp(m drover.Migration, problem *drover.Error, now time.Time) drover.Mig
 	return m
 }
 
+// StandsAside notes that a migration whose data is still on the way is being taken back.
+func StandsAside(m drover.Migration, by drover.MigrationID, now time.Time) drover.Migration {
+	m.UndoneBy, m.UpdatedAt = by, now
+	return m
+}
+
+// Undone notes what came of taking the migration back: it has ended, or goes on as if nothing had been asked.
+func Undone(m drover.Migration, back drover.Outcome, now time.Time) drover.Migration {
+	if back != drover.Succeeded {
+		m.UndoneBy, m.Problem, m.UpdatedAt = "", nil, now
+		return m
+	}
+	m = closeStep(m, now)
+	m.Outcome, m.UpdatedAt, m.Handover = drover.Aborted, now, nil
+	m.Problem = drover.Errorf(drover.Canceled, "it was taken back by migration %s while its data was still on the way", m.UndoneBy)
+	return m
+}
+
 // Finish ends the migration.
 func Finish(m drover.Migration, outcome drover.Outcome, now time.Time) drover.Migration {
 	m = closeStep(m, now)
@@ -155,6 +173,7 @@ func Progressed(m drover.Migration, p drover.MoveProgress, now time.Time) drover
 	if !m.Live && m.RunningAt.IsZero() && m.WasRunning && p.Status.Epoch == m.ToEpoch && ranAgain(p.Status, m) {
 		m.RunningAt = p.Status.StartedAt
 	}
+	m.Failed = failedThere(p.Status, m)
 	if m.Outcome == drover.Running {
 		m.Problem = nil
 		if sum.Waiting != "" && !sum.Done {
@@ -164,6 +183,17 @@ func Progressed(m drover.Migration, p drover.MoveProgress, now time.Time) drover
 	return withStep(m, func(s *drover.Step) {
 		s.Bytes = sum.Copied - copiedBefore(m)
 	})
+}
+
+// failedThere says why a machine that ran before has failed on the target; empty when it has not.
+func failedThere(s drover.MachineStatus, m drover.Migration) string {
+	switch {
+	case s.Epoch != m.ToEpoch || !m.WasRunning || s.State != drover.StateFailed:
+		return ""
+	case s.Reason == "":
+		return "it has failed"
+	}
+	return s.Reason
 }
 
 // copiedBefore sums what the steps since the switch copied, before the present one.
@@ -210,9 +240,9 @@ func sumHydration(p drover.MoveProgress) drover.Hydration {
 func Holds(m drover.Migration) bool {
 	switch m.Outcome {
 	case drover.Running:
-		return m.Hydration == nil || !m.Hydration.Done
+		return m.UndoneBy == "" && (m.Hydration == nil || !m.Hydration.Done)
 	case drover.Aborting:
-		return !slices.Contains(m.Undone, m.Source)
+		return !m.SourceOff && !slices.Contains(m.Undone, m.Source)
 	}
 	return false
 }
@@ -227,10 +257,10 @@ func Abortable(m drover.Migration) *drover.Error {
 	switch {
 	case m.Outcome == drover.Succeeded:
 		return drover.Errorf(drover.Precondition, "migration %q cannot be aborted: it has succeeded", m.ID).
-			WithHint("move the machine back: drover machine move %s --to %s", m.Machine, m.Source)
+			WithHint("take it back: drover migration undo %s", m.ID)
 	case m.Outcome == drover.Running && (m.Committing || m.Phase.Committed()):
 		return drover.Errorf(drover.Precondition, "migration %q cannot be aborted: the switch is made, and host %q owns machine %q", m.ID, m.Target, m.Machine).
-			WithHint("wait for its end, then move the machine back: drover machine move %s --to %s", m.Machine, m.Source)
+			WithHint("take it back, to what the machine had at the switch: drover migration undo %s", m.ID)
 	}
 	return nil
 }

@@ -24,6 +24,8 @@ type world struct {
 	// pending are placement changes whose answer was lost and which may still be carried out.
 	pending int
 	calm    bool
+	// back: the source, which was off, is there again.
+	back bool
 	// wantAbort: a user asked for an abort before the switch, and it was accepted.
 	wantAbort bool
 }
@@ -44,7 +46,7 @@ func (w *world) change() bool {
 	if w.placement.Epoch != fromEpoch {
 		return false
 	}
-	if !w.frozen {
+	if !w.frozen && !w.m.SourceOff {
 		w.t.Fatal("the placement changes before the source has frozen")
 	}
 	w.placement = drover.Placement{Machine: "m1", Host: target, Migration: w.m.ID, Epoch: 9}
@@ -85,8 +87,11 @@ func (w *world) do(d Decision) {
 		}
 		w.facts.Store = w.facts.Store.Next(err, w.now)
 	case Commit:
-		if !w.frozen {
+		if !w.frozen && !w.m.SourceOff {
 			w.t.Fatal("committing before the source has frozen")
+		}
+		if w.m.SourceOff && w.facts.Fence != FenceHolds {
+			w.t.Fatal("committing without a look at the fence")
 		}
 		w.m = Committed(w.m, w.now)
 	case BeginRound:
@@ -107,6 +112,25 @@ func (w *world) do(d Decision) {
 		}
 		w.m = GoesCold(w.m, d.Problem, w.now)
 		w.facts = Facts{Placement: w.facts.Placement}
+	case StandAside:
+		if !w.m.Interrupts || w.m.Phase != drover.PhaseReserve {
+			w.t.Fatalf("another stands aside: %+v", w.m)
+		}
+		err := w.answer()
+		w.facts.Aside = err == nil
+		w.facts.Store = w.facts.Store.Next(err, w.now)
+	case CheckFence:
+		w.back = w.back || !w.calm && w.lot("source is back", 6) == 0
+		w.facts.Fence, w.facts.Store = FenceHolds, Answer{}
+		if w.back {
+			w.facts.Fence, w.facts.FenceErr = FenceGone, drover.Errorf(drover.Precondition, "it is back")
+		}
+	case Withhold:
+		if w.placement.Epoch == fromEpoch {
+			w.placement.Epoch = 8
+		}
+		p := w.placement
+		w.facts.Placement, w.facts.Store = &p, Answer{}
 	case Switch:
 		w.doSwitch()
 	case WriteVolumes:
@@ -120,7 +144,8 @@ func (w *world) do(d Decision) {
 		}
 		w.facts = Facts{Placement: w.facts.Placement}
 	case Abort:
-		if w.m.Committing || w.pending > 0 || w.placement.Migration == w.m.ID {
+		withheld := w.back && w.placement.Epoch != fromEpoch
+		if !withheld && (w.m.Committing || w.pending > 0) || w.placement.Migration == w.m.ID {
 			w.t.Fatalf("aborted (%v) though the switch was made or may still be", d.Problem)
 		}
 		w.m = GiveUp(w.m, d.Problem, w.now)
@@ -175,6 +200,10 @@ func (w *world) doSwitch() {
 		w.t.Fatal("the placement is to be changed without the intention on record")
 	}
 	w.facts.Store = Answer{}
+	if w.m.SourceOff && w.facts.Fence != FenceHolds {
+		w.t.Fatal("the placement is to be changed without a look at the fence")
+	}
+	w.facts.Fence = FenceUnknown
 	fate := w.lot("fate of the change", 4)
 	switch {
 	case w.calm || fate == 0:
@@ -195,6 +224,9 @@ func (w *world) doSwitch() {
 
 func (w *world) ask(d Decision) {
 	err := w.answer()
+	if d.Host == source && w.m.SourceOff {
+		w.t.Fatalf("%s is asked of a host that is off", d.Order)
+	}
 	if d.Order == drover.OrderMoveAbort && w.placement.Migration == w.m.ID {
 		w.t.Fatal("a host is told to abort after the switch")
 	}
@@ -236,6 +268,7 @@ func TestRandomWalksEndWithOneOwner(t *testing.T) {
 			Options: drover.MoveOptions{LiveOrCold: rapid.Bool().Draw(t, "live or cold")}}, start)
 		if rapid.IntRange(0, 4).Draw(t, "undo") == 0 {
 			w.m.Undoes, w.m.Late, w.m.Live = "mig_0", false, false
+			w.m.Interrupts, w.m.SourceOff = rapid.Bool().Draw(t, "interrupts"), rapid.Bool().Draw(t, "source off")
 		}
 		for range rapid.IntRange(0, 120).Draw(t, "wild steps") {
 			w.step()

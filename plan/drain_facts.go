@@ -99,6 +99,7 @@ func MoveOptions(d drover.Drain, i drover.DrainItem, c Candidate) drover.MoveOpt
 	live := !d.Options.Cold && !i.Cold
 	o := drover.MoveOptions{Live: live, LiveOrCold: live && !d.Options.Live && !liveFirst(d, i, c), Bandwidth: Share(d)}
 	if d.Options.Suspect {
+		o.Damaged = true // what can be read is to be saved
 		o.Switch = drover.SwitchEarly
 	}
 	return o

@@ -39,6 +39,35 @@ func TestMoveLateLiveAndUndone(t *testing.T) {
 	if back.Outcome != drover.Succeeded || back.Undoes != m.ID || back.Target != "h2" {
 		t.Fatalf("migration %+v", back)
 	}
+	undoneOnTheWay(t, w)
+}
+
+// undoneOnTheWay takes a move back whose data would be on the way for long. What was acknowledged before the move is there afterwards.
+func undoneOnTheWay(t *testing.T, w *writer) {
+	t.Helper()
+	before := w.verify(t)
+	m := ask[drover.Migration](t, "machine", "move", string(w.id), "--to", "h1", "--switch", "early", "--bandwidth", "64KiB", "--detach")
+	eventually(t, boundBoot, "it runs while its data is on the way", func() bool {
+		m = ask[drover.Migration](t, "migration", "show", string(m.ID))
+		return m.Phase == drover.PhaseHydrate && !m.RunningAt.IsZero()
+	})
+	back := ask[drover.Migration](t, "migration", "undo", string(m.ID), "--yes")
+	if back.Outcome != drover.Succeeded || back.Undoes != m.ID || !back.Interrupts || back.Target != "h2" || back.RunningAt.IsZero() {
+		t.Fatalf("migration %+v", back)
+	}
+	if m = ask[drover.Migration](t, "migration", "show", string(m.ID)); m.Outcome != drover.Aborted || m.UndoneBy != back.ID {
+		t.Fatalf("migration %+v", m)
+	}
+	if after := w.verify(t); after.Records < before.Records || after.Blocks < before.Blocks || after.BadRecords+after.BadBlocks != 0 {
+		t.Errorf("before %+v, and when it was taken back %+v", before, after)
+	}
+	for _, l := range ask[[]drover.LayerStatus](t, "host", "layers", "h1") {
+		for _, d := range m.Disks {
+			if l.ID == d.Target {
+				t.Errorf("left on h1: %+v", l)
+			}
+		}
+	}
 }
 
 // A connection from another host stays open while the machine at its end moves with its memory.

@@ -60,20 +60,7 @@ func (w *writer) comesBack(t *testing.T, before string) {
 func (w *writer) intact(t *testing.T) {
 	t.Helper()
 	outside := w.Now()
-	var r struct {
-		Records    uint64 `json:"records"`
-		BadRecords uint64 `json:"bad_records"`
-		Blocks     uint64 `json:"blocks"`
-		BadBlocks  uint64 `json:"bad_blocks"`
-	}
-	// After the death of a control host it takes a moment until it has heard of every host again.
-	eventually(t, boundBoot, "exec", func() bool {
-		return fleet.cli.Ask(t.Context(), nil, "machine", "exec", string(w.id), "--", "true") == nil
-	})
-	printed := inside(t, w.id, "/writer", "verify")
-	if err := json.Unmarshal([]byte(strings.TrimSpace(printed)), &r); err != nil {
-		t.Fatalf("verify printed %q: %v", printed, err)
-	}
+	r := w.verify(t)
 	if r.Records < outside.Acked || r.Blocks < outside.Filled {
 		t.Errorf("lost: %d records and %d blocks were acknowledged, %d and %d are there", outside.Acked, outside.Filled, r.Records, r.Blocks)
 	}
@@ -89,4 +76,26 @@ func (w *writer) intact(t *testing.T) {
 	if outside.Err != nil {
 		t.Error(outside.Err)
 	}
+}
+
+// verified is what the machine finds on its volume.
+type verified struct {
+	Records    uint64 `json:"records"`
+	BadRecords uint64 `json:"bad_records"`
+	Blocks     uint64 `json:"blocks"`
+	BadBlocks  uint64 `json:"bad_blocks"`
+}
+
+// verify reads everything back inside the machine.
+func (w *writer) verify(t *testing.T) (r verified) {
+	t.Helper()
+	// After the death of a control host it takes a moment until it has heard of every host again.
+	eventually(t, boundBoot, "exec", func() bool {
+		return fleet.cli.Ask(t.Context(), nil, "machine", "exec", string(w.id), "--", "true") == nil
+	})
+	printed := inside(t, w.id, "/writer", "verify")
+	if err := json.Unmarshal([]byte(strings.TrimSpace(printed)), &r); err != nil {
+		t.Fatalf("verify printed %q: %v", printed, err)
+	}
+	return r
 }

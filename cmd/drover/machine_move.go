@@ -34,8 +34,10 @@ data, else late.
 
 The command follows the migration to its end; Ctrl-C ends the following, not
 the migration. Until the switch a migration can be aborted; then the machine
-is on its old host as if nothing had been asked. Afterwards it can be taken
-back with 'drover migration undo' while the old host keeps its copy.`,
+is on its old host as if nothing had been asked. Afterwards, also while its
+data follows, it can be taken back with 'drover migration undo' as long as the
+old host keeps its copy. When the machine fails on its new host, the command
+says so at once, and ends with an exit code other than 0.`,
 		Example: `  drover machine move 3d8d9c2b7e0a15
   drover machine move 3d8d9c2b7e0a15 --to h2 --live
   drover machine move 3d8d9c2b7e0a15 --switch late --bandwidth 50MiB --deadline 10m
@@ -53,7 +55,7 @@ back with 'drover migration undo' while the old host keeps its copy.`,
 			if detach {
 				return c.printID(migration.ID, migration)
 			}
-			migration, err = c.followMigration(cmd.Context(), client, migration.ID)
+			migration, err = c.followMigration(cmd.Context(), client, migration.ID, failedError)
 			if err != nil {
 				return err
 			}
@@ -81,12 +83,12 @@ func (c *cli) printMoved(m apiv1.Migration) error {
 	return c.print("%s (%s)\n", text, m.ID)
 }
 
-// followMigration shows a migration's phases as they happen, until it has ended. An aborted one is an error.
-func (c *cli) followMigration(ctx context.Context, cl *client.Client, id drover.MigrationID) (apiv1.Migration, error) {
+// followMigration shows a migration's phases as they happen, until it has ended, or until says so. An aborted one is an error.
+func (c *cli) followMigration(ctx context.Context, cl *client.Client, id drover.MigrationID, until func(apiv1.Migration) error) (apiv1.Migration, error) {
 	f := migrationFollower{p: c.progress(), told: map[drover.Phase]bool{}}
 	m, err := cl.FollowMigration(ctx, id, func(m apiv1.Migration) error {
 		f.show(m)
-		return nil
+		return until(m)
 	})
 	f.p.clear()
 	if drover.Is(err, drover.Canceled) {
@@ -102,9 +104,31 @@ func (c *cli) followMigration(ctx context.Context, cl *client.Client, id drover.
 	return m, nil
 }
 
+// toTheEnd follows a migration whatever comes.
+func toTheEnd(apiv1.Migration) error { return nil }
+
+// failedError tells of a machine that has failed on its target, as soon as that is known; nil while it has not. Its data still follows.
+func failedError(m apiv1.Migration) error {
+	if m.Failed == "" || m.Outcome == drover.Aborted {
+		return nil
+	}
+	goesOn := ""
+	if !m.Ended() {
+		goesOn = "; its data still follows"
+	}
+	e := drover.Errorf(drover.Precondition, "machine %s is on host %s since migration %s, and has failed there: %s%s", m.Machine, m.Target, m.ID, m.Failed, goesOn)
+	if m.Interrupts || m.SourceOff {
+		return e.WithHint("'drover machine logs %s' may tell why", m.Machine)
+	}
+	return e.WithHint("'drover machine logs %s' may tell why; 'drover migration undo %s' takes it back to host %s, to what it had at the switch", m.Machine, m.ID, m.Source)
+}
+
 func abortedError(m apiv1.Migration) error {
 	// Conflict, unless the fleet knows better: for who asked for the move, somebody else's abort is one.
 	code, why, hint := drover.Conflict, "", "'drover migration show "+string(m.ID)+"' shows how far it came"
+	if m.UndoneBy != "" {
+		hint = "'drover migration show " + string(m.UndoneBy) + "' shows what took it back"
+	}
 	if p := m.Problem; p != nil {
 		why = ": " + p.Text
 		if p.Code != drover.Canceled {

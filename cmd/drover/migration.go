@@ -17,8 +17,8 @@ func newMigrationCommand(c *cli) *cobra.Command {
 		Long: `A migration moves one machine with its disks to another host. It has phases:
 reserve, export, converge (for a late switch), quiesce, switch, start,
 hydrate. Before the switch it can be aborted; after it, it goes on by itself
-until it is done, whatever is restarted meanwhile. A migration that is done
-can be taken back while its source keeps its copy.`,
+until it is done, whatever is restarted meanwhile, and can be taken back while
+its source keeps its copy.`,
 	}, newMigrationListCommand(c), newMigrationShowCommand(c), newMigrationAbortCommand(c), newMigrationUndoCommand(c),
 		newMigrationPhasesCommand(c), newMigrationWaterfallCommand(c))
 }
@@ -82,7 +82,7 @@ written as a drawing for a browser.`,
 			var m apiv1.Migration
 			var ended error
 			if follow {
-				m, ended = c.followMigration(cmd.Context(), client, drover.MigrationID(args[0]))
+				m, ended = c.followMigration(cmd.Context(), client, drover.MigrationID(args[0]), toTheEnd)
 				if m.Outcome != drover.Aborted && ended != nil {
 					return ended
 				}

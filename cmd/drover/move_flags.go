@@ -16,6 +16,7 @@ import (
 type moveFlags struct {
 	to, mode, bandwidth  string
 	live, liveOrCold     bool
+	damaged              bool
 	deadline, noProgress time.Duration
 }
 
@@ -24,6 +25,7 @@ func (f *moveFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.to, "to", "", "host to move to (default: chosen by the fleet)")
 	flags.BoolVar(&f.live, "live", false, "move the memory too: the machine is paused for a fraction of a second, and not restarted")
 	flags.BoolVar(&f.liveOrCold, "live-or-cold", false, "as --live, and a cold move where that cannot be")
+	flags.BoolVar(&f.damaged, "damaged", false, "move it although blocks of its disks are known to be damaged: all but those are copied, after an early switch")
 	flags.StringVar(&f.mode, "switch", "", "when to switch: early, late or auto (default auto)")
 	flags.StringVar(&f.bandwidth, "bandwidth", "", "bound of the copying of disks and memory per second, such as 50MiB (default: none)")
 	flags.DurationVar(&f.deadline, "deadline", 0, "give it up when the switch was not made after this time (default: never)")
@@ -32,7 +34,7 @@ func (f *moveFlags) add(cmd *cobra.Command) {
 
 // request makes the request, without the machine.
 func (f *moveFlags) request() (apiv1.MoveRequest, error) {
-	req := apiv1.MoveRequest{Target: f.to, MoveOptions: drover.MoveOptions{Live: f.live || f.liveOrCold, LiveOrCold: f.liveOrCold,
+	req := apiv1.MoveRequest{Target: f.to, MoveOptions: drover.MoveOptions{Live: f.live || f.liveOrCold, LiveOrCold: f.liveOrCold, Damaged: f.damaged,
 		Switch: drover.SwitchMode(f.mode), Deadline: drover.Duration(f.deadline), NoProgress: drover.Duration(f.noProgress)}}
 	if f.bandwidth != "" {
 		n, err := parseSize(f.bandwidth, drover.MiB)
@@ -62,10 +64,11 @@ func newMachineCheckMoveCommand(c *cli) *cobra.Command {
 		Use:   "check-move ID",
 		Short: "Tell whether a machine can be moved, and what is against it",
 		Long: `Check-move looks at everything that 'drover machine move' looks at before it
-touches the machine, and changes nothing: room, image, processor and VMM,
-block sizes, encryption and keys, the network between the hosts in both
-directions, certificates and clocks. It lists all of it, and ends with an exit
-code other than 0 when the machine cannot be moved as asked for.`,
+touches the machine, and changes nothing: blocks that are known to be damaged,
+room, image, processor and VMM, block sizes, encryption and keys, the network
+between the hosts in both directions, certificates and clocks. It lists all of
+it, and ends with an exit code other than 0 when the machine cannot be moved as
+asked for.`,
 		Example: "  drover machine check-move 3d8d9c2b7e0a15\n  drover machine check-move 3d8d9c2b7e0a15 --to h2 --live",
 		Args:    exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -135,11 +138,16 @@ func newMigrationUndoCommand(c *cli) *cobra.Command {
 		Use:   "undo ID",
 		Short: "Take a migration back to the copy that its source kept",
 		Long: `Undo moves the machine back to the host that it came from, to what its disks
-held at the switch: what was written since is given up, though it stays on the
-other host for that host's grace time. It says how much that is at least, and
-asks. The data need not be copied, so it takes no longer than a stop and a
-start. It works as long as the source keeps its copy, and when the machine has
-not moved since.`,
+held at the switch, and starts it there. What was written since is given up. It
+says since when, how much that is at least, and asks. The data need not be
+copied, so it takes no longer than a stop and a start. It works while the
+machine's data is still on its way, and afterwards as long as the source keeps
+its copy, when the machine has not moved since.
+
+What is given up stays on the other host for that host's grace time, if all of
+the machine's data had come there; else nothing of it is kept. A host that does
+not answer must be fenced first ('drover host confirm-off', 'drover host
+fence'): it might still run the machine.`,
 		Example: "  drover migration undo mig_6f1c0a53e9b2d784\n  drover migration undo mig_6f1c0a53e9b2d784 --yes",
 		Args:    exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -152,8 +160,7 @@ not moved since.`,
 			if err != nil {
 				return err
 			}
-			c.progress().line("machine %s goes back from %s to %s, to what its disks held at %s; at least %s were written since, and are given up", undo.Machine,
-				undo.From, undo.To, undo.SwitchedAt.UTC().Format(time.RFC3339), sizeText(undo.Written))
+			c.progress().line("%s", givenUpText(undo, c.now()))
 			if err := c.confirm(cmd.Context(), yes, "take migration "+args[0]+" back"); err != nil {
 				return err
 			}
@@ -163,7 +170,7 @@ not moved since.`,
 			if detach {
 				return c.printID(undo.Migration.ID, undo)
 			}
-			m, err := c.followMigration(cmd.Context(), client, undo.Migration.ID)
+			m, err := c.followMigration(cmd.Context(), client, undo.Migration.ID, failedError)
 			if err != nil {
 				return err
 			}
@@ -173,6 +180,21 @@ not moved since.`,
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "do not follow; print the new migration's ID only")
 	return cmd
+}
+
+// givenUpText says what taking a migration back gives up.
+func givenUpText(u apiv1.Undo, now time.Time) string {
+	text := fmt.Sprintf("machine %s goes back from %s to %s, to what its disks held at %s, %s ago; ", u.Machine, u.From, u.To, u.SwitchedAt.UTC().Format(time.RFC3339),
+		durationText(max(0, now.Sub(u.SwitchedAt))))
+	switch {
+	case u.SourceOff:
+		text += fmt.Sprintf("what was written since is given up; how much that is only host %s could tell, which is off", u.From)
+	case u.Unfinished:
+		text += fmt.Sprintf("at least %s were written since, and are given up for good, since not all of its data has come to %s", sizeText(u.Written), u.From)
+	default:
+		text += fmt.Sprintf("at least %s were written since, and are given up", sizeText(u.Written))
+	}
+	return text
 }
 
 // copyingText describes what is copied before the switch; empty when nothing is.
@@ -200,6 +222,12 @@ func courseText(m apiv1.Migration) []string {
 	var lines []string
 	if m.Undoes != "" {
 		lines = append(lines, "takes "+string(m.Undoes)+" back")
+	}
+	if m.UndoneBy != "" {
+		lines = append(lines, "taken back by "+string(m.UndoneBy))
+	}
+	if m.Failed != "" {
+		lines = append(lines, "the machine has failed on "+string(m.Target)+": "+m.Failed)
 	}
 	how := "cold"
 	if m.Live {
