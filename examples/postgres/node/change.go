@@ -262,6 +262,11 @@ func (n *node) collect(ctx context.Context, me State) string {
 func (n *node) promote(ctx context.Context) (string, error) {
 	n.acting.Lock()
 	defer n.acting.Unlock()
+	return n.promoteHeld(ctx)
+}
+
+// promoteHeld is promote for who holds acting.
+func (n *node) promoteHeld(ctx context.Context) (string, error) {
 	me, err := n.refresh(ctx)
 	if err != nil {
 		return "", err

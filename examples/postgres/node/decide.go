@@ -142,6 +142,28 @@ func grant(me, candidate State, alive bool, given Given, now time.Time) string {
 	return ""
 }
 
+// orphanBound is how long a replica neither streams nor knows of a primary before it asks for grants by itself: repmgrd is quicker (see README.md, "What a
+// failover is made of"), where it runs. One that is only starting when the primary goes away never does.
+const orphanBound = 45 * time.Second
+
+// stands reports whether a replica without a primary is the one to ask for grants: of the voters that answer it has the most. Two that asked at once would each
+// keep its own grant from the other.
+func stands(me State, answers []State) bool {
+	if !me.Voter || me.Role != Replica || me.Streaming {
+		return false
+	}
+	for _, a := range answers {
+		switch {
+		case a.ID == me.ID:
+		case a.Role == Primary:
+			return false
+		case a.Voter && a.Role == Replica && (behind(me, a) || !behind(a, me) && a.ID < me.ID):
+			return false
+		}
+	}
+	return true
+}
+
 // mostLag is how far a replica may be behind to be handed the primary's role.
 const mostLag = 16 << 20
 

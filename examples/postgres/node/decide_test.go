@@ -145,3 +145,35 @@ func TestWhoInherits(t *testing.T) {
 		}
 	}
 }
+
+func TestWhoAsksForGrantsByItself(t *testing.T) {
+	me := State{Member: two, Role: Replica, Timeline: 3, LSN: 100}
+	other := func(m Member, change func(*State)) State {
+		s := State{Member: m, Role: Replica, Timeline: 3, LSN: 100}
+		if change != nil {
+			change(&s)
+		}
+		return s
+	}
+	for name, c := range map[string]struct {
+		me      State
+		answers []State
+		want    bool
+	}{
+		"alone":                            {me, nil, true},
+		"one that has less":                {me, []State{other(one, func(s *State) { s.LSN = 99 })}, true},
+		"one that has more":                {me, []State{other(three, func(s *State) { s.LSN = 101 })}, false},
+		"one that has the same, before":    {me, []State{other(one, nil)}, false},
+		"one that has the same, after":     {me, []State{other(three, nil)}, true},
+		"a reader that has more":           {me, []State{other(four, func(s *State) { s.LSN = 101 })}, true},
+		"one that starts":                  {me, []State{{Member: one}}, true},
+		"a primary":                        {me, []State{other(one, func(s *State) { s.Role = Primary })}, false},
+		"while it streams":                 {other(two, func(s *State) { s.Streaming = true }), nil, false},
+		"a reader":                         {other(four, nil), nil, false},
+		"itself, as another host knows it": {me, []State{me}, true},
+	} {
+		if got := stands(c.me, c.answers); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

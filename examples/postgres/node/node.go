@@ -43,8 +43,8 @@ type node struct {
 	// voting is held while this voter thinks of a grant; ballot is its connection for that. It may come after acting, and before mu.
 	voting sync.Mutex
 	ballot *pgx.Conn
-	// lostAt is since when a replica does not stream from the primary that there is.
-	lostAt time.Time
+	// lostAt is since when a replica does not stream from the primary that there is, orphanAt since when there is none.
+	lostAt, orphanAt time.Time
 
 	mu      sync.Mutex
 	state   State
@@ -210,9 +210,10 @@ func (n *node) asPrimary(ctx context.Context, me State, answers []State) error {
 // asReplica follows the primary that there is.
 func (n *node) asReplica(ctx context.Context, me State, answers []State) error {
 	p, there := primaryOf(answers)
-	if !there || p.ID == me.ID {
-		return n.keepDaemon(ctx, me.Upstream) // repmgrd says when it has been away for too long
+	if !there || p.ID == me.ID { // repmgrd says when it has been away for too long; where it does not, somebody must
+		return errors.Join(n.keepDaemon(ctx, me.Upstream), n.stand(ctx, me, answers))
 	}
+	n.orphanAt = time.Time{}
 	if me.Upstream != p.Address {
 		n.log.Info("it follows", "primary", p.ID)
 		return executeOn(ctx, n.conn, "ALTER SYSTEM SET primary_conninfo = "+quote(n.cfg.upstream(p.Address)), "SELECT pg_reload_conf()")
@@ -241,6 +242,21 @@ func (n *node) asReplica(ctx context.Context, me State, answers []State) error {
 		return n.cfg.must(ctx, "repmgr", "-f", n.cfg.repmgrConf(), "standby", "register", "--force")
 	}
 	return n.keepDaemon(ctx, p.Address)
+}
+
+// stand asks for grants when there has been no primary for so long that repmgrd cannot be at work, and this member is the one to ask.
+func (n *node) stand(ctx context.Context, me State, answers []State) error {
+	switch {
+	case me.Streaming:
+		n.orphanAt = time.Time{}
+	case n.orphanAt.IsZero():
+		n.orphanAt = time.Now()
+	case time.Since(n.orphanAt) > orphanBound && stands(me, answers):
+		n.log.Warn("there is no primary, and nobody has taken over: this member asks for grants", "since", n.orphanAt)
+		_, err := n.promoteHeld(ctx)
+		return err
+	}
+	return nil
 }
 
 func contains(have []record, id int) bool {
