@@ -155,6 +155,9 @@ func (v sessionVM) Resume(context.Context) error {
 
 // goesOn lets the VM execute, which must be the only one of its machine then, with its disks.
 func (vm *fakeVM) goesOn() error {
+	if vm.h.vms[vm.spec.Machine] != vm {
+		return drover.Errorf(drover.Unavailable, "the VM has ended: %s", vm.reason)
+	}
 	if vm.runs() {
 		return nil
 	}
