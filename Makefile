@@ -15,8 +15,7 @@ SEED ?= 0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # vet has seen everything before. End-to-end tests boot VMs and want the CPUs for themselves; all other packages are tested before, side by side.
 END_TO_END := ./test
-# The two that take longest come first, so that nothing long is left to run alone at the end.
-UNITS = ./fleet ./volume $$($(GO) list ./... | grep -vE '^drover/(test|fleet|volume)$$')
+UNITS = $$($(GO) list ./... | grep -v '^drover/test$$')
 GO_TEST := $(GO) test -vet=off -race -shuffle=on -run '$(RUN)'
 
 .PHONY: all build bootstrap guest demo demo-postgres postgres-image test check format vet bench soak clean
