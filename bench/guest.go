@@ -166,15 +166,11 @@ func (r *guestRig) prepare(ctx context.Context, peers []guestPeer) (err error) {
 
 // layer makes a layer with a raw file's content, and opens it.
 func (r *guestRig) layer(ctx context.Context, id drover.LayerID, raw string, size drover.Bytes, t drover.Transport) (at drover.Attachment, err error) {
-	if _, err := r.daemon.CreateLayer(ctx, drover.LayerSpec{ID: id, Disk: drover.DiskID(id), Size: size}); err != nil {
+	if _, err := r.daemon.fillVolume(ctx, id, raw, size); err != nil {
 		return at, err
 	}
 	if at, err = r.daemon.Open(ctx, id, 1); err != nil {
 		return at, err
-	}
-	uri := "nbd+unix:///" + at.Export + "?socket=" + at.Socket
-	if out, err := exec.CommandContext(ctx, "nbdcopy", "--connections=1", "--flush", "--destination-is-zero", raw, uri).CombinedOutput(); err != nil {
-		return at, fmt.Errorf("nbdcopy to the layer: %w: %s", err, out)
 	}
 	return at.Over(t)
 }

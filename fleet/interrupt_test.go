@@ -109,17 +109,9 @@ func TestAControllerMayDieAnywhereInAnUndoWhileTheDataIsOnTheWay(t *testing.T) {
 	for _, point := range slices.Concat(InterruptFaultPoints(), UndoFaultPoints(), []string{"fleet.move.export.after", "fleet.move.quiesce.after", "fleet.move.commit.after",
 		"fleet.move.switch.before", "fleet.move.switch.after", "fleet.move.start.after", "fleet.move.hydrate.after", "fleet.move.done.after"}) {
 		m := w.onTheWay(n, id, "h2")
-		n.kill()
-		n = w.control("c1", killOnce(point))
-		undo, err := n.UndoMigration(t.Context(), Undo{Migration: m.ID, Confirm: true})
-		if err != nil {
-			t.Fatalf("%s: %v", point, err)
-		}
-		<-n.dead
-		n.kill()
-		n = w.control("c1", nil)
-		t.Log(point)
-		w.takenBack(n, m, *undo.Migration)
+		next, undo := w.undoneByTwo(n, m, point)
+		n = next
+		w.takenBack(n, m, undo)
 		w.checkLayers("h2")
 	}
 }

@@ -60,16 +60,9 @@ func TestAControllerMayDieAnywhereInAnUndo(t *testing.T) {
 	id := w.machine(n, CreateMachine{Host: "h1"}).Machine.ID
 	for _, point := range slices.Concat(UndoFaultPoints(), []string{"fleet.move.switch.after", "fleet.move.start.after"}) {
 		m := w.moved(n, Move{Machine: id, Target: "h2"})
-		n.kill()
-		n = w.control("c1", killOnce(point))
-		undo, err := n.UndoMigration(t.Context(), Undo{Migration: m.ID, Confirm: true})
-		if err != nil {
-			t.Fatalf("%s: %v", point, err)
-		}
-		<-n.dead
-		n.kill()
-		n = w.control("c1", nil)
-		if m = w.ended(n, undo.Migration.ID); m.Outcome != drover.Succeeded {
+		next, undo := w.undoneByTwo(n, m, point)
+		n = next
+		if m = w.ended(n, undo.ID); m.Outcome != drover.Succeeded {
 			t.Fatalf("%s: %s, %v", point, m.Outcome, m.Problem)
 		}
 		w.checkOwner(n, id, "h1", true)
@@ -153,4 +146,19 @@ func TestAHundredMovesLeaveNothingBehind(t *testing.T) {
 			t.Errorf("the claim %q is left", key)
 		}
 	}
+}
+
+// undoneByTwo takes a migration back by a controller that dies at the point, and starts the one that has to go on.
+func (w *world) undoneByTwo(n *node, m drover.Migration, point string) (*node, drover.Migration) {
+	w.t.Helper()
+	n.kill()
+	n = w.control("c1", killOnce(point))
+	undo, err := n.UndoMigration(w.t.Context(), Undo{Migration: m.ID, Confirm: true})
+	if err != nil {
+		w.t.Fatalf("%s: %v", point, err)
+	}
+	<-n.dead
+	n.kill()
+	w.t.Log(point)
+	return w.control("c1", nil), *undo.Migration
 }

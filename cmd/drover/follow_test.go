@@ -147,6 +147,27 @@ func TestAbortedMoveIsAnError(t *testing.T) {
 	}
 }
 
+// A machine that fails where it came to is told at once, while its data still follows, and is no success.
+func TestAMachineThatFailsOnItsTargetIsTold(t *testing.T) {
+	backend, r, id := prepared(t)
+	onRead(backend, "Migration", func(n int) {
+		carryOn(backend, "mig_0000000000000002", n)
+		backend.ChangeMigration("mig_0000000000000002", func(m *drover.Migration) {
+			if m.Phase == drover.PhaseHydrate {
+				m.Failed = "exit code 1, 3 times in a row"
+			}
+		})
+	})
+	got := r.run(t.Context(), "machine", "move", string(id), "--to", "h2")
+	if got.code != 5 || !strings.Contains(got.stderr, "has failed there: exit code 1, 3 times in a row; its data still follows") ||
+		!strings.Contains(got.stderr, "'drover migration undo mig_0000000000000002' takes it back to host h1") {
+		t.Errorf("%+v", got)
+	}
+	if got := r.run(t.Context(), "migration", "show", "-f", "mig_0000000000000002"); got.code != 0 {
+		t.Errorf("whose migration is followed ends well all the same: %+v", got)
+	}
+}
+
 func TestMigrationShowFollows(t *testing.T) {
 	backend, r, id := prepared(t)
 	if got := r.run(t.Context(), "machine", "move", string(id), "--detach"); got.stdout != "mig_0000000000000002\n" {
