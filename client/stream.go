@@ -41,6 +41,9 @@ func (c *Client) Start(ctx context.Context, app drover.AppName, id drover.Machin
 	cmd := &Command{conn: framesws.New(ctx, ws), window: frames.NewWindow()}
 	if err := cmd.conn.SendRequest(ctx, req); err != nil {
 		cmd.Close() // it is gone
+		if ctx.Err() != nil {
+			return nil, c.transportError(ctx, err)
+		}
 		return nil, err
 	}
 	return cmd, nil

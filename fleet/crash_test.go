@@ -313,16 +313,18 @@ func TestFaultPointsAreAllReached(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.ended(n, m.ID)
-	n.kill()
-	close(reached)
+	want := FaultPoints()
 	var got []string
-	for p := range reached {
-		if strings.HasPrefix(p, "fleet.move.") && !slices.Contains(got, p) {
-			got = append(got, p)
+	for !slices.Contains(got, "fleet.move.done.after") { // the record says that it has ended a moment before
+		select {
+		case p := <-reached:
+			if strings.HasPrefix(p, "fleet.move.") && !slices.Contains(got, p) {
+				got = append(got, p)
+			}
+		case <-time.After(eventuallyBound):
+			t.Fatalf("migration %s is not done; reached %v", m.ID, got)
 		}
 	}
-	want := FaultPoints()
 	slices.Sort(got)
 	slices.Sort(want)
 	if !slices.Equal(got, want) {

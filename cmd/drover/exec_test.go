@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"drover"
 )
 
 func TestExecPassesStreamsAndExitCode(t *testing.T) {
@@ -180,28 +182,38 @@ func TestLeavingATerminal(t *testing.T) {
 
 // TestCtrlCIsPassedOn: the command gets the signal, and what it does then is its own.
 func TestCtrlCIsPassedOn(t *testing.T) {
+	_, r, id := prepared(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	stdin, keep := io.Pipe()
+	var out bytes.Buffer
+	code := execute(ctx, []string{"exec", string(id), "-i", "--", "cat"}, environment{stdin: stdin, stdout: writerFunc(func(b []byte) (int, error) {
+		cancel() // it has begun
+		n, err := out.Write(b)
+		if strings.Contains(out.String(), "signal INT") {
+			go keep.Close() // the command has its signal and ends
+		}
+		return n, err
+	}), stderr: io.Discard, getenv: func(name string) string { return r.vars[name] }, now: testNow, width: 100})
+	if code != 3 || !strings.Contains(out.String(), "signal INT") {
+		t.Errorf("code %d, %q", code, out.String())
+	}
+}
+
+// TestCtrlCBeforeTheCommandBegan: nobody is there who could get the signal, and the user is told that it was theirs.
+func TestCtrlCBeforeTheCommandBegan(t *testing.T) {
 	backend, r, id := prepared(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	backend.Fail = func(method string) error {
-		if method == "ExecStream" {
-			go cancel()
+		if method == "Machine" {
+			cancel()
 		}
 		return nil
 	}
-	stdin, keep := io.Pipe()
-	var out bytes.Buffer
-	done := make(chan int, 1)
-	go func() {
-		done <- execute(ctx, []string{"exec", string(id), "-i", "--", "cat"}, environment{stdin: stdin, stdout: writerFunc(func(b []byte) (int, error) {
-			if n, err := out.Write(b); !strings.Contains(out.String(), "signal INT") {
-				return n, err
-			}
-			go keep.Close() // the command has its signal and ends
-			return len(b), nil
-		}), stderr: io.Discard, getenv: func(name string) string { return r.vars[name] }, now: testNow, width: 100})
-	}()
-	if code := <-done; code != 3 || !strings.Contains(out.String(), "signal INT") {
-		t.Errorf("code %d, %q", code, out.String())
+	var stderr bytes.Buffer
+	code := execute(ctx, []string{"exec", string(id), "--", "cat"}, environment{stdout: io.Discard, stderr: &stderr,
+		getenv: func(name string) string { return r.vars[name] }, now: testNow, width: 100})
+	if code != exitCode(drover.Canceled) || !strings.Contains(stderr.String(), "canceled") {
+		t.Errorf("code %d, %q", code, stderr.String())
 	}
 }
 
