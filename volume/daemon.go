@@ -38,6 +38,8 @@ type Config struct {
 	// RunDir is on tmpfs: what is in it survives the process and is gone after a power cut. It gets the sockets storage.sock
 	// (control) and nbd.sock (NBD), and the live maps.
 	RunDir string
+	// Boot names the boot of the host that RunDir is from. Empty: the kernel's boot ID. Another one says that the power may have been cut.
+	Boot string
 	// Listen is the host and port that other hosts read exports from, over TLS. Empty: no exports.
 	Listen string
 	// TLSDir has ca-cert.pem, server-cert.pem, server-key.pem, client-cert.pem and client-key.pem. A host's certificates have its
@@ -66,6 +68,13 @@ func (cfg Config) withDefaults() (Config, error) {
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Boot == "" {
+		boot, err := bootID()
+		if err != nil {
+			return cfg, err
+		}
+		cfg.Boot = boot
 	}
 	switch {
 	case !drover.ValidName(string(cfg.Host)):

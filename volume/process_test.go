@@ -52,6 +52,7 @@ type processHost struct {
 	env    []string
 	cmd    *exec.Cmd
 	gone   chan struct{}
+	boots  int
 }
 
 func newProcessHost(t testing.TB, h *testHost) *processHost {
@@ -91,10 +92,12 @@ func (p *processHost) kill() {
 	}
 }
 
-// powerCut kills the process and removes what is on tmpfs.
+// powerCut kills the process and removes what is on tmpfs; the next start is another boot.
 func (p *processHost) powerCut() {
 	p.tb.Helper()
 	p.kill()
+	p.boots++
+	p.cfg.Boot = fmt.Sprint("boot ", p.boots)
 	noErr(p.tb, os.RemoveAll(p.cfg.RunDir))
 }
 
