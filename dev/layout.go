@@ -239,8 +239,8 @@ func prepareHost(p paths, n network, ca *fleetca.CA, l *Layout, h HostSpec, urls
 		GuestSizes: hostconf.GuestSizesAny,
 	}
 	if h.has(drover.RoleControl) {
-		// The rack is the power controller; what runs on a host knows from its environment which one.
-		c.PowerOffCommand = []string{exe, "dev", "kill", powercommand.Placeholder}
+		// The rack is the power controller.
+		c.PowerOffCommand = []string{exe, "dev", "kill", powercommand.Placeholder, "--dir", p.dir()}
 	}
 	if n.mode == ModeNamespaces {
 		c.ImageProxy = fmt.Sprintf("http://%s:%d", n.address(gatewayNumber), egressPort)

@@ -88,7 +88,8 @@ func (c *preflight) lookAtDisks(ctx context.Context) bool {
 	if c.req.undoes != nil && c.source.Status == drover.HostUnreachable {
 		_, err := c.certain(ctx, c.p.Host)
 		if err != nil {
-			err = drover.Errorf(drover.CodeOf(err), "host %q does not answer, and may still run machine %q: %w", c.p.Host, c.req.Machine, err)
+			err = drover.Errorf(drover.CodeOf(err), "host %q does not answer, and may still run machine %q: %w", c.p.Host, c.req.Machine, err).
+				WithHint("%s", drover.AsError(err).Hint)
 		}
 		c.off = err == nil
 		c.note("source", err, fmt.Sprintf("host %s is fenced: nothing is asked of it", c.p.Host))
@@ -101,6 +102,10 @@ func (c *preflight) lookAtDisks(ctx context.Context) bool {
 	}
 	disks, damage, err := c.disksOf(ctx, c.v.Machine, c.p.Host)
 	c.disks, c.damage = disks, damage
+	if c.req.undoes != nil && drover.Is(err, drover.Unavailable) {
+		err = drover.AsError(err).WithHint("if it is dead: wait until `drover host show %s` says unreachable, fence it (drover host fence %s --reason TEXT), and undo again",
+			c.p.Host, c.p.Host)
+	}
 	c.note("source", err, fmt.Sprintf("%d disks on host %s", len(disks), c.p.Host))
 	c.lookForDamage()
 	return err == nil
@@ -299,6 +304,9 @@ func (c *preflight) refusal() *drover.Error {
 	}
 	all := *errs[0]
 	all.Text = strings.Join(texts, "; ")
+	if c.req.undoes != nil && all.Hint != "" {
+		return &all // a check would tell of a move, which is another matter
+	}
 	return all.WithHint("drover machine check-move %s lists everything that was looked at", c.req.Machine)
 }
 

@@ -154,6 +154,7 @@ func FaultPoints() []string {
 		"host.suspend.written",
 		"host.sweep.after-delete",
 		"host.sweep.before-delete",
+		"host.sweep.before-outdate",
 		"host.turn.after-delete",
 		"host.turn.after-unexport",
 		"host.turn.before-delete",

@@ -181,6 +181,11 @@ func TestFaultPointsAreAllNamed(t *testing.T) {
 		collect(w)
 	}, "a", "b")
 	bubble(t, func(t *testing.T, w *world) {
+		pingPong(w, 3)
+		pass(2 * sweepEvery)
+		collect(w)
+	}, "a", "b")
+	bubble(t, func(t *testing.T, w *world) {
 		there := halfMoved(w, 0)
 		w.undoneWithout(there)
 		there.dst.up(0)

@@ -188,7 +188,7 @@ func (m *machine) release(ctx context.Context) error {
 				}
 				continue
 			}
-			if err := m.agent.retire(tx, disk, mv.Migration); err != nil {
+			if err := m.retire(tx, disk, mv.Migration); err != nil {
 				return err
 			}
 		}
@@ -271,8 +271,9 @@ func (m *machine) remember(tx *boltstore.Tx, id drover.MigrationID, ending moveE
 }
 
 // retire gives a layer up: it is deleted after the grace period. The disk has no layer here any more.
-func (a *Agent) retire(tx *boltstore.Tx, disk diskRecord, by drover.MigrationID) error {
-	if err := retiredBucket.Put(tx, string(disk.Layer), retiredRecord{Layer: disk.Layer, Disk: disk.Disk, Migration: by,
+func (m *machine) retire(tx *boltstore.Tx, disk diskRecord, by drover.MigrationID) error {
+	a := m.agent
+	if err := retiredBucket.Put(tx, string(disk.Layer), retiredRecord{Layer: disk.Layer, Disk: disk.Disk, Migration: by, Machine: m.id,
 		DeleteAfter: a.now().Add(a.cfg.Grace), Was: &disk, Wipe: (disk.Volume != "" || disk.Disk.HoldsMemory()) && disk.Cipher == nil}); err != nil {
 		return err
 	}

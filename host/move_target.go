@@ -133,7 +133,7 @@ func (m *machine) takeDisks(tx *boltstore.Tx, r *records) error {
 			continue
 		}
 		if ok {
-			if err := m.agent.retire(tx, old, r.Move.Migration); err != nil {
+			if err := m.retire(tx, old, r.Move.Migration); err != nil {
 				return err
 			}
 		}

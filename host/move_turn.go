@@ -97,7 +97,7 @@ func (m *machine) turnBack(r *records, tx *boltstore.Tx, req drover.MoveReserveR
 		if !ok {
 			continue
 		}
-		if err := m.agent.retire(tx, disk, src.Migration); err != nil {
+		if err := m.retire(tx, disk, src.Migration); err != nil {
 			return err
 		}
 		if err := m.agent.holdFor(tx, disk.Layer, mv.Migration); err != nil {

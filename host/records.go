@@ -243,6 +243,8 @@ type retiredRecord struct {
 	Disk        drover.DiskID      `json:"disk"`
 	Migration   drover.MigrationID `json:"migration,omitempty"`
 	DeleteAfter time.Time          `json:"delete_after"`
+	// Machine is whose copy it is after a migration; empty in records of versions that did not outdate copies.
+	Machine drover.MachineID `json:"machine,omitempty"`
 	// Kept: the machine went on elsewhere without this host, so that the layer may have what no other has.
 	Kept *keptRecord `json:"kept,omitempty"`
 	// Was is what the disk was here, so that the layer can become it again; nil in records of versions that could not undo. Held is the migration

@@ -151,7 +151,7 @@ func (m *machine) forget(ctx context.Context) error {
 		r.Desired, r.Move, r.Obs = nil, nil, observed{}
 		memory, ok, err := diskBucket.Get(tx, string(drover.MemoryDisk(m.id)))
 		if err == nil && ok { // what a migration still had exported of a suspended machine
-			err = m.agent.retire(tx, memory, memory.Migration)
+			err = m.retire(tx, memory, memory.Migration)
 		}
 		if err != nil {
 			return err
@@ -164,6 +164,6 @@ func (m *machine) forget(ctx context.Context) error {
 		if err != nil || !ok {
 			return err
 		}
-		return m.agent.retire(tx, root, root.Migration)
+		return m.retire(tx, root, root.Migration)
 	})
 }

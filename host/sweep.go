@@ -34,7 +34,7 @@ func (a *Agent) sweepLoop(ctx context.Context) {
 func (a *Agent) sweep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, sweepWait)
 	defer cancel()
-	return errors.Join(a.sweepVMs(ctx), a.sweepTaps(ctx), a.sweepFiles(), a.sweepRetired(ctx), a.sweepLayers(ctx), a.sweepFrozen(), a.sweepStandbys(), a.sweepEnded(), a.trimLogs())
+	return errors.Join(a.sweepVMs(ctx), a.sweepTaps(ctx), a.sweepFiles(), a.outdateKept(ctx), a.sweepRetired(ctx), a.sweepLayers(ctx), a.sweepFrozen(), a.sweepStandbys(), a.sweepEnded(), a.trimLogs())
 }
 
 // knows reports whether the host has a record of the machine.

@@ -2,6 +2,7 @@ package host
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -75,6 +76,8 @@ type fakeHost struct {
 	// hangs is open while the disk hangs, fails is what its trial ends with.
 	hangs chan struct{}
 	fails error
+	// grace is how long it keeps its copy after a migration; testGrace if 0.
+	grace time.Duration
 	// lifeOf is which life of its guest had the disks of a machine last: another one's memory does not fit to them. hollow lets what is written of a
 	// VM be of no use to another, full lets the disk for it have no room.
 	lifeOf       map[drover.MachineID]int
@@ -256,7 +259,7 @@ func (h *fakeHost) up(cutAt int) {
 		Platform: h.platform, GuestCPU: "fake", LayerDial: func(_ context.Context, at Attachment) (LayerData, error) { return s.layerDial(at) },
 		Storage: fakeStorage{s}, VMM: fakeVMM{s}, Images: fakeImages{s}, Network: fakeNetwork{s}, Bus: fakeBus{s}, Keys: fakeKeys{s}, Secrets: fakeSecrets{s},
 		GuestDial: func(ctx context.Context, socket string) (Guest, error) { return s.dial(socket) },
-		Store:     store, Log: testLog(h), BootTimeout: 10 * time.Second, Grace: testGrace, KeepAside: testKeepAside,
+		Store:     store, Log: testLog(h), BootTimeout: 10 * time.Second, Grace: cmp.Or(h.grace, testGrace), KeepAside: testKeepAside,
 		DiskSpace: func(string) (drover.Bytes, drover.Bytes, error) {
 			h.w.mu.Lock()
 			defer h.w.mu.Unlock()
