@@ -122,10 +122,13 @@ func (h *fakeHost) undo(b []byte) (any, error) {
 	return drover.Empty{}, nil
 }
 
-// check finds nothing, or what the test says, or that what an undo needs is not kept.
+// check finds nothing, or what the test says, or that the other host is not reached, or that what an undo needs is not kept.
 func (h *fakeHost) check(b []byte) (any, error) {
 	req := decode[drover.MoveCheckRequest](b)
-	found := append([]drover.MoveFinding{{Check: "network", Host: h.id, OK: true, Text: "the other host answers"}}, h.findings...)
+	h.world.mu.Lock()
+	dark := h.world.dark[req.Peer.ID]
+	h.world.mu.Unlock()
+	found := append([]drover.MoveFinding{{Check: "network", Host: h.id, OK: !dark, Text: "the way to the other host"}}, h.findings...)
 	if old := h.moves[req.Undoes]; req.Undoes != "" && req.Target == h.id && len(h.kept[req.Undoes]) == 0 && (old == nil || old.ended) {
 		found = append(found, drover.MoveFinding{Check: "kept", Host: h.id, Text: "nothing is kept"})
 	}

@@ -184,7 +184,9 @@ func (c *preflight) askHosts(ctx context.Context) {
 			continue // it was said before
 		}
 		req := req
-		req.Peer = hosts[1-i]
+		if req.Peer = hosts[1-i]; req.Undoes != "" && req.Peer.Status == drover.HostUnreachable {
+			req.Peer = drover.HostInfo{} // nothing comes from it; whether it is certainly off was looked at
+		}
 		group.Go(func() { failed[i] = c.order(ctx, checkBound, h.ID, drover.OrderMoveCheck, req, &answers[i]) })
 	}
 	group.Wait()

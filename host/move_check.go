@@ -177,10 +177,14 @@ func (c *check) owned() {
 	c.add("machine", err, "it is %s", r.Obs.Status.State)
 }
 
-// peer checks the way to the other host: the target reads from the source, and the source from the target should the move be taken back.
+// peer checks the way to the other host: the target reads from the source, and the source from the target should the move be taken back. One that
+// is off is not named.
 func (c *check) peer(ctx context.Context) {
 	p := c.req.Peer
 	switch {
+	case p.ID == "":
+		c.add("network", nil, "not looked at: the other host is off")
+		return
 	case c.a.cfg.Peers == nil:
 		c.add("network", nil, "not looked at: this host has no way to try")
 		return

@@ -39,22 +39,30 @@ func TestMoveLateLiveAndUndone(t *testing.T) {
 	if back.Outcome != drover.Succeeded || back.Undoes != m.ID || back.Target != "h2" {
 		t.Fatalf("migration %+v", back)
 	}
-	undoneOnTheWay(t, w)
+	undoneOnTheWay(t, w, "--bandwidth", "64KiB")
+	// The bandwidth of a move bounds the memory, too, of which there is more; the target's own limit does not.
+	ask[drover.StorageSettings](t, "host", "storage", "h1", "--hydration-limit", "64KiB")
+	defer ask[drover.StorageSettings](t, "host", "storage", "h1", "--hydration-limit", "none")
+	if m := undoneOnTheWay(t, w, "--live"); !m.Live || m.Memory == nil {
+		t.Errorf("migration %+v", m)
+	}
 }
 
-// undoneOnTheWay takes a move back whose data would be on the way for long. What was acknowledged before the move is there afterwards.
-func undoneOnTheWay(t *testing.T, w *writer) {
+// undoneOnTheWay takes a move from h2 to h1 back whose data would be on the way for long. What was acknowledged before the move is there afterwards.
+func undoneOnTheWay(t *testing.T, w *writer, how ...string) drover.Migration {
 	t.Helper()
 	before := w.verify(t)
-	m := ask[drover.Migration](t, "machine", "move", string(w.id), "--to", "h1", "--switch", "early", "--bandwidth", "64KiB", "--detach")
+	m := ask[drover.Migration](t, append([]string{"machine", "move", string(w.id), "--to", "h1", "--switch", "early", "--detach"}, how...)...)
 	eventually(t, boundBoot, "it runs while its data is on the way", func() bool {
 		m = ask[drover.Migration](t, "migration", "show", string(m.ID))
 		return m.Phase == drover.PhaseHydrate && !m.RunningAt.IsZero()
 	})
+	boot := w.Now().Boot
 	back := ask[drover.Migration](t, "migration", "undo", string(m.ID), "--yes")
 	if back.Outcome != drover.Succeeded || back.Undoes != m.ID || !back.Interrupts || back.Target != "h2" || back.RunningAt.IsZero() {
 		t.Fatalf("migration %+v", back)
 	}
+	w.comesBack(t, boot)
 	if m = ask[drover.Migration](t, "migration", "show", string(m.ID)); m.Outcome != drover.Aborted || m.UndoneBy != back.ID {
 		t.Fatalf("migration %+v", m)
 	}
@@ -68,6 +76,7 @@ func undoneOnTheWay(t *testing.T, w *writer) {
 			}
 		}
 	}
+	return m
 }
 
 // A connection from another host stays open while the machine at its end moves with its memory.
