@@ -85,8 +85,11 @@ func (f *Fleet) seemsOff(id drover.HostID) error {
 		return drover.Errorf(drover.Unavailable, "it is not known yet whether host %q is there: this control host has just started", id).
 			WithHint("ask again in a moment")
 	case status == drover.HostOK:
-		return drover.Errorf(drover.Precondition, "host %q is not off: it is heard on the bus", id).
-			WithHint("drain it instead, or switch it off first")
+		e := drover.Errorf(drover.Precondition, "host %q is not off: it is heard on the bus", id)
+		if f.diskHangs(id) {
+			return e.WithHint("its disk hangs: `drover host fence %s --reason TEXT` switches it off by the power command, and fences it", id)
+		}
+		return e.WithHint("drain it instead, or switch it off first")
 	case v.reach != drover.ReachNone:
 		return drover.Errorf(drover.Precondition, "host %q is not off: %s", id, v.text).
 			WithHint("switch it off, or cut its power, until no other host reaches it")

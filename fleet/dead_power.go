@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,6 +22,8 @@ const (
 	// powerRetry is the pause after the first try that failed; it doubles, up to powerRetryMost.
 	powerRetry     = 30 * time.Second
 	powerRetryMost = 10 * time.Minute
+	// powerLook is how often it is looked whether a host that was switched off has fallen silent.
+	powerLook = 100 * time.Millisecond
 )
 
 // powerTries is what the lease holder remembers of hosts that it tries to switch off.
@@ -43,7 +46,8 @@ func newPowerTries() *powerTries {
 	return &powerTries{first: map[drover.HostID]time.Time{}, busy: map[drover.HostID]bool{}, bad: map[drover.HostID]badPower{}}
 }
 
-// SwitchOff switches a host off by the power command, and fences it. It is refused like ConfirmOff while anybody can tell that the host runs.
+// SwitchOff switches a host off by the power command, and fences it. It is refused like ConfirmOff while anybody can tell that the host runs, unless its disk hangs: then it
+// runs, but does nothing that lasts.
 func (f *Fleet) SwitchOff(ctx context.Context, req ConfirmOff) (drover.HostFence, error) {
 	if f.cfg.Power == nil {
 		return drover.HostFence{}, drover.Errorf(drover.Precondition, "there is no power command: the fleet cannot switch host %q off", req.Host).
@@ -57,7 +61,7 @@ func (f *Fleet) SwitchOff(ctx context.Context, req ConfirmOff) (drover.HostFence
 
 func (f *Fleet) switchOff(ctx context.Context, req ConfirmOff) (drover.HostFence, error) {
 	fence := drover.HostFence{Host: req.Host, By: drover.FenceByCommand, Actor: req.Actor, Reason: req.Reason}
-	if err := f.seemsOff(req.Host); err != nil {
+	if err := f.seemsOff(req.Host); err != nil && !f.diskHangs(req.Host) {
 		return fence, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, powerWait)
@@ -71,7 +75,32 @@ func (f *Fleet) switchOff(ctx context.Context, req ConfirmOff) (drover.HostFence
 	if said != "" {
 		fence.Reason += "; the power command said: " + said
 	}
+	if err := f.awaitOff(ctx, req.Host); err != nil {
+		return fence, err
+	}
 	return f.fenceHost(ctx, fence)
+}
+
+// diskHangs reports whether a host that is heard says that its disk does not end what it is asked for.
+func (f *Fleet) diskHangs(id drover.HostID) bool {
+	h := f.hostInfo(id)
+	return h.Status == drover.HostOK && slices.ContainsFunc(h.Conditions, func(c drover.Condition) bool { return c.Code == drover.DiskStalled })
+}
+
+// awaitOff waits until a host that was heard until it was switched off is heard no more, and reached by nobody.
+func (f *Fleet) awaitOff(ctx context.Context, id drover.HostID) error {
+	for {
+		err := f.seemsOff(id)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-time.After(powerLook):
+		case <-ctx.Done():
+			return drover.Errorf(drover.Unavailable, "the power command says that host %q is off, and it is not: %w", id, err).
+				WithHint("see whether the command switches the right host off; asked again, it is run again")
+		}
+	}
 }
 
 // tendPower switches hosts off that nobody reaches for long, where machines wait for it that may be started elsewhere without asking. Each host has at most

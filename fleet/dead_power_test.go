@@ -17,6 +17,8 @@ type fakePower struct {
 	mu    sync.Mutex
 	fails int
 	asked []drover.HostID
+	// cuts is what an outlet does when it is switched off; nil for nothing.
+	cuts func(drover.HostID)
 }
 
 func (p *fakePower) Off(_ context.Context, host drover.HostID) (string, error) {
@@ -25,6 +27,9 @@ func (p *fakePower) Off(_ context.Context, host drover.HostID) (string, error) {
 	p.asked = append(p.asked, host)
 	if len(p.asked) <= p.fails {
 		return "", errors.New("no such outlet")
+	}
+	if p.cuts != nil {
+		p.cuts(host)
 	}
 	return "outlet 7 is off", nil
 }
@@ -140,6 +145,37 @@ func TestAHostIsSwitchedOffByHand(t *testing.T) {
 	})
 	if !strings.Contains(err.Error(), "no power command") {
 		t.Errorf("%v", err)
+	}
+}
+
+// A host whose disk hangs is heard, and is of no use: it is switched off on a person's word, and fenced once it is silent.
+func TestAHostWhoseDiskHangsIsSwitchedOff(t *testing.T) {
+	t.Parallel()
+	p := &fakePower{fails: 1}
+	w, n := newPoweredWorld(t, p, time.Millisecond)
+	w.victim(n)
+	p.cuts = w.powerOff
+	w.hosts["h1"].set(func() {
+		w.hosts["h1"].conditions = []drover.Condition{{Code: drover.DiskStalled, Severity: drover.SeverityCritical, Text: "the disk hangs"}}
+	})
+	w.eventually("it is known that the disk hangs", func() bool { return n.diskHangs("h1") })
+	off := ConfirmOff{Host: "h1", Reason: "its disk hangs", Actor: "eve"}
+	_, err := n.ConfirmOff(t.Context(), off)
+	if wantError(t, err, drover.Precondition, "", `host "h1" is not off: it is heard on the bus`); !strings.Contains(drover.AsError(err).Hint, "drover host fence h1") {
+		t.Errorf("the hint is %q", drover.AsError(err).Hint)
+	}
+	if _, err = n.SwitchOff(t.Context(), off); err == nil || !strings.Contains(err.Error(), "no such outlet") {
+		t.Errorf("an outlet that fails: %v", err)
+	}
+	if _, err := n.certain(t.Context(), "h1"); err == nil {
+		t.Error("it is fenced though the power command failed")
+	}
+	fence, err := n.SwitchOff(t.Context(), off)
+	if err != nil || fence.By != drover.FenceByCommand || p.times() != 2 {
+		t.Fatalf("%+v, %v, asked %d times", fence, err, p.times())
+	}
+	if _, err := n.certain(t.Context(), "h1"); err != nil {
+		t.Errorf("the fence: %v", err)
 	}
 }
 

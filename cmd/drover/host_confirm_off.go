@@ -32,7 +32,12 @@ func newHostFenceCommand(c *cli) *cobra.Command {
 		Short: "Switch a host off that nobody reaches, so that its machines may be started elsewhere",
 		Long: `Fence lets the control side switch a host off by the power command of its
 configuration (power_off_command in host.json), and fences it when that has
-succeeded. It is refused while the host is heard, or any other host reaches it.
+succeeded. It is refused while the host is heard, or any other host reaches it,
+unless the host says that its disk hangs (condition disk-stalled): its machines,
+which wait for that disk, end with it then, and what they had not flushed is
+lost. It is fenced once the command says that it is off and nobody hears or
+reaches it any more.
+
 From then on 'drover recovery start' may start its machines elsewhere, and those
 of apps that agreed to it start by themselves.`,
 		Example: "  drover host fence h1 --reason 'does not answer since 03:10'",
