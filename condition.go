@@ -28,7 +28,7 @@ const (
 	DiskFailing ConditionCode = "disk-failing"
 	// HydrationStalled: a layer has made no progress for the time that the operator set.
 	HydrationStalled ConditionCode = "hydration-stalled"
-	// LayerDamaged: blocks of a layer do not have the checksum that they were written with.
+	// LayerDamaged: blocks of a layer do not have the checksum that they were written with, or never came from a source that was written off.
 	LayerDamaged ConditionCode = "layer-damaged"
 	// LayerRefused: a layer cannot be used, or not be written.
 	LayerRefused ConditionCode = "layer-refused"

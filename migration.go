@@ -104,6 +104,8 @@ type Migration struct {
 	RunningAt time.Time `json:"running_at,omitzero"`
 	// Hydration is the sum over the disks.
 	Hydration *Hydration `json:"hydration,omitempty"`
+	// WriteOff is there when the source was given up while the data was on the way; nil otherwise.
+	WriteOff *WriteOff `json:"write_off,omitempty"`
 	// Failed says why the machine, which is its target's since the switch, has failed there; empty while it has not.
 	Failed string `json:"failed,omitempty"`
 	// Problem says why it was aborted, or what it waits for now.

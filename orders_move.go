@@ -18,6 +18,8 @@ const (
 	OrderMoveLive Order = "move.live"
 	// OrderMoveUndo, to the host that kept its copy: make layers over it that the machine can have again. MoveUndoRequest, Empty.
 	OrderMoveUndo Order = "move.undo"
+	// OrderMoveWriteOff, to the target while it hydrates: its source is lost, and what has not come will not. MoveRequest, MoveWrittenOff.
+	OrderMoveWriteOff Order = "move.write-off"
 )
 
 // MoveCheckRequest describes a migration that may be made.

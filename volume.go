@@ -152,6 +152,10 @@ type Hydration struct {
 	Paused bool `json:"paused,omitempty"`
 	// Stalled: nothing was copied for the time that counts as no progress (see StorageSettings), though it should be.
 	Stalled bool `json:"stalled,omitempty"`
+	// Holes is what was written off with the source and not written since, the first MaxDamaged ranges of it; Lost how much it is in all. The copy is done then: nothing
+	// more will come.
+	Holes []ByteRange `json:"holes,omitempty"`
+	Lost  Bytes       `json:"lost,omitempty"`
 	// Limit is the limit of this copy in bytes per second; 0 for none.
 	Limit     Bytes     `json:"limit,omitempty"`
 	StartedAt time.Time `json:"started_at,omitzero"`

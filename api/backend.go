@@ -81,6 +81,8 @@ type Backend interface {
 	CheckMove(ctx context.Context, req fleet.Move) (drover.MoveCheck, error)
 	// UndoMigration is refused with Precondition before the switch, and when the source keeps its copy no longer. Without confirm it changes nothing.
 	UndoMigration(ctx context.Context, req fleet.Undo) (drover.MoveUndo, error)
+	// WriteOffSource is refused with Precondition while anybody can tell that the source runs. Without confirm it changes nothing.
+	WriteOffSource(ctx context.Context, req fleet.WriteOff) (drover.LostSource, error)
 	Migrations(ctx context.Context) ([]drover.Migration, error)
 	Migration(ctx context.Context, id drover.MigrationID) (drover.Migration, error)
 	// AbortMigration is refused with Precondition after the switch.

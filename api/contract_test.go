@@ -65,6 +65,7 @@ func TestEveryOperationOfTheDocument(t *testing.T) {
 	s.want(200, "GET", "/v1/operator/migrations/"+string(migration.ID), "")
 	s.want(200, "POST", "/v1/operator/migrations/check", `{"machine":"`+string(machine.ID)+`","target":"h2","live":true,"switch":"late","bandwidth":1048576,"deadline":"10m"}`)
 	s.want(200, "POST", "/v1/operator/migrations/"+string(migration.ID)+"/undo", `{"confirm":false}`)
+	s.want(200, "POST", "/v1/operator/migrations/"+string(migration.ID)+"/write-off", `{"confirm":true,"reason":"it has burnt"}`)
 	s.want(200, "GET", path, "") // with its migration
 	s.want(200, "POST", "/v1/operator/migrations/"+string(migration.ID)+"/abort", "")
 	s.want(200, "GET", "/v1/operator/hosts", "")

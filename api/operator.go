@@ -146,6 +146,18 @@ func (h *handler) undoMigration(c *call) (any, error) {
 	return form, nil
 }
 
+func (h *handler) writeOffSource(c *call) (any, error) {
+	id, err := migrationID(c)
+	if err != nil {
+		return nil, err
+	}
+	var req apiv1.WriteOffRequest
+	if err := readBody(c.w, c.r, &req, true); err != nil {
+		return nil, err
+	}
+	return h.backend.WriteOffSource(c.ctx(), fleet.WriteOff{Migration: id, Actor: c.principal.Name, Confirm: req.Confirm, Reason: req.Reason})
+}
+
 func (h *handler) showMigration(c *call) (any, error) {
 	id, err := migrationID(c)
 	if err != nil {

@@ -44,7 +44,7 @@ func needs() map[string]need {
 			Apps_set_metadata Apps_set_recovery Volumes_create Volumes_update Volume_delete Volumes_undelete Volumes_extend Volumes_verify
 			Volumes_set_hydration Volumes_create_snapshot Volumes_delete_snapshot Volumes_create_standby Volumes_delete_standby
 			NetworkPolicies_set NetworkPolicies_delete`,
-		drover.ActOperate: `Keys_rotate Hosts_set_storage Migrations_create Migrations_undo Migrations_abort Drains_create Drains_pause Drains_resume Drains_abort
+		drover.ActOperate: `Keys_rotate Hosts_set_storage Migrations_create Migrations_undo Migrations_write_off Migrations_abort Drains_create Drains_pause Drains_resume Drains_abort
 			Drains_approve Drains_return Hosts_cordon Hosts_uncordon Hosts_confirm_off Hosts_fence Hosts_release Hosts_rotate_key Recoveries_create`,
 		drover.ActTokens: "Tokens_list Tokens_show Tokens_revoke Tokenroots_list Tokenroots_rotate",
 	} {

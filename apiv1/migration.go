@@ -29,6 +29,12 @@ type Undo struct {
 	Migration *Migration `json:"migration,omitempty"`
 }
 
+// WriteOffRequest gives up the source of a migration that is lost. Without Confirm it is only answered what that would be.
+type WriteOffRequest struct {
+	Confirm bool   `json:"confirm,omitempty"`
+	Reason  string `json:"reason,omitempty"`
+}
+
 // MoveRequest asks for a migration. Target empty lets the fleet choose.
 type MoveRequest struct {
 	Machine string `json:"machine"`

@@ -182,6 +182,11 @@ func (c *Client) UndoMigration(ctx context.Context, id drover.MigrationID, confi
 	return post[apiv1.Undo](ctx, c, apiv1.UndoRequest{Confirm: confirm}, migrationPath+"/undo", id)
 }
 
+// WriteOff gives up the source of a migration that is lost, or, without confirm, tells what that would give up and what copies there are.
+func (c *Client) WriteOff(ctx context.Context, id drover.MigrationID, confirm bool, reason string) (drover.LostSource, error) {
+	return post[drover.LostSource](ctx, c, apiv1.WriteOffRequest{Confirm: confirm, Reason: reason}, migrationPath+"/write-off", id)
+}
+
 // Migrations lists the migrations, newest first; those of one machine when it is not empty.
 func (c *Client) Migrations(ctx context.Context, machine drover.MachineID) ([]apiv1.Migration, error) {
 	query := url.Values{}

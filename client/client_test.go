@@ -126,6 +126,8 @@ func TestEveryCall(t *testing.T) {
 	check("CheckMove", could.Possible && could.Target == "h2", err)
 	undo, err := c.UndoMigration(ctx, move.ID, true)
 	check("UndoMigration", undo.Undoes == move.ID && undo.Migration != nil && undo.Migration.Undoes == move.ID, err)
+	lost, err := c.WriteOff(ctx, move.ID, true, "it has burnt")
+	check("WriteOff", lost.Migration == move.ID && lost.WriteOff != nil && lost.WriteOff.Reason == "it has burnt", err)
 	check("DestroyMachine", true, c.DestroyMachine(ctx, "ledger", id, true))
 	_, err = c.CreateApp(ctx, apiv1.CreateAppRequest{AppName: "empty"})
 	check("CreateApp", true, err)

@@ -73,7 +73,7 @@ func (v *mover) worthSaving(next drover.Migration) bool {
 	if !v.m.Phase.Committed() && (v.m.Phase == drover.PhaseConverge || v.m.Live) {
 		return v.now().Sub(v.savedAt) >= v.rules.HydratePoll*9/10
 	}
-	if v.m.Hydration == nil || next.Hydration == nil || v.m.Outcome != next.Outcome {
+	if v.m.Hydration == nil || next.Hydration == nil || v.m.Outcome != next.Outcome || v.m.WriteOff != next.WriteOff {
 		return true
 	}
 	a, b := *v.m.Hydration, *next.Hydration
@@ -139,6 +139,10 @@ func (v *mover) give(ctx context.Context, d migrate.Decision) (taking, error) {
 			v.facts.Progress = &progress
 		}
 		return func(m drover.Migration) drover.Migration { return migrate.Progressed(m, progress, v.now().UTC()) }, err
+	case drover.OrderMoveWriteOff:
+		var progress drover.MoveProgress
+		err := order(move, &progress)
+		return v.wroteOff(progress), err
 	case drover.OrderMoveAbort:
 		return func(m drover.Migration) drover.Migration { return undone(m, d.Host) }, order(move, nil)
 	default:

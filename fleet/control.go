@@ -143,6 +143,8 @@ func pointOf(d migrate.Decision) string {
 			return "freeze"
 		case drover.OrderMoveActivate:
 			return "start"
+		case drover.OrderMoveWriteOff:
+			return "write-off"
 		case drover.OrderMoveRelease:
 			return "hydrate"
 		case drover.OrderMoveAbort:

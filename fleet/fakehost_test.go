@@ -70,7 +70,7 @@ type fakeMove struct {
 	left                                 int
 	clones, rounds                       []drover.LayerID
 	round                                int
-	incoming                             bool
+	incoming, lost                       bool
 	// turned is the migration that takes this one back, earlier the one that this one takes back, while that is under way.
 	turned, earlier     drover.MigrationID
 	pausedAt, resumedAt time.Time
@@ -218,7 +218,7 @@ func (h *fakeHost) handlers() map[drover.Order]fakeHandler {
 		drover.OrderMoveClone:    h.clone,
 		drover.OrderMoveQuiesce:  h.quiesce,
 		drover.OrderMoveRound:    h.round, drover.OrderMoveCopy: h.copy, drover.OrderMoveIncoming: h.incoming, drover.OrderMoveLive: h.live,
-		drover.OrderMoveUndo: h.undo, drover.OrderMoveCheck: h.check,
+		drover.OrderMoveWriteOff: h.writeOff, drover.OrderMoveUndo: h.undo, drover.OrderMoveCheck: h.check,
 		drover.OrderMoveFreeze:   h.freeze,
 		drover.OrderMoveActivate: h.activate,
 		drover.OrderMoveProgress: h.progress,

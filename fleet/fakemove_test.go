@@ -150,6 +150,10 @@ func (h *fakeHost) progress(b []byte) (any, error) {
 	if m := h.machines[req.Machine]; m != nil {
 		p.Status = m.status
 	}
+	if hy := p.Hydration[drover.RootDisk(req.Machine)]; mv.lost {
+		hy.Lost, hy.Holes = drover.BlockSize, []drover.ByteRange{{Offset: 8192, Length: drover.BlockSize}}
+		p.Hydration[drover.RootDisk(req.Machine)] = hy
+	}
 	if p.Done {
 		h.dropRounds(mv)
 	}
@@ -236,4 +240,14 @@ func (h *fakeHost) abort(b []byte) (any, error) {
 	}
 	h.dropRounds(mv)
 	return drover.Empty{}, nil
+}
+
+// writeOff makes the target wait for nothing more: one block is lost.
+func (h *fakeHost) writeOff(b []byte) (any, error) {
+	mv, err := h.move(decode[drover.MoveRequest](b), false)
+	if err != nil {
+		return nil, err
+	}
+	mv.left, mv.lost = 0, true
+	return h.progress(b)
 }

@@ -128,7 +128,7 @@ func (v *mover) save(ctx context.Context, next drover.Migration) error {
 			v.m, v.rev, v.savedAt, v.unsaved = found, rev, v.now(), false
 			return nil
 		case v.turnedBy(found):
-			v.log.Info("migration is to be aborted, or taken back", "phase", found.Phase, "undone_by", found.UndoneBy)
+			v.log.Info("migration is to be aborted, or taken back, or its source written off", "phase", found.Phase, "undone_by", found.UndoneBy)
 			v.m, v.rev, v.unsaved = found, rev, false
 			v.forget()
 			return nil
@@ -137,9 +137,9 @@ func (v *mover) save(ctx context.Context, next drover.Migration) error {
 	}
 }
 
-// turnedBy reports whether others changed the record as they may: a user gave the migration up, or another takes it back, or has given that up.
+// turnedBy reports whether others changed the record as they may: a user gave the migration up, or its source, or another takes it back, or has given that up.
 func (v *mover) turnedBy(found drover.Migration) bool {
-	return found.Outcome == drover.Aborting && v.m.Outcome == drover.Running || found.UndoneBy != v.m.UndoneBy || found.UndoneBy != "" && found.Ended() && !v.m.Ended()
+	return found.WriteOff != nil && v.m.WriteOff == nil || found.Outcome == drover.Aborting && v.m.Outcome == drover.Running || found.UndoneBy != v.m.UndoneBy || found.UndoneBy != "" && found.Ended() && !v.m.Ended()
 }
 
 // sameRecord compares what is stored with what was to be stored, as the store has it: a time that was stored has no monotonic part any more,

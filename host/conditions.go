@@ -28,7 +28,7 @@ func conditionKinds() []conditionKind {
 		{drover.PoolFilling, drover.SeverityWarning, 10 * time.Second, "the disk is %d %% full: %d MiB of %d MiB are free"},
 		{drover.DiskStalled, drover.SeverityCritical, 0, "the disk hangs: a write of one block has not ended for %v"},
 		{drover.DiskFailing, drover.SeverityCritical, 0, "the disk fails: %v"},
-		{drover.LayerDamaged, drover.SeverityCritical, 0, "%s of layer %s do not have the checksum that they were written with, the first at offset %d"},
+		{drover.LayerDamaged, drover.SeverityCritical, 0, "%s of layer %s cannot be read, for want of the right checksum or of a source that was written off, the first at offset %d"},
 		{drover.LayerRefused, drover.SeverityCritical, 0, "layer %s: %s"},
 		{drover.KeyMissing, drover.SeverityCritical, 10 * time.Second, "%s"},
 		{drover.HydrationStalled, drover.SeverityWarning, 0, "layer %s makes no progress: %s"},

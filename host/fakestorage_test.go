@@ -145,6 +145,18 @@ func (f fakeStorage) CheckParent(_ context.Context, id drover.LayerID) error {
 	return err
 }
 
+// WriteOff makes a layer done whose parent has not given everything.
+func (f fakeStorage) WriteOff(_ context.Context, id drover.LayerID) (drover.LayerStatus, error) {
+	return f.with("write-off", id, func(l *fakeLayer) error {
+		if h := l.status.Hydration; h != nil && !h.Done {
+			done := *h
+			done.Done, done.Lost, done.Holes = true, drover.BlockSize, []drover.ByteRange{{Offset: 0, Length: drover.BlockSize}}
+			l.status.Hydration = &done
+		}
+		return nil
+	})
+}
+
 func (f fakeStorage) Hydrate(_ context.Context, id drover.LayerID, limit drover.Bytes) error {
 	_, err := f.with("hydrate", id, func(l *fakeLayer) error {
 		if l.status.Hydration == nil {

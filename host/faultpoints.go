@@ -172,5 +172,7 @@ func FaultPoints() []string {
 		"host.volume-create.before",
 		"host.volume-destroy.after",
 		"host.volume-destroy.before",
+		"host.write-off.after",
+		"host.write-off.before",
 	}
 }

@@ -192,6 +192,12 @@ func TestFaultPointsAreAllNamed(t *testing.T) {
 		pass(time.Minute)
 		collect(w)
 	}, "a", "b")
+	bubble(t, func(t *testing.T, w *world) {
+		there := halfMoved(w, 0)
+		there.src.down()
+		there.writtenOff()
+		collect(w)
+	}, "a", "b")
 	for _, p := range listed {
 		if hit[p] == 0 {
 			t.Errorf("%s is listed and never hit", p)

@@ -52,6 +52,7 @@ func (a *Agent) handlers() map[drover.Order]orderHandler {
 		drover.OrderMoveExport:        typed(a.moveExport),
 		drover.OrderMoveClone:         typed(a.moveClone),
 		drover.OrderMoveUndo:          typed(a.moveUndo),
+		drover.OrderMoveWriteOff:      typed(a.moveWriteOff),
 		drover.OrderMoveRound:         typed(a.moveRound),
 		drover.OrderMoveCopy:          typed(a.moveCopy),
 		drover.OrderMoveQuiesce:       typed(a.moveQuiesce),

@@ -38,6 +38,8 @@ type Storage interface {
 	CheckParent(ctx context.Context, id drover.LayerID) error
 	// Hydrate starts or goes on with the background copy, at most limit bytes per second (0: no limit).
 	Hydrate(ctx context.Context, id drover.LayerID, limit drover.Bytes) error
+	// WriteOff gives up what has not come from the layer's parent on another host: reads of it fail until it is written. Hydration.Holes names it.
+	WriteOff(ctx context.Context, id drover.LayerID) (drover.LayerStatus, error)
 	// SetKey hands over the key of encrypted layers; it is kept until the host loses its power, or no layer here may be opened with it.
 	SetKey(ctx context.Context, id drover.KeyID, secret []byte) error
 	// Delete removes a layer. Precondition while it is open, exported or the base of several; the base of one is taken in by that one.

@@ -230,6 +230,9 @@ func (r Rules) start(m drover.Migration, f Facts, now time.Time) Decision {
 	if !f.VolumesWritten {
 		return r.store(f, now, Decision{Kind: WriteVolumes})
 	}
+	if pendingWriteOff(m) { // the boot may wait for what does not come
+		return r.askForEver(f, now, Target{drover.OrderMoveWriteOff, m.Target})
+	}
 	if p := f.Progress; p != nil && (p.Done || !m.WasRunning || settled(*p, m)) {
 		return Decision{Kind: Enter, Phase: drover.PhaseHydrate}
 	}
@@ -264,6 +267,9 @@ func ranAgain(s drover.MachineStatus, m drover.Migration) bool {
 
 // hydrate waits for the last block, then lets the source go.
 func (r Rules) hydrate(m drover.Migration, f Facts, now time.Time) Decision {
+	if pendingWriteOff(m) && !f.Cleared {
+		return r.askForEver(f, now, Target{drover.OrderMoveWriteOff, m.Target})
+	}
 	if (m.Hydration == nil || !m.Hydration.Done) && !f.Cleared {
 		// A copy is looked at the more seldom the longer it takes: the next move of a drain waits for a small one.
 		return r.poll(f, now, m.Target, min(r.HydratePoll, max(r.CopyPoll, now.Sub(phaseStart(m))/4)))

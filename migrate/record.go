@@ -217,6 +217,7 @@ func sumHydration(p drover.MoveProgress) drover.Hydration {
 		sum.Skipped += h.Skipped
 		sum.Verified += h.Verified
 		sum.Repaired += h.Repaired
+		sum.Lost += h.Lost
 		sum.BytesPerSecond += h.BytesPerSecond
 		sum.TotalKnown = sum.TotalKnown && h.TotalKnown
 		if sum.Waiting == "" {

@@ -155,6 +155,13 @@ func (c *Client) Hydrate(ctx context.Context, id drover.LayerID, limit drover.By
 	return c.call(ctx, "hydrate", layerRequest{Layer: id, Limit: limit}, nil)
 }
 
+// WriteOff gives up what has not come from the layer's parent on another host, for good: reads of it fail until it is written. LayerStatus.Hydration names what. No error
+// for a layer that needs no parent; Precondition for one that is filled from something else.
+func (c *Client) WriteOff(ctx context.Context, id drover.LayerID) (s drover.LayerStatus, err error) {
+	err = c.call(ctx, "write-off", layerRequest{Layer: id}, &s)
+	return s, err
+}
+
 // Delete removes a layer. Precondition while it is open, exported or the base of another. A layer that is not there is no error.
 func (c *Client) Delete(ctx context.Context, id drover.LayerID) error {
 	return c.call(ctx, "delete", layerRequest{Layer: id}, nil)

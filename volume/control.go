@@ -64,6 +64,7 @@ func (p *pool) handler() http.Handler {
 	handle(p, mux, "unexport", func(ctx context.Context, r layerRequest) (any, error) { return nil, p.unexport(ctx, r.Layer, r.Peer) })
 	handle(p, mux, "check-parent", func(ctx context.Context, r layerRequest) (any, error) { return nil, p.checkParent(ctx, r.Layer) })
 	handle(p, mux, "hydrate", func(ctx context.Context, r layerRequest) (any, error) { return nil, p.hydrate(ctx, r.Layer, r.Limit) })
+	handle(p, mux, "write-off", func(ctx context.Context, r layerRequest) (any, error) { return p.writeOff(ctx, r.Layer) })
 	handle(p, mux, "delete", func(ctx context.Context, r layerRequest) (any, error) {
 		return nil, p.deleteLayer(ctx, r.Layer, r.Wipe)
 	})

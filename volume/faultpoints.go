@@ -33,5 +33,7 @@ func FaultPoints() []string {
 		"volume.upload.page",
 		"volume.upload.page-recorded",
 		"volume.wipe.part",
+		"volume.write-off.flushed",
+		"volume.write-off.recorded",
 	)
 }

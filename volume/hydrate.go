@@ -75,7 +75,11 @@ func (c *content) hydrate(ctx context.Context, pace *pace, checkpoint func() err
 	if err := h.learnAll(ctx); err != nil {
 		return err
 	}
-	if err := h.copyAll(ctx); err != nil {
+	if writtenOff(src.from) {
+		if err := h.awaitOverwritten(ctx); err != nil {
+			return err
+		}
+	} else if err := h.copyAll(ctx); err != nil {
 		return err
 	}
 	if err := c.Flush(ctx); err != nil {

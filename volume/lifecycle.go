@@ -252,7 +252,7 @@ func (p *pool) checkParent(ctx context.Context, id drover.LayerID) error {
 	if err != nil {
 		return err
 	}
-	if l = l.filled(); l == nil {
+	if l = l.filled(); l == nil || l.meta().Loss != nil {
 		return nil
 	}
 	if s, ok := l.content().parent.(*snapshotParent); ok {

@@ -56,6 +56,8 @@ type meta struct {
 	FrozenAt  drover.Epoch     `json:"frozen_at,omitempty"`
 	Exports   []drover.HostID  `json:"exports,omitempty"`
 	Hydration *hydrationRecord `json:"hydration,omitempty"`
+	// Loss is what was written off of the parent; nil while it may still answer.
+	Loss *lossRecord `json:"loss,omitempty"`
 	// SumsOf is the incarnation that the file of checksums names, if the content that it was made for had another than this one: it
 	// stays with its data file when a layer grows or takes its base in.
 	SumsOf string `json:"sums_of,omitempty"`

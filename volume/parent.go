@@ -57,6 +57,8 @@ type parent struct {
 	traffic nbd.Traffic
 	// why is the trouble at present; nil when the parent answered last.
 	why atomic.Pointer[string]
+	// lost takes the parent's place once that was written off; nil before.
+	lost atomic.Pointer[lostParent]
 }
 
 var _ reader = (*parent)(nil)
@@ -87,6 +89,9 @@ func (p *parent) moveTo(export drover.Export) { p.export.Store(&export) }
 func (p *parent) wire() drover.Bytes { return drover.Bytes(p.traffic.Wire.Load()) }
 
 func (p *parent) trouble() string {
+	if lost := p.lost.Load(); lost != nil {
+		return lost.trouble()
+	}
 	if why := p.why.Load(); why != nil {
 		return *why
 	}
@@ -100,7 +105,11 @@ func (p *parent) name() string {
 }
 
 func (p *parent) read(ctx context.Context, who class, buf []byte, off int64) error {
-	return p.ask(ctx, p.linkFor(who), func(ctx context.Context, r remote) error { return r.ReadAt(ctx, buf, off) })
+	err := p.ask(ctx, p.linkFor(who), func(ctx context.Context, r remote) error { return r.ReadAt(ctx, buf, off) })
+	if lost := p.lost.Load(); err != nil && lost != nil {
+		return lost.read(ctx, who, buf, off)
+	}
+	return err
 }
 
 func (p *parent) extents(ctx context.Context, who class, metaContext string, off, n int64) (out []nbd.Extent, err error) {
@@ -112,6 +121,9 @@ func (p *parent) extents(ctx context.Context, who class, metaContext string, off
 		out, err = r.Extents(ctx, metaContext, off, n)
 		return err
 	})
+	if lost := p.lost.Load(); err != nil && lost != nil {
+		return lost.extents(ctx, who, metaContext, off, n)
+	}
 	return out, err
 }
 

@@ -69,6 +69,9 @@ func (l *layer) maySplit() error {
 		return drover.Errorf(drover.Precondition, "cannot split layer %s: its state is %s", l.id, m.State)
 	case m.parent() != nil && !m.Activated:
 		return drover.Errorf(drover.Precondition, "cannot split layer %s: it was never opened, and until the switch its parent may still change", l.id)
+	case m.Loss != nil && m.parent() != nil:
+		return drover.Errorf(drover.Precondition, "cannot split layer %s: parts of it were written off with its source, and not written since", l.id).
+			WithHint("overwrite them in the guest, or restore the volume from a snapshot from before")
 	case l.depth() >= maxChain:
 		return drover.Errorf(drover.Precondition, "cannot split layer %s: %d layers lie under it already", l.id, maxChain).
 			WithHint("delete frozen layers that are not needed any more; what is under way is taken in first")

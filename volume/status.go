@@ -137,6 +137,11 @@ func (l *layer) hydration(m *meta) *drover.Hydration {
 	if known || total > h.Total {
 		h.Total = total
 	}
+	if m.Loss != nil { // nothing more will come
+		h.Done, h.DoneAt, h.BytesPerSecond = true, m.Loss.At, 0
+		h.Holes, h.Lost = l.holes()
+		return h
+	}
 	l.describeWaiting(h, src)
 	return h
 }

@@ -32,6 +32,8 @@ func (e *env) upstreamOf(m *meta, log *slog.Logger) upstream {
 	switch {
 	case export == nil:
 		return nil
+	case m.Loss != nil:
+		return newLostParent(m)
 	case m.Spec.Snapshot != nil:
 		return e.newSnapshotParent(*m.Spec.Snapshot, m.Spec.Cipher, log)
 	case export.Host == e.cfg.Host:

@@ -233,7 +233,17 @@ func (l *layer) verification(m *meta) *drover.Verification {
 	case m.parent() != nil && m.Hydration != nil && m.Hydration.Started:
 		v = l.hydrator.pace.verification.status()
 	}
-	damaged := l.content().damagedRanges()
+	if m.Loss != nil && m.parent() != nil {
+		lost := drover.Verification{Against: againstParent}
+		if v != nil {
+			lost = *v
+		}
+		lost.Done, lost.DoneAt, lost.Problem = true, m.Loss.At, "what had not come was written off with its source"
+		v = &lost
+	}
+	holes, _ := l.holes()
+	damaged := append(holes, l.content().damagedRanges()...)
+	damaged = damaged[:min(len(damaged), drover.MaxDamaged)]
 	if len(damaged) == 0 {
 		return v
 	}
@@ -241,7 +251,7 @@ func (l *layer) verification(m *meta) *drover.Verification {
 	if v != nil {
 		now = *v
 	}
-	if now.Against == againstChecksums || len(now.Damaged) == 0 {
+	if now.Against == againstChecksums || len(now.Damaged) == 0 || len(holes) > 0 {
 		now.Damaged = damaged
 	}
 	return &now

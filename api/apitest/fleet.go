@@ -114,6 +114,27 @@ func (b *Backend) UndoMigration(_ context.Context, req fleet.Undo) (drover.MoveU
 	return out, nil
 }
 
+// WriteOffSource writes what it is told into the record, when it is confirmed.
+func (b *Backend) WriteOffSource(_ context.Context, req fleet.WriteOff) (drover.LostSource, error) {
+	if err := b.begin("WriteOffSource"); err != nil {
+		return drover.LostSource{}, err
+	}
+	defer b.mu.Unlock()
+	m, ok := b.migrations[req.Migration]
+	if !ok {
+		return drover.LostSource{}, drover.Errorf(drover.NotFound, "no migration %q", req.Migration)
+	}
+	out := drover.LostSource{Migration: m.ID, Machine: m.Machine, Source: m.Source, Target: m.Target, Missing: drover.MiB, MissingKnown: true, Copies: []drover.RecoverySource{}}
+	if req.Confirm {
+		now := b.Now()
+		m.WriteOff = &drover.WriteOff{At: now, DoneAt: now, Actor: req.Actor, Reason: req.Reason, Disks: []drover.DiskLoss{{Disk: drover.RootDisk(m.Machine), Lost: drover.MiB,
+			Holes: []drover.ByteRange{{Offset: 0, Length: drover.MiB}}}}}
+		b.migrations[m.ID] = m
+		out.WriteOff = m.WriteOff
+	}
+	return out, nil
+}
+
 // MoveMachine makes the record of a migration that has begun; the test carries it on with ChangeMigration.
 func (b *Backend) MoveMachine(_ context.Context, req fleet.Move) (drover.Migration, error) {
 	if err := b.begin("MoveMachine"); err != nil {

@@ -19,7 +19,7 @@ reserve, export, converge (for a late switch), quiesce, switch, start,
 hydrate. Before the switch it can be aborted; after it, it goes on by itself
 until it is done, whatever is restarted meanwhile, and can be taken back while
 its source keeps its copy.`,
-	}, newMigrationListCommand(c), newMigrationShowCommand(c), newMigrationAbortCommand(c), newMigrationUndoCommand(c),
+	}, newMigrationListCommand(c), newMigrationShowCommand(c), newMigrationAbortCommand(c), newMigrationUndoCommand(c), newMigrationWriteOffCommand(c),
 		newMigrationPhasesCommand(c), newMigrationWaterfallCommand(c))
 }
 

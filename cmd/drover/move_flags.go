@@ -224,7 +224,10 @@ func courseText(m apiv1.Migration) []string {
 		lines = append(lines, "takes "+string(m.Undoes)+" back")
 	}
 	if m.UndoneBy != "" {
-		lines = append(lines, "taken back by "+string(m.UndoneBy))
+		lines = append(lines, "to be taken back by "+string(m.UndoneBy))
+	}
+	if text := lossText(m); text != "" {
+		lines = append(lines, text)
 	}
 	if m.Failed != "" {
 		lines = append(lines, "the machine has failed on "+string(m.Target)+": "+m.Failed)

@@ -65,6 +65,9 @@ func hydrationText(h *drover.Hydration) string {
 	}
 	if h.Done {
 		text := fmt.Sprintf("complete, %s copied", sizeText(h.Copied))
+		if h.Lost > 0 {
+			text += fmt.Sprintf(", %s LOST with its source", sizeText(h.Lost))
+		}
 		if h.Verified > 0 {
 			text += fmt.Sprintf(", %s compared with the source's checksums", sizeText(h.Verified))
 		}

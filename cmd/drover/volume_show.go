@@ -83,6 +83,8 @@ func (c *cli) verificationText(v *drover.Verification) string {
 	}
 	text := "against " + v.Against + ": "
 	switch {
+	case v.Problem != "" && len(v.Damaged) > 0:
+		return text + damageText(*v) + "; " + v.Problem
 	case v.Problem != "":
 		return text + "not finished, " + v.Problem
 	case !v.Done && v.Total == 0:
