@@ -205,6 +205,17 @@ func (f *Fleet) RotateKey(ctx context.Context, host drover.HostID, by string, pe
 	return key, f.order(ctx, f.timing.Apply, host, drover.OrderMeshRotate, drover.MeshRotateRequest{By: by, People: people}, &key)
 }
 
+// CancelKey lets a host keep the key that it has. Precondition when it is about to have no other.
+func (f *Fleet) CancelKey(ctx context.Context, host drover.HostID, by string) (key drover.MeshKey, err error) {
+	if err := f.await(ctx); err != nil {
+		return key, err
+	}
+	if err := f.meshHost(host); err != nil {
+		return key, err
+	}
+	return key, f.order(ctx, f.timing.Apply, host, drover.OrderMeshCancel, drover.MeshCancelRequest{By: by}, &key)
+}
+
 // HostKey tells of a host's key, as the host says.
 func (f *Fleet) HostKey(ctx context.Context, host drover.HostID) (drover.MeshKey, error) {
 	var s drover.MeshStatus

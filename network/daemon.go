@@ -215,6 +215,9 @@ func (d *Daemon) open() error {
 			device.Close()
 			return err
 		}
+		if id.file.Rotation.Canceled() {
+			device.Withdraw(d.now())
+		}
 	}
 	if err := netdev.AddLocal(drover.ResolverAddress()); err != nil {
 		device.Close()

@@ -114,8 +114,8 @@ func (id *identity) identity(host drover.HostID, address string) drover.HostIden
 
 // told reports whether the fleet knows of the key.
 func (id *identity) told() bool {
-	a := id.file.Allotted
-	return a.PublicKey == id.key.Public() && a.NextKey == "" && a.Rotation.Running() == id.file.Rotation.Running()
+	a, last := id.file.Allotted, id.file.Rotation
+	return a.PublicKey == id.key.Public() && a.NextKey == "" && (last == nil || a.Rotation != nil && a.Rotation.ID == last.ID && a.Rotation.Running() == last.Running())
 }
 
 // allotted stores what the fleet has written down.
@@ -132,7 +132,7 @@ func (id *identity) allotted(got drover.HostIdentity) error {
 func (id *identity) mesh() drover.HostMesh {
 	f := id.file
 	m := drover.HostMesh{Number: f.Allotted.Number, PrivateAddress: f.Allotted.PrivateAddress, PublicKey: id.key.Public(), KeyNumber: f.KeyNumber}
-	if f.Claimed {
+	if f.Claimed && !f.Rotation.Canceled() {
 		m.NextKey = id.next.Public()
 	}
 	if f.PeopleKey != "" {
