@@ -49,17 +49,22 @@ func (h *HostBus) ClaimIdentity(ctx context.Context, want drover.HostIdentity) (
 type registrar struct {
 	identities *Bucket[drover.HostIdentity]
 	counters   *Bucket[uint64]
+	peers      *Bucket[drover.WireGuardPeer]
 }
 
 // ServeIdentities answers hosts that ask for their identity, until ctx ends. Of several control hosts one gets each request.
 func ServeIdentities(ctx context.Context, conn *Conn) error {
 	identities, counters := lazyBucket[drover.HostIdentity]{name: BucketIdentities}, lazyBucket[uint64]{name: BucketCounters}
+	peers := lazyBucket[drover.WireGuardPeer]{name: BucketWireGuard}
 	var r registrar
 	var err error
 	if r.identities, err = identities.get(ctx, conn); err != nil {
 		return err
 	}
 	if r.counters, err = counters.get(ctx, conn); err != nil {
+		return err
+	}
+	if r.peers, err = peers.get(ctx, conn); err != nil {
 		return err
 	}
 	return conn.serveAt(ctx, identitySubject("*"), "control", "control", identityRequest, func(ctx context.Context, data []byte) (any, error) {
@@ -96,11 +101,11 @@ func (r registrar) claim(ctx context.Context, want drover.HostIdentity) (drover.
 				return none, err
 			}
 		}
-		if err := claimKey(ctx, b, next, next.PublicKey); err != nil {
+		if err := r.claimKey(ctx, next, next.PublicKey); err != nil {
 			return none, err
 		}
 		if next.NextKey != "" {
-			if err := claimKey(ctx, b, next, next.NextKey); err != nil {
+			if err := r.claimKey(ctx, next, next.NextKey); err != nil {
 				return none, err
 			}
 		}
@@ -125,12 +130,15 @@ func sameKeys(have, want drover.HostIdentity) bool {
 }
 
 // claimKey notes whose a public key is, before anybody is told of it. A key that a host has no more stays its own.
-func claimKey(ctx context.Context, b *Bucket[drover.HostIdentity], id drover.HostIdentity, key string) error {
-	_, err := b.Create(ctx, KeyOwner(key), id)
+func (r registrar) claimKey(ctx context.Context, id drover.HostIdentity, key string) error {
+	rev, err := r.identities.Create(ctx, KeyOwner(key), id)
+	if err == nil {
+		return r.notAPersons(ctx, id, key, rev)
+	}
 	if !drover.Is(err, drover.Exists) {
 		return err
 	}
-	owner, _, err := b.GetConfirmed(ctx, KeyOwner(key))
+	owner, rev, err := r.identities.GetConfirmed(ctx, KeyOwner(key))
 	if err != nil {
 		return err
 	}
@@ -138,7 +146,27 @@ func claimKey(ctx context.Context, b *Bucket[drover.HostIdentity], id drover.Hos
 		return drover.Errorf(drover.Conflict, "host %q cannot join: its key is that of host %q, which joined from %s", id.Host, owner.Host, owner.Address).
 			WithHint("a data directory must not be copied from one host to another: remove mesh/identity.json from this one's")
 	}
-	return nil
+	return r.notAPersons(ctx, id, key, rev)
+}
+
+// notAPersons gives a key back that a person's peer has. Who claims one writes it down before looking whether the other side has it, hosts here and people where
+// their peers are made, so that of two who do it at the same moment one finds the other.
+func (r registrar) notAPersons(ctx context.Context, id drover.HostIdentity, key string, rev uint64) error {
+	peer, _, err := r.peers.GetConfirmed(ctx, KeyOwner(key))
+	if err == nil {
+		peer, _, err = r.peers.GetConfirmed(ctx, PeerKey(peer.Organization, peer.Name))
+	}
+	if drover.Is(err, drover.NotFound) || err == nil && peer.PublicKey != key {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := r.identities.Delete(ctx, KeyOwner(key), rev); err != nil && !drover.Is(err, drover.Conflict) {
+		return err
+	}
+	return drover.Errorf(drover.Conflict, "host %q cannot join: its key is that of the peer %q of organization %q", id.Host, peer.Name, peer.Organization).
+		WithHint("remove mesh/identity.json from the host's data directory, so that it makes up a key of its own")
 }
 
 // newHost gives a host a number that none had.
