@@ -254,6 +254,8 @@ func (p *siteProcess) handle(o order) (r reply, err error) {
 	case "pump":
 		r.Count, err = pump(o.To)
 		return r, err
+	case "no-peer":
+		return r, p.device.RemovePeer(o.Peer.Host)
 	case "peer":
 		if p.alone != nil {
 			key, err := HexKey(o.Peer.PublicKey)

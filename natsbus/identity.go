@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"reflect"
+	"strings"
 	"time"
 
 	"drover"
@@ -17,7 +18,11 @@ const hostCounter = "hosts"
 const claimTries = 50
 
 // KeyOwner is the key of the record that says whose a public key is. No host's name has a dot.
-func KeyOwner(publicKey string) string { return "key." + hex.EncodeToString([]byte(publicKey)) }
+func KeyOwner(publicKey string) string { return keyOwners + hex.EncodeToString([]byte(publicKey)) }
+
+const keyOwners = "key."
+
+func isKeyOwner(key string) bool { return strings.HasPrefix(key, keyOwners) }
 
 // identityRequest is the request for an identity.
 const identityRequest = "identity"
@@ -190,6 +195,16 @@ func (r registrar) newHost(ctx context.Context, want drover.HostIdentity) (drove
 		}
 	}
 	return want, drover.Errorf(drover.Unavailable, "no number for host %q: they were taken by others %d times in a row", want.Host, claimTries)
+}
+
+// FollowIdentities is FollowPlacements for who the hosts are by the word of the control side.
+func (h *HostBus) FollowIdentities(ctx context.Context, fn func(drover.HostID, *drover.HostIdentity) error) error {
+	return follow(ctx, h.conn, &h.identities, func(key string, id *drover.HostIdentity, _ uint64) error {
+		if isKeyOwner(key) {
+			return nil
+		}
+		return fn(drover.HostID(key), id)
+	})
 }
 
 // FollowMoves is FollowPlacements with the time at which the store took each in.

@@ -43,8 +43,9 @@ type identity struct {
 	key, next, people mesh.PrivateKey
 }
 
-// loadIdentity reads who this host is, or makes up what it can when it starts for the first time.
-func loadIdentity(dir string) (*identity, error) {
+// loadIdentity reads who this host is, or makes up what it can when it starts for the first time. What was allotted to a host of another name (of which this
+// one has the data directory) is not this host's: it has to join.
+func loadIdentity(dir string, host drover.HostID) (*identity, error) {
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return nil, drover.Errorf(drover.Internal, "cannot make the directory %q: %w", dir, err)
 	}
@@ -61,6 +62,9 @@ func loadIdentity(dir string) (*identity, error) {
 	}
 	if id.file.Version < 1 || id.file.Version > identityVersion {
 		return nil, drover.Errorf(drover.Precondition, "%s has version %d, this program knows version %d", id.path, id.file.Version, identityVersion)
+	}
+	if id.file.Allotted.Host != host {
+		id.file.Allotted = drover.HostIdentity{}
 	}
 	return id, id.parse()
 }
