@@ -13,7 +13,7 @@ type MeshKey struct {
 	PeopleKey string `json:"people_key"`
 	// Rotation is the one under way, or the last.
 	Rotation *KeyRotation `json:"rotation,omitempty"`
-	// WaitsFor are the hosts that do not send by the next key yet.
+	// WaitsFor are the hosts that do not send by the next key yet; where that is taken back, those that still do.
 	WaitsFor []HostID `json:"waits_for,omitempty"`
 }
 
@@ -25,14 +25,20 @@ type KeyRotation struct {
 	// People: the key by which people know the host is another one, too.
 	People    bool      `json:"people,omitempty"`
 	StartedAt time.Time `json:"started_at"`
-	// EndedAt is when the next key became the only one; zero before. It is the point of no return.
+	// EndedAt is when the next key became the only one, which is the point of no return, or, canceled, when it was gone; zero before.
 	EndedAt time.Time `json:"ended_at,omitzero"`
+	// CanceledAt is when CanceledBy decided that the host keeps the key that it has; zero for never.
+	CanceledAt time.Time `json:"canceled_at,omitzero"`
+	CanceledBy string    `json:"canceled_by,omitempty"`
 	// Silent are the hosts that were not waited for, because nothing came from them: they learn the key from the fleet when they are back.
 	Silent []HostID `json:"silent,omitempty"`
 }
 
 // Running reports whether the host is reached by two keys.
 func (r *KeyRotation) Running() bool { return r != nil && r.EndedAt.IsZero() }
+
+// Canceled reports whether the next key is taken back, or was.
+func (r *KeyRotation) Canceled() bool { return r != nil && !r.CanceledAt.IsZero() }
 
 // BySchedule is who asks for the rotations that the configuration of a host asks for.
 const BySchedule = "the host's schedule"
@@ -44,6 +50,15 @@ const OrderMeshRotate Order = "mesh.rotate"
 type MeshRotateRequest struct {
 	By     string `json:"by"`
 	People bool   `json:"people,omitempty"`
+}
+
+// OrderMeshCancel takes back the key that a host is about to have: it keeps the one that it has. MeshCancelRequest, MeshKey. Asked again it tells of the same.
+// Precondition when there is nothing to take back.
+const OrderMeshCancel Order = "mesh.cancel"
+
+// MeshCancelRequest says who wants a host to keep its key.
+type MeshCancelRequest struct {
+	By string `json:"by"`
 }
 
 // MeshKeyWaits: the next key of a host cannot take the place of its present one, because another host (its subject) does not send by it.

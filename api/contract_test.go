@@ -404,7 +404,12 @@ func everyOperationOfRecoveries(s *server, backend *apitest.Backend, volume stri
 	s.want(404, "DELETE", "/v1/operator/hosts/h77/identity", "")
 	s.want(200, "GET", "/v1/operator/hosts/h1/key", "")
 	s.want(404, "GET", "/v1/operator/hosts/h77/key", "")
+	s.want(412, "POST", "/v1/operator/hosts/h1/key/cancel", "")
 	s.want(200, "POST", "/v1/operator/hosts/h1/key/rotate", `{"people":true}`)
 	s.want(200, "POST", "/v1/operator/hosts/h1/key/rotate", "")
+	s.want(200, "POST", "/v1/operator/hosts/h1/key/cancel", "")
+	s.want(200, "GET", "/v1/operator/hosts/h1/key", "")
+	s.want(412, "POST", "/v1/operator/hosts/h1/key/rotate", "")
+	s.want(404, "POST", "/v1/operator/hosts/h77/key/cancel", "")
 	backend.ChangeHost("h1", func(h *drover.HostInfo) { h.Status = drover.HostOK })
 }

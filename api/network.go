@@ -16,6 +16,8 @@ type NetworkBackend interface {
 	ReleaseHost(ctx context.Context, host drover.HostID) (drover.HostIdentity, error)
 	// RotateKey lets a host get another key; while it is getting one, that is what is told of.
 	RotateKey(ctx context.Context, host drover.HostID, by string, people bool) (drover.MeshKey, error)
+	// CancelKey lets a host keep the key that it has. Precondition when it is about to have no other.
+	CancelKey(ctx context.Context, host drover.HostID, by string) (drover.MeshKey, error)
 	// HostKey asks a host about its key, and changes nothing.
 	HostKey(ctx context.Context, host drover.HostID) (drover.MeshKey, error)
 }
@@ -30,6 +32,8 @@ func networkRoutes() []route {
 			access: operators, status: http.StatusOK, response: drover.MeshKey{}, handle: (*handler).hostKey},
 		{method: "POST", path: "/operator/hosts/{host_id}/key/rotate", id: "Hosts_rotate_key", summary: "Let a host get another key, without a packet being lost",
 			access: operators, request: apiv1.RotateKeyRequest{}, status: http.StatusOK, response: drover.MeshKey{}, handle: (*handler).rotateKey},
+		{method: "POST", path: "/operator/hosts/{host_id}/key/cancel", id: "Hosts_cancel_key", summary: "Let a host keep the key that it has, and take back the one that it was to get",
+			access: operators, status: http.StatusOK, response: drover.MeshKey{}, handle: (*handler).cancelKey},
 	}
 }
 
@@ -61,4 +65,12 @@ func (h *handler) rotateKey(c *call) (any, error) {
 		return nil, err
 	}
 	return h.backend.RotateKey(c.ctx(), id, c.principal.Name, req.People)
+}
+
+func (h *handler) cancelKey(c *call) (any, error) {
+	id, err := hostID(c)
+	if err != nil {
+		return nil, err
+	}
+	return h.backend.CancelKey(c.ctx(), id, c.principal.Name)
 }

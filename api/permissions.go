@@ -45,7 +45,7 @@ func needs() map[string]need {
 			Volumes_set_hydration Volumes_create_snapshot Volumes_delete_snapshot Volumes_create_standby Volumes_delete_standby
 			NetworkPolicies_set NetworkPolicies_delete`,
 		drover.ActOperate: `Keys_rotate Hosts_set_storage Migrations_create Migrations_undo Migrations_write_off Migrations_abort Drains_create Drains_pause Drains_resume Drains_abort
-			Drains_approve Drains_return Hosts_cordon Hosts_uncordon Hosts_confirm_off Hosts_fence Hosts_release Hosts_rotate_key Recoveries_create`,
+			Drains_approve Drains_return Hosts_cordon Hosts_uncordon Hosts_confirm_off Hosts_fence Hosts_release Hosts_rotate_key Hosts_cancel_key Recoveries_create`,
 		drover.ActTokens: "Tokens_list Tokens_show Tokens_revoke Tokenroots_list Tokenroots_rotate",
 	} {
 		for id := range strings.FieldsSeq(ids) {

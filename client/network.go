@@ -22,6 +22,11 @@ func (c *Client) RotateKey(ctx context.Context, host drover.HostID, people bool)
 	return post[drover.MeshKey](ctx, c, apiv1.RotateKeyRequest{People: people}, "/operator/hosts/%s/key/rotate", host)
 }
 
+// CancelKey lets a host keep the key that it has. Precondition when it is about to have no other.
+func (c *Client) CancelKey(ctx context.Context, host drover.HostID) (drover.MeshKey, error) {
+	return post[drover.MeshKey](ctx, c, nil, "/operator/hosts/%s/key/cancel", host)
+}
+
 // HostKey tells by which key other hosts know a host, and what becomes of it.
 func (c *Client) HostKey(ctx context.Context, host drover.HostID) (drover.MeshKey, error) {
 	return get[drover.MeshKey](ctx, c, nil, "/operator/hosts/%s/key", host)

@@ -152,15 +152,19 @@ func (f *Fleet) expectedRoutes() map[netip.Addr]expectation {
 	return expected
 }
 
-// hostsByAddress finds hosts by their private addresses.
+// hostsByAddress finds hosts by their private addresses. What a host says is its own counts less than what was allotted to another one.
 func (f *Fleet) hostsByAddress() map[netip.Addr]drover.HostID {
-	found := map[netip.Addr]drover.HostID{}
+	found, proven := map[netip.Addr]drover.HostID{}, map[netip.Addr]bool{}
 	for _, h := range f.hostList() {
 		if h.Mesh == nil {
 			continue
 		}
-		if a, err := netip.ParseAddr(h.Mesh.PrivateAddress); err == nil {
-			found[a] = h.ID
+		f.state.mu.RLock()
+		allotted, joined := f.state.identities.items[string(h.ID)]
+		f.state.mu.RUnlock()
+		own := joined && allotted.value.PrivateAddress == h.Mesh.PrivateAddress
+		if a, err := netip.ParseAddr(h.Mesh.PrivateAddress); err == nil && (own || !joined && !proven[a]) {
+			found[a], proven[a] = h.ID, own
 		}
 	}
 	return found
@@ -203,6 +207,17 @@ func (f *Fleet) RotateKey(ctx context.Context, host drover.HostID, by string, pe
 		return key, err
 	}
 	return key, f.order(ctx, f.timing.Apply, host, drover.OrderMeshRotate, drover.MeshRotateRequest{By: by, People: people}, &key)
+}
+
+// CancelKey lets a host keep the key that it has. Precondition when it is about to have no other.
+func (f *Fleet) CancelKey(ctx context.Context, host drover.HostID, by string) (key drover.MeshKey, err error) {
+	if err := f.await(ctx); err != nil {
+		return key, err
+	}
+	if err := f.meshHost(host); err != nil {
+		return key, err
+	}
+	return key, f.order(ctx, f.timing.Apply, host, drover.OrderMeshCancel, drover.MeshCancelRequest{By: by}, &key)
 }
 
 // HostKey tells of a host's key, as the host says.

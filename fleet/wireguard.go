@@ -58,7 +58,7 @@ func (f *Fleet) CreatePeer(ctx context.Context, req NewPeer) (drover.WireGuardVi
 	have, _, err := f.state.peers.get(ctx, key)
 	switch {
 	case err == nil && have.PublicKey == req.PublicKey && have.Network == req.Network:
-		return f.peerView(have), nil
+		return f.confirmPeer(ctx, have)
 	case err == nil:
 		return none, taken
 	case !drover.Is(err, drover.NotFound):
@@ -84,15 +84,46 @@ func (f *Fleet) CreatePeer(ctx context.Context, req NewPeer) (drover.WireGuardVi
 		}
 		return none, err
 	}
+	return f.confirmPeer(ctx, p)
+}
+
+// confirmPeer takes a peer back whose key a host has claimed while it was made. The host, if it sees the peer, does the same.
+func (f *Fleet) confirmPeer(ctx context.Context, p drover.WireGuardPeer) (drover.WireGuardView, error) {
+	err := f.notAHosts(ctx, p.PublicKey)
+	if drover.Is(err, drover.Exists) {
+		if _, rerr := f.RemovePeer(ctx, p.Organization, p.Name); rerr != nil && !drover.Is(rerr, drover.NotFound) {
+			return drover.WireGuardView{}, rerr
+		}
+	}
+	if err != nil {
+		return drover.WireGuardView{}, err
+	}
 	return f.peerView(p), nil
+}
+
+// keyUsed is why a key cannot be a peer's.
+func keyUsed() *drover.Error {
+	return drover.Errorf(drover.Exists, "the public key is used by another peer or host").WithField("public_key").WithHint("make a new one: wg genkey | wg pubkey")
+}
+
+// notAHosts is Exists for a key that a host has, had, or is about to have.
+func (f *Fleet) notAHosts(ctx context.Context, publicKey string) error {
+	_, _, err := f.state.identities.bucket.GetConfirmed(ctx, natsbus.KeyOwner(publicKey))
+	switch {
+	case err == nil:
+		return keyUsed()
+	case drover.Is(err, drover.NotFound):
+		return nil
+	}
+	return err
 }
 
 // claimPeerKey notes whose a key is, before any host is told: one key at two peers would be two ends of one tunnel, and a host's key is a host's.
 func (f *Fleet) claimPeerKey(ctx context.Context, p drover.WireGuardPeer) error {
-	used := drover.Errorf(drover.Exists, "the public key is used by another peer or host").WithField("public_key").WithHint("make a new one: wg genkey | wg pubkey")
+	used := keyUsed()
 	owner := natsbus.KeyOwner(p.PublicKey)
-	if _, _, err := f.state.identities.get(ctx, owner); !drover.Is(err, drover.NotFound) {
-		return cmp.Or(err, error(used))
+	if err := f.notAHosts(ctx, p.PublicKey); err != nil {
+		return err
 	}
 	_, err := f.state.peers.create(ctx, owner, p)
 	if !drover.Is(err, drover.Exists) {

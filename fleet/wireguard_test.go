@@ -78,6 +78,24 @@ func TestAPersonGetsAPeerThatIsTheirsAlone(t *testing.T) {
 	if _, err := natsbus.NewHostBus(n.conn, "h1").ClaimIdentity(ctx, drover.HostIdentity{Host: "h1", Instance: "i", PublicKey: "hostkey"}); err != nil {
 		t.Fatal(err)
 	}
+	// A host claims the key of a peer that is there, and one that is being made.
+	hostbus := natsbus.NewHostBus(n.conn, "h2")
+	if _, err := hostbus.ClaimIdentity(ctx, drover.HostIdentity{Host: "h2", Instance: "i2", PublicKey: ann.PublicKey}); !drover.Is(err, drover.Conflict) || !strings.Contains(err.Error(), `"ann"`) {
+		t.Errorf("a host with ann's key: %v", err)
+	}
+	late := drover.WireGuardPeer{Name: "late", Organization: "acme", PublicKey: wireguardKey(), Address: ann.Address, Host: "h1"}
+	if _, err := hostbus.ClaimIdentity(ctx, drover.HostIdentity{Host: "h2", Instance: "i2", PublicKey: late.PublicKey}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.state.peers.create(ctx, natsbus.PeerKey("acme", "late"), late); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.confirmPeer(ctx, late); !drover.Is(err, drover.Exists) {
+		t.Errorf("a peer whose key became a host's meanwhile: %v", err)
+	}
+	if _, err := n.Peer(ctx, "acme", "late"); !drover.Is(err, drover.NotFound) {
+		t.Errorf("it is still there: %v", err)
+	}
 	// A machine of the organization gets an address of the same network, and another one.
 	address, err := n.newAddress(ctx, drover.App{Organization: "acme"})
 	if err != nil || address == ann.Address || !strings.HasPrefix(ann.AllowedIPs[0], strings.Join(strings.Split(address, ":")[:3], ":")) {

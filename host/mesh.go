@@ -19,6 +19,8 @@ type Mesh interface {
 	Peers(ctx context.Context) (drover.MeshPeersAnswer, error)
 	// Rotate lets the host get another key; while it is getting one, that is what is told of.
 	Rotate(ctx context.Context, req drover.MeshRotateRequest) (drover.MeshKey, error)
+	// Cancel lets the host keep the key that it has. Precondition when it is about to have no other.
+	Cancel(ctx context.Context, req drover.MeshCancelRequest) (drover.MeshKey, error)
 }
 
 // meshEvery is how often the mesh is asked how it is.
@@ -81,7 +83,7 @@ func meshFindings(s drover.MeshStatus) []meshFinding {
 			out = append(out, meshFinding{conditionKey{drover.MeshLinkBad, drover.SeverityWarning, string(l.Host)}, l.Text})
 		}
 	}
-	if s.Key != nil && s.Key.Rotation.Running() {
+	if s.Key != nil && s.Key.Rotation.Running() && !s.Key.Rotation.Canceled() {
 		for _, h := range s.Key.WaitsFor {
 			out = append(out, meshFinding{conditionKey{drover.MeshKeyWaits, drover.SeverityWarning, string(h)},
 				fmt.Sprintf("host %s does not send by this host's next key, which %s asked for: the present one stays as long", h, s.Key.Rotation.By)})
@@ -125,6 +127,13 @@ func (a *Agent) rotateKey(ctx context.Context, req drover.MeshRotateRequest) (dr
 		return drover.MeshKey{}, a.noMesh()
 	}
 	return a.cfg.Mesh.Rotate(ctx, req)
+}
+
+func (a *Agent) cancelKey(ctx context.Context, req drover.MeshCancelRequest) (drover.MeshKey, error) {
+	if a.cfg.Mesh == nil {
+		return drover.MeshKey{}, a.noMesh()
+	}
+	return a.cfg.Mesh.Cancel(ctx, req)
 }
 
 func (a *Agent) noMesh() error {

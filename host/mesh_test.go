@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"drover"
 )
@@ -25,6 +26,13 @@ func (f *fakeMesh) Peers(context.Context) (drover.MeshPeersAnswer, error) {
 
 func (f *fakeMesh) Rotate(_ context.Context, req drover.MeshRotateRequest) (drover.MeshKey, error) {
 	f.status.Key = &drover.MeshKey{Rotation: &drover.KeyRotation{By: req.By}, WaitsFor: []drover.HostID{"h4"}}
+	return *f.status.Key, nil
+}
+
+func (f *fakeMesh) Cancel(_ context.Context, req drover.MeshCancelRequest) (drover.MeshKey, error) {
+	r := *f.status.Key.Rotation
+	r.CanceledAt, r.CanceledBy = r.StartedAt.Add(1), req.By
+	f.status.Key.Rotation = &r
 	return *f.status.Key, nil
 }
 
@@ -58,6 +66,10 @@ func TestAMeshThatIsNotWellIsACondition(t *testing.T) {
 	rotates := drover.MeshStatus{Key: &drover.MeshKey{Rotation: &drover.KeyRotation{By: "ann"}, WaitsFor: []drover.HostID{"h5"}}}
 	if got := meshFindings(rotates); len(got) != 1 || got[0].Code != drover.MeshKeyWaits || got[0].Subject != "h5" || !strings.Contains(got[0].detail, "ann") {
 		t.Errorf("a rotation that waits: %+v", got)
+	}
+	rotates.Key.Rotation.CanceledAt = time.Now()
+	if got := meshFindings(rotates); len(got) != 0 {
+		t.Errorf("a rotation that is canceled waits: %+v", got)
 	}
 	status.Problem = ""
 	raised = a.reportMesh(status, raised)

@@ -28,6 +28,7 @@ func (a *Agent) handlers() map[drover.Order]orderHandler {
 		drover.OrderMeshStatus:        typed(a.meshStatus),
 		drover.OrderMeshPeers:         typed(a.meshPeers),
 		drover.OrderMeshRotate:        typed(a.rotateKey),
+		drover.OrderMeshCancel:        typed(a.cancelKey),
 		drover.OrderVolumeCreate:      typed(a.volumeCreate),
 		drover.OrderVolumeDestroy:     typed(a.volumeDestroy),
 		drover.OrderVolumeSnapshot:    typed(a.volumeSnapshot),

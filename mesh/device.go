@@ -211,7 +211,10 @@ func (d *Device) SetPeer(p Peer) error {
 	d.peers[p.Host] = p
 	d.chooseLocked(p, time.Now())
 	d.watchLocked()
-	return nil
+	if !had {
+		return nil
+	}
+	return d.restoreLocked(old)
 }
 
 // RemovePeer forgets a host; nothing to forget is no error.
@@ -231,6 +234,23 @@ func (d *Device) RemovePeer(host drover.HostID) error {
 	delete(d.ways, host)
 	d.table.dropHop(old.Address)
 	d.watchLocked()
+	return d.restoreLocked(old)
+}
+
+// restoreLocked makes those peers anew that a host which is none any more has passed for: their keys, or their address, went with it.
+func (d *Device) restoreLocked(gone Peer) error {
+	for _, p := range d.peers {
+		shared := slices.ContainsFunc(p.keys(), func(k peerKey) bool { return hasKey(gone.keys(), k.public) })
+		if p.Host == gone.Host || !shared && p.Address != gone.Address {
+			continue
+		}
+		for _, e := range d.hostEndsLocked() {
+			if err := e.setHost(p, Peer{}); err != nil {
+				return drover.Errorf(drover.Internal, "cannot make host %q a peer again: %w", p.Host, err)
+			}
+		}
+		d.chooseLocked(p, time.Now())
+	}
 	return nil
 }
 

@@ -7,9 +7,12 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
+
+	"drover"
 )
 
 // end is WireGuard with one key of this host. All ends share the TUN device and the port; most of the time there is one.
@@ -26,8 +29,11 @@ type end struct {
 	tun     *reader
 	sockets []*reader
 	shutOne sync.Once
-	// retired: it was closed because it is not needed any more. Guarded by Device.mu.
+	// retired: it was closed because it is not needed any more. Guarded by Device.mu, as are the next.
 	retired bool
+	// withdrawn is when it was decided that its key is not to be the host's; zero for never. used is when hosts last said that they send by it.
+	withdrawn time.Time
+	used      map[drover.HostID]time.Time
 }
 
 // addressAs is a host's outer address with the key of a number: two keys that follow each other have two addresses, by which what is sent with the one

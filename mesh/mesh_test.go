@@ -134,3 +134,24 @@ func TestAKeyShowsItselfToNobody(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A host is told of another one that passes for a third, and then that it is none: the third is reached as before.
+func TestAHostIsReachedWhenWhoPassedForItIsGone(t *testing.T) {
+	w := newWorld(t)
+	h1, h2 := w.site(1), w.site(2)
+	join(h1, h2)
+	h1.has(machineA)
+	h2.has(machineB)
+	h1.routes(machineB, h2)
+	h2.routes(machineA, h1)
+	if got := h2.asks(machineB, machineA, 8); got != "h1" {
+		t.Fatalf("before: answered by %q", got)
+	}
+	impostor := h1.peer
+	impostor.Host = "h9"
+	h2.do(order{Op: "peer", Peer: impostor})
+	h2.do(order{Op: "no-peer", Peer: impostor})
+	if got := h2.asks(machineB, machineA, 8); got != "h1" {
+		t.Errorf("after: answered by %q", got)
+	}
+}

@@ -22,7 +22,7 @@ const turnWait = 10 * time.Second
 func (d *Device) BeginKey(next PrivateKey) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.next != nil {
+	if d.next != nil { // one that is taken back stays so
 		if d.next.key.Public() != next.Public() {
 			return drover.Errorf(drover.Conflict, "another key of this host has been begun")
 		}

@@ -40,6 +40,9 @@ func (d *Device) pairsLocked(p Peer) []pair {
 	var all []pair
 	keys := p.keys()
 	for _, e := range d.hostEndsLocked() { // the current one first
+		if !e.withdrawn.IsZero() {
+			continue
+		}
 		for _, k := range keys {
 			all = append(all, pair{slotOf(e.number), slotOf(k.number)})
 		}
@@ -103,7 +106,8 @@ func (d *Device) questions(now time.Time) []question {
 	return out
 }
 
-// sawPair notes what came over a pair: from a peer's address to the one of this host's with the slot. It reports whether that is a peer.
+// sawPair notes what came over a pair: from a peer's address to the one of this host's with the slot. It reports whether that is to be answered: no peer
+// learns that a key works which is taken back.
 func (d *Device) sawPair(from netip.Addr, own slot, kind uint32, now time.Time) bool {
 	a := from.As16()
 	if !isPair(a) {
@@ -115,6 +119,12 @@ func (d *Device) sawPair(from netip.Addr, own slot, kind uint32, now time.Time) 
 		w := d.ways[host]
 		if p.Address.As16() != hostOf(a) || w == nil {
 			continue
+		}
+		if d.next != nil && !d.next.withdrawn.IsZero() && slotOf(d.next.number) == own {
+			if kind&kindUses != 0 {
+				d.next.used[host] = now
+			}
+			return false
 		}
 		one := pair{own, slot(a[15] & 1)}
 		s := w.seen[one]

@@ -254,6 +254,8 @@ func (p *siteProcess) handle(o order) (r reply, err error) {
 	case "pump":
 		r.Count, err = pump(o.To)
 		return r, err
+	case "no-peer":
+		return r, p.device.RemovePeer(o.Peer.Host)
 	case "peer":
 		if p.alone != nil {
 			key, err := HexKey(o.Peer.PublicKey)
@@ -294,6 +296,12 @@ func (p *siteProcess) handle(o order) (r reply, err error) {
 		ctx, cancel := contextFor(10 * time.Second)
 		defer cancel()
 		return r, p.device.Promote(ctx, o.Text == "people")
+	case "withdraw":
+		p.device.Withdraw(time.Now())
+	case "sends-by-next":
+		r.Hosts = p.device.SendsByNext(time.Now())
+	case "drop-next":
+		p.device.DropNext()
 	case "unconfirmed":
 		r.Hosts = p.device.Unconfirmed(time.Now())
 	case "send":

@@ -37,6 +37,7 @@ type HostBus struct {
 	hosts      lazyBucket[drover.HostInfo]
 	peers      lazyBucket[drover.WireGuardPeer]
 	policies   lazyBucket[drover.AppPolicies]
+	identities lazyBucket[drover.HostIdentity]
 
 	mu       sync.Mutex
 	stored   drover.HostInfo
@@ -62,6 +63,7 @@ func NewHostBus(conn *Conn, host drover.HostID) *HostBus {
 		hosts:      lazyBucket[drover.HostInfo]{name: BucketHosts},
 		peers:      lazyBucket[drover.WireGuardPeer]{name: BucketWireGuard},
 		policies:   lazyBucket[drover.AppPolicies]{name: BucketPolicies},
+		identities: lazyBucket[drover.HostIdentity]{name: BucketIdentities},
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"reflect"
+	"strings"
 	"time"
 
 	"drover"
@@ -17,7 +18,11 @@ const hostCounter = "hosts"
 const claimTries = 50
 
 // KeyOwner is the key of the record that says whose a public key is. No host's name has a dot.
-func KeyOwner(publicKey string) string { return "key." + hex.EncodeToString([]byte(publicKey)) }
+func KeyOwner(publicKey string) string { return keyOwners + hex.EncodeToString([]byte(publicKey)) }
+
+const keyOwners = "key."
+
+func isKeyOwner(key string) bool { return strings.HasPrefix(key, keyOwners) }
 
 // identityRequest is the request for an identity.
 const identityRequest = "identity"
@@ -49,17 +54,22 @@ func (h *HostBus) ClaimIdentity(ctx context.Context, want drover.HostIdentity) (
 type registrar struct {
 	identities *Bucket[drover.HostIdentity]
 	counters   *Bucket[uint64]
+	peers      *Bucket[drover.WireGuardPeer]
 }
 
 // ServeIdentities answers hosts that ask for their identity, until ctx ends. Of several control hosts one gets each request.
 func ServeIdentities(ctx context.Context, conn *Conn) error {
 	identities, counters := lazyBucket[drover.HostIdentity]{name: BucketIdentities}, lazyBucket[uint64]{name: BucketCounters}
+	peers := lazyBucket[drover.WireGuardPeer]{name: BucketWireGuard}
 	var r registrar
 	var err error
 	if r.identities, err = identities.get(ctx, conn); err != nil {
 		return err
 	}
 	if r.counters, err = counters.get(ctx, conn); err != nil {
+		return err
+	}
+	if r.peers, err = peers.get(ctx, conn); err != nil {
 		return err
 	}
 	return conn.serveAt(ctx, identitySubject("*"), "control", "control", identityRequest, func(ctx context.Context, data []byte) (any, error) {
@@ -96,11 +106,11 @@ func (r registrar) claim(ctx context.Context, want drover.HostIdentity) (drover.
 				return none, err
 			}
 		}
-		if err := claimKey(ctx, b, next, next.PublicKey); err != nil {
+		if err := r.claimKey(ctx, next, next.PublicKey); err != nil {
 			return none, err
 		}
 		if next.NextKey != "" {
-			if err := claimKey(ctx, b, next, next.NextKey); err != nil {
+			if err := r.claimKey(ctx, next, next.NextKey); err != nil {
 				return none, err
 			}
 		}
@@ -125,12 +135,15 @@ func sameKeys(have, want drover.HostIdentity) bool {
 }
 
 // claimKey notes whose a public key is, before anybody is told of it. A key that a host has no more stays its own.
-func claimKey(ctx context.Context, b *Bucket[drover.HostIdentity], id drover.HostIdentity, key string) error {
-	_, err := b.Create(ctx, KeyOwner(key), id)
+func (r registrar) claimKey(ctx context.Context, id drover.HostIdentity, key string) error {
+	rev, err := r.identities.Create(ctx, KeyOwner(key), id)
+	if err == nil {
+		return r.notAPersons(ctx, id, key, rev)
+	}
 	if !drover.Is(err, drover.Exists) {
 		return err
 	}
-	owner, _, err := b.GetConfirmed(ctx, KeyOwner(key))
+	owner, rev, err := r.identities.GetConfirmed(ctx, KeyOwner(key))
 	if err != nil {
 		return err
 	}
@@ -138,7 +151,27 @@ func claimKey(ctx context.Context, b *Bucket[drover.HostIdentity], id drover.Hos
 		return drover.Errorf(drover.Conflict, "host %q cannot join: its key is that of host %q, which joined from %s", id.Host, owner.Host, owner.Address).
 			WithHint("a data directory must not be copied from one host to another: remove mesh/identity.json from this one's")
 	}
-	return nil
+	return r.notAPersons(ctx, id, key, rev)
+}
+
+// notAPersons gives a key back that a person's peer has. Who claims one writes it down before looking whether the other side has it, hosts here and people where
+// their peers are made, so that of two who do it at the same moment one finds the other.
+func (r registrar) notAPersons(ctx context.Context, id drover.HostIdentity, key string, rev uint64) error {
+	peer, _, err := r.peers.GetConfirmed(ctx, KeyOwner(key))
+	if err == nil {
+		peer, _, err = r.peers.GetConfirmed(ctx, PeerKey(peer.Organization, peer.Name))
+	}
+	if drover.Is(err, drover.NotFound) || err == nil && peer.PublicKey != key {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := r.identities.Delete(ctx, KeyOwner(key), rev); err != nil && !drover.Is(err, drover.Conflict) {
+		return err
+	}
+	return drover.Errorf(drover.Conflict, "host %q cannot join: its key is that of the peer %q of organization %q", id.Host, peer.Name, peer.Organization).
+		WithHint("remove mesh/identity.json from the host's data directory, so that it makes up a key of its own")
 }
 
 // newHost gives a host a number that none had.
@@ -162,6 +195,16 @@ func (r registrar) newHost(ctx context.Context, want drover.HostIdentity) (drove
 		}
 	}
 	return want, drover.Errorf(drover.Unavailable, "no number for host %q: they were taken by others %d times in a row", want.Host, claimTries)
+}
+
+// FollowIdentities is FollowPlacements for who the hosts are by the word of the control side.
+func (h *HostBus) FollowIdentities(ctx context.Context, fn func(drover.HostID, *drover.HostIdentity) error) error {
+	return follow(ctx, h.conn, &h.identities, func(key string, id *drover.HostIdentity, _ uint64) error {
+		if isKeyOwner(key) {
+			return nil
+		}
+		return fn(drover.HostID(key), id)
+	})
 }
 
 // FollowMoves is FollowPlacements with the time at which the store took each in.

@@ -13,6 +13,7 @@ func TestNameNumberAndKeyOfAHostAreItsAlone(t *testing.T) {
 	conn := connect(t, startServer(t, t.TempDir(), 0).ClientURL())
 	open[drover.HostIdentity](t, conn, BucketIdentities)
 	open[uint64](t, conn, BucketCounters)
+	peers := open[drover.WireGuardPeer](t, conn, BucketWireGuard)
 	serveIdentities(t, conn)
 	ctx := t.Context()
 	want := drover.HostIdentity{Host: "h1", Instance: "i1", PublicKey: "k1=", Address: "10.0.0.1"}
@@ -60,12 +61,36 @@ func TestNameNumberAndKeyOfAHostAreItsAlone(t *testing.T) {
 	if got, err := NewHostBus(conn, "h2").ClaimIdentity(ctx, second); err != nil || got.Number == first.Number || got.PrivateAddress == first.PrivateAddress {
 		t.Errorf("the second host is %+v, %v", got, err)
 	}
+	// A host that comes with a person's key, or is about to have it, until the person has it no more.
+	ann := drover.WireGuardPeer{Name: "ann", Organization: "acme", PublicKey: "k5="}
+	for _, key := range []string{KeyOwner(ann.PublicKey), PeerKey(ann.Organization, ann.Name)} {
+		if _, err := peers.Create(ctx, key, ann); err != nil {
+			t.Fatal(err)
+		}
+	}
+	third := drover.HostIdentity{Host: "h3", Instance: "i3", PublicKey: ann.PublicKey, Address: "10.0.0.3"}
+	rotates := second
+	rotates.NextKey = ann.PublicKey
+	for _, want := range []drover.HostIdentity{third, rotates, third} {
+		_, err = NewHostBus(conn, want.Host).ClaimIdentity(ctx, want)
+		wantCode(t, err, drover.Conflict)
+		if text := err.Error(); !strings.Contains(text, `"ann"`) || !strings.Contains(text, `"acme"`) {
+			t.Errorf("the refusal does not say whose key it is: %s", text)
+		}
+	}
+	if _, err := peers.Delete(ctx, PeerKey(ann.Organization, ann.Name), 0); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := NewHostBus(conn, "h3").ClaimIdentity(ctx, third); err != nil || got.PublicKey != ann.PublicKey {
+		t.Errorf("with a key that is nobody's any more it is %+v, %v", got, err)
+	}
 }
 
 func TestOfTwoHostsThatJoinWithOneNameAtOnceOneDoes(t *testing.T) {
 	conn := connect(t, startServer(t, t.TempDir(), 0).ClientURL())
 	open[drover.HostIdentity](t, conn, BucketIdentities)
 	open[uint64](t, conn, BucketCounters)
+	open[drover.WireGuardPeer](t, conn, BucketWireGuard)
 	serveIdentities(t, conn)
 	var mu sync.Mutex
 	joined, refused := 0, 0

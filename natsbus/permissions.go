@@ -16,8 +16,8 @@ import (
 
 // hostReads are the buckets that hosts read, hostWatches those that they follow.
 var (
-	hostReads   = [...]string{BucketPlacements, BucketMachines, BucketMigrations, BucketStatus, BucketHosts, BucketVolumes, BucketWireGuard, BucketPolicies}
-	hostWatches = [...]string{BucketPlacements, BucketMachines, BucketHosts, BucketStatus, BucketWireGuard, BucketPolicies}
+	hostReads   = [...]string{BucketPlacements, BucketMachines, BucketMigrations, BucketStatus, BucketHosts, BucketVolumes, BucketWireGuard, BucketPolicies, BucketIdentities}
+	hostWatches = [...]string{BucketPlacements, BucketMachines, BucketHosts, BucketStatus, BucketWireGuard, BucketPolicies, BucketIdentities}
 )
 
 // replyTime is how long a host may answer a request after it came.

@@ -27,7 +27,7 @@ const (
 	// saveEvery is how often the table is stored, if it has changed.
 	saveEvery = 5 * time.Second
 	// followed is how many of the fleet's lists are followed.
-	followed = 5
+	followed = 6
 )
 
 // Bus is what the network needs of the fleet (natsbus.HostBus).
@@ -41,6 +41,7 @@ type Bus interface {
 	FollowStatuses(ctx context.Context, fn func(drover.MachineID, *drover.MachineStatus) error) error
 	FollowHosts(ctx context.Context, fn func(drover.HostID, *drover.HostInfo) error) error
 	FollowPeers(ctx context.Context, fn func(string, *drover.WireGuardPeer) error) error
+	FollowIdentities(ctx context.Context, fn func(drover.HostID, *drover.HostIdentity) error) error
 }
 
 // Config is what a Daemon is made of; all fields are required but Faults.
@@ -85,7 +86,7 @@ type Daemon struct {
 
 // New reads what the last process has left, and starts nothing.
 func New(cfg Config) (*Daemon, error) {
-	id, err := loadIdentity(cfg.Dir)
+	id, err := loadIdentity(cfg.Dir, cfg.Host)
 	if err != nil {
 		return nil, err
 	}
@@ -215,6 +216,9 @@ func (d *Daemon) open() error {
 			device.Close()
 			return err
 		}
+		if id.file.Rotation.Canceled() {
+			device.Withdraw(d.now())
+		}
 	}
 	if err := netdev.AddLocal(drover.ResolverAddress()); err != nil {
 		device.Close()
@@ -280,6 +284,9 @@ func (d *Daemon) Status() drover.MeshStatus {
 	defer d.feed.mu.Unlock()
 	for host, trouble := range d.feed.troubles {
 		s.Problem = cmp.Or(s.Problem, fmt.Sprintf("host %s is no peer: %s", host, trouble))
+	}
+	for host, why := range d.feed.impostors {
+		s.Problem = cmp.Or(s.Problem, fmt.Sprintf("host %s is not believed: %s", host, why))
 	}
 	for _, trouble := range d.feed.refused {
 		s.Problem = cmp.Or(s.Problem, trouble)

@@ -2,7 +2,7 @@ package network
 
 // FaultPoints lists the places at which a fault can be armed (see package fault).
 func FaultPoints() []string {
-	return []string{pointFeed, pointKeyMade, pointKeyClaimed, pointKeyPromoted}
+	return []string{pointFeed, pointKeyMade, pointKeyClaimed, pointKeyPromoted, pointKeyCanceled, pointKeyDropped}
 }
 
 // pointFeed is hit before each news of where a machine is: held there, a host goes on by what it believed.
@@ -13,4 +13,6 @@ const (
 	pointKeyMade     = "network.key.made"
 	pointKeyClaimed  = "network.key.claimed"
 	pointKeyPromoted = "network.key.promoted"
+	pointKeyCanceled = "network.key.canceled"
+	pointKeyDropped  = "network.key.dropped"
 )

@@ -43,8 +43,9 @@ type identity struct {
 	key, next, people mesh.PrivateKey
 }
 
-// loadIdentity reads who this host is, or makes up what it can when it starts for the first time.
-func loadIdentity(dir string) (*identity, error) {
+// loadIdentity reads who this host is, or makes up what it can when it starts for the first time. What was allotted to a host of another name (of which this
+// one has the data directory) is not this host's: it has to join.
+func loadIdentity(dir string, host drover.HostID) (*identity, error) {
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return nil, drover.Errorf(drover.Internal, "cannot make the directory %q: %w", dir, err)
 	}
@@ -61,6 +62,9 @@ func loadIdentity(dir string) (*identity, error) {
 	}
 	if id.file.Version < 1 || id.file.Version > identityVersion {
 		return nil, drover.Errorf(drover.Precondition, "%s has version %d, this program knows version %d", id.path, id.file.Version, identityVersion)
+	}
+	if id.file.Allotted.Host != host {
+		id.file.Allotted = drover.HostIdentity{}
 	}
 	return id, id.parse()
 }
@@ -114,8 +118,8 @@ func (id *identity) identity(host drover.HostID, address string) drover.HostIden
 
 // told reports whether the fleet knows of the key.
 func (id *identity) told() bool {
-	a := id.file.Allotted
-	return a.PublicKey == id.key.Public() && a.NextKey == "" && a.Rotation.Running() == id.file.Rotation.Running()
+	a, last := id.file.Allotted, id.file.Rotation
+	return a.PublicKey == id.key.Public() && a.NextKey == "" && (last == nil || a.Rotation != nil && a.Rotation.ID == last.ID && a.Rotation.Running() == last.Running())
 }
 
 // allotted stores what the fleet has written down.
@@ -132,7 +136,7 @@ func (id *identity) allotted(got drover.HostIdentity) error {
 func (id *identity) mesh() drover.HostMesh {
 	f := id.file
 	m := drover.HostMesh{Number: f.Allotted.Number, PrivateAddress: f.Allotted.PrivateAddress, PublicKey: id.key.Public(), KeyNumber: f.KeyNumber}
-	if f.Claimed {
+	if f.Claimed && !f.Rotation.Canceled() {
 		m.NextKey = id.next.Public()
 	}
 	if f.PeopleKey != "" {

@@ -17,6 +17,7 @@ import (
 
 	"drover"
 	"drover/internal/durable"
+	"drover/route"
 )
 
 // fakeBus is the fleet as a test tells it.
@@ -80,6 +81,23 @@ func (f *fakeBus) FollowPeers(ctx context.Context, fn func(string, *drover.WireG
 	return err
 }
 
+func (f *fakeBus) FollowIdentities(ctx context.Context, fn func(drover.HostID, *drover.HostIdentity) error) error {
+	var errs []error
+	for id, number := range map[drover.HostID]uint64{"h2": 2, "h3": 3} {
+		rec := identityOf(id, number)
+		errs = append(errs, fn(id, &rec))
+	}
+	errs = append(errs, fn("", nil))
+	<-ctx.Done()
+	return errors.Join(errs...)
+}
+
+// identityOf is who a host is by the word of the fleet.
+func identityOf(id drover.HostID, number uint64) drover.HostIdentity {
+	m := hostMesh(number)
+	return drover.HostIdentity{Host: id, Number: number, PrivateAddress: m.PrivateAddress, PublicKey: m.PublicKey}
+}
+
 func newDaemon(t *testing.T, dir string, bus Bus) *Daemon {
 	t.Helper()
 	d, err := New(Config{Host: "h1", Dir: dir, RunDir: dir, Listen: netip.MustParseAddrPort("10.0.0.1:51820"), MTU: 1380, Bus: bus, Log: slog.New(slog.DiscardHandler)})
@@ -94,7 +112,7 @@ func hostMesh(number uint64) *drover.HostMesh {
 	if err != nil {
 		panic(err)
 	}
-	return &drover.HostMesh{Number: number, PrivateAddress: a.String()}
+	return &drover.HostMesh{Number: number, PrivateAddress: a.String(), PublicKey: "key of " + a.String()}
 }
 
 // tell tells the whole fleet: machine m1 on h2 and m2 on h3, less what is left out.
@@ -136,6 +154,7 @@ func follow(t *testing.T, d *Daemon, bus Bus) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { d.feed.follow(ctx, bus, func() {}, func(string, error) {}); close(done) }()
+		<-time.After(identitiesWait)
 		synctest.Wait()
 		cancel()
 		<-done
@@ -199,6 +218,46 @@ func TestAPersonsPeerIsARouteThatIsKept(t *testing.T) {
 	follow(t, again, tell(t)) // it was removed meanwhile
 	if got := routesOf(again); got != both {
 		t.Errorf("routes are %q", got)
+	}
+}
+
+// The lists are told side by side: whichever piece of news of a machine comes last, the mesh has what the table has.
+func TestTheMeshHasWhatTheTableHasWhateverComesFirst(t *testing.T) {
+	d := newDaemon(t, t.TempDir(), nil)
+	f := d.feed
+	const count = 2000
+	address := func(i int) netip.Addr {
+		a, err := drover.MachineAddress(1, uint64(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	var group sync.WaitGroup
+	each := func(take func(id drover.MachineID, i int) []route.Route) {
+		group.Go(func() {
+			for i := range count {
+				f.change(func() []route.Route { return take(drover.MachineID(address(i).String()), i) })
+			}
+		})
+	}
+	each(func(id drover.MachineID, _ int) []route.Route {
+		return f.table.Describe(id, &drover.Machine{ID: id, App: "a", Address: string(id)})
+	})
+	each(func(id drover.MachineID, i int) []route.Route {
+		return f.table.Place(id, &drover.Placement{Machine: id, Host: []drover.HostID{"h2", "h3"}[i%2]})
+	})
+	group.Go(func() {
+		for i := range count {
+			f.met([]drover.HostID{"h2", "h3"}[i%2], &drover.HostInfo{ID: []drover.HostID{"h2", "h3"}[i%2], Mesh: hostMesh(uint64(2 + i%2))})
+		}
+	})
+	group.Wait()
+	has := f.routes.All()
+	for i := range count {
+		if want := hostMesh(uint64(2 + i%2)).PrivateAddress; has[address(i)].String() != want {
+			t.Fatalf("machine %d goes by %q, not by %s", i, has[address(i)], want)
+		}
 	}
 }
 
@@ -307,7 +366,7 @@ func BenchmarkNews(b *testing.B) {
 	f := newFeed("h1", b.TempDir(), time.Now)
 	for i := range uint64(20) {
 		id := drover.HostID("h" + string(rune('a'+i)))
-		f.apply(f.table.Meet(id, &drover.HostInfo{ID: id, Mesh: hostMesh(i + 1)}))
+		f.change(func() []route.Route { return f.table.Meet(id, &drover.HostInfo{ID: id, Mesh: hostMesh(i + 1)}) })
 	}
 	ids := make([]drover.MachineID, 10000)
 	for i := range ids {
@@ -316,10 +375,14 @@ func BenchmarkNews(b *testing.B) {
 			b.Fatal(err)
 		}
 		ids[i] = drover.MachineID(a.String())
-		f.apply(f.table.Describe(ids[i], &drover.Machine{ID: ids[i], App: "a", Address: a.String()}))
+		f.change(func() []route.Route {
+			return f.table.Describe(ids[i], &drover.Machine{ID: ids[i], App: "a", Address: a.String()})
+		})
 	}
 	for i := 0; b.Loop(); i++ {
-		f.apply(f.table.Place(ids[i%len(ids)], &drover.Placement{Host: drover.HostID("h" + string(rune('a'+i%20)))}))
+		f.change(func() []route.Route {
+			return f.table.Place(ids[i%len(ids)], &drover.Placement{Host: drover.HostID("h" + string(rune('a'+i%20)))})
+		})
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "moves/s")
 }

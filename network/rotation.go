@@ -16,6 +16,8 @@ import (
 //	made      the next key exists, nobody knows of it
 //	claimed   the fleet knows that it is this host's; from here on others are told of it, and reach this host by either
 //	promoted  it is the key of this host; the old one is gone: the point of no return
+//	canceled  in place of that: nobody is told of the next key any more; who sends by it is still heard
+//	dropped   nobody sends by it: it is gone
 //
 // A process that is killed goes on from what it finds there. Peers say themselves, over the mesh, that they send by the next key.
 const (
@@ -35,6 +37,12 @@ type ends interface {
 	Unconfirmed(now time.Time) []drover.HostID
 	// Promote makes that key the only one.
 	Promote(ctx context.Context, people bool) error
+	// Withdraw lets this host send nothing by that key. It may be repeated.
+	Withdraw(now time.Time)
+	// SendsByNext lists the hosts that may still send by it.
+	SendsByNext(now time.Time) []drover.HostID
+	// DropNext forgets it.
+	DropNext()
 	// Links tells how the links to all hosts are.
 	Links() []mesh.Link
 }
@@ -54,7 +62,10 @@ func (d *Daemon) Rotate(by string, people bool) (drover.MeshKey, error) {
 	if d.id.file.Allotted.Number == 0 {
 		return drover.MeshKey{}, drover.Errorf(drover.Precondition, "this host has not joined the fleet: it gets no other key")
 	}
-	if !d.id.file.Rotation.Running() {
+	switch r := d.id.file.Rotation; {
+	case r.Running() && r.Canceled():
+		return drover.MeshKey{}, drover.Errorf(drover.Precondition, "this host gets no other key now: the next one of rotation %s, which %s canceled, is still being taken back, which takes a quarter of a minute", r.ID, r.CanceledBy)
+	case !r.Running():
 		if err := d.id.makeNext(by, people, d.now()); err != nil {
 			return drover.MeshKey{}, err
 		}
@@ -102,6 +113,9 @@ func (d *Daemon) beginDue() error {
 	if since.IsZero() { // of an earlier version
 		since = f.Allotted.Since
 	}
+	if f.Rotation != nil && f.Rotation.EndedAt.After(since) { // canceled: who did that wants none for a while
+		since = f.Rotation.EndedAt
+	}
 	due := d.cfg.KeyEvery > 0 && !f.Rotation.Running() && !since.IsZero() && d.now().Sub(since) >= d.cfg.KeyEvery
 	d.keys.Unlock()
 	if !due {
@@ -119,6 +133,8 @@ func (d *Daemon) rotateStep(ctx context.Context, steady time.Time) (time.Time, e
 	switch {
 	case !f.Rotation.Running():
 		return time.Time{}, d.record(ctx)
+	case f.Rotation.Canceled():
+		return d.withdrawStep(ctx, steady)
 	case !f.Claimed:
 		if err := d.claim(ctx); err != nil {
 			d.cfg.Log.Warn("the next key is not known to the fleet yet", "op", f.Rotation.ID, "err", err)
@@ -174,6 +190,10 @@ func (d *Daemon) beginNext() error {
 // promote makes the next key the only one.
 func (d *Daemon) promote(ctx context.Context, silent []drover.HostID) error {
 	d.keys.Lock()
+	if d.id.file.Rotation.Canceled() { // just now
+		d.keys.Unlock()
+		return nil
+	}
 	people := d.id.file.Rotation.People
 	err := d.id.promote(silent, d.now())
 	d.waits = nil

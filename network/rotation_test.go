@@ -23,6 +23,9 @@ type keyWorld struct {
 	// late are hosts that do not send by it, dead those of them from which nothing comes.
 	late, dead []drover.HostID
 	promoted   int
+	// withdrawn: nothing is sent by it any more; waits is how often was asked who sends by it since.
+	withdrawn bool
+	waits     int
 }
 
 type cut struct{}
@@ -65,6 +68,31 @@ func (w *keyWorld) Promote(context.Context, bool) error {
 	return nil
 }
 
+func (w *keyWorld) Withdraw(time.Time) {
+	w.effect()
+	if !w.withdrawn {
+		w.withdrawn, w.waits = true, 0
+	}
+}
+
+func (w *keyWorld) SendsByNext(time.Time) []drover.HostID {
+	if w.begun == "" {
+		return nil
+	}
+	if w.waits++; w.waits < 3 {
+		return []drover.HostID{"h2"}
+	}
+	return nil
+}
+
+func (w *keyWorld) DropNext() {
+	w.effect()
+	if w.begun != "" && w.waits < 3 {
+		w.t.Error("the next key is gone while others send by it")
+	}
+	w.begun, w.withdrawn = "", false
+}
+
 func (w *keyWorld) Links() []mesh.Link {
 	links := []mesh.Link{{Host: "h2", State: mesh.LinkOK}}
 	for _, h := range w.late {
@@ -86,7 +114,7 @@ func (w *keyWorld) life(dir string, steps int, begin func(*Daemon)) (d *Daemon, 
 			if _, ok := r.(cut); !ok {
 				panic(r)
 			}
-			w.begun = "" // its ends are gone with it
+			w.begun, w.withdrawn = "", false // its ends are gone with it
 		}
 	}()
 	if d.number() == 0 {
@@ -97,6 +125,9 @@ func (w *keyWorld) life(dir string, steps int, begin func(*Daemon)) (d *Daemon, 
 	if d.id.file.Claimed { // as open does
 		if err := d.ends.BeginKey(d.id.next); err != nil {
 			w.t.Fatal(err)
+		}
+		if d.id.file.Rotation.Canceled() {
+			d.ends.Withdraw(w.clock)
 		}
 	}
 	if !d.id.file.Rotation.Running() && begin != nil && d.id.file.KeyNumber == 0 {

@@ -53,20 +53,8 @@ func (d *Daemon) serve(ctx context.Context) error {
 		}
 		d.answer(w, peers)
 	})
-	mux.HandleFunc("POST /rotate", func(w http.ResponseWriter, r *http.Request) {
-		var req drover.MeshRotateRequest
-		if err := json.NewDecoder(io.LimitReader(r.Body, maxAnswer)).Decode(&req); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		key, err := d.Rotate(req.By, req.People)
-		if err != nil {
-			d.cfg.Log.Warn("this host gets no other key", "err", err)
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		d.answer(w, key)
-	})
+	mux.HandleFunc("POST /rotate", ordered(d, func(req drover.MeshRotateRequest) (drover.MeshKey, error) { return d.Rotate(req.By, req.People) }))
+	mux.HandleFunc("POST /cancel", ordered(d, func(req drover.MeshCancelRequest) (drover.MeshKey, error) { return d.Cancel(req.By) }))
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: socketWait}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
@@ -74,6 +62,24 @@ func (d *Daemon) serve(ctx context.Context) error {
 		return drover.Errorf(drover.Internal, "cannot serve %q: %w", path, err)
 	}
 	return nil
+}
+
+// ordered answers what changes the key.
+func ordered[T any](d *Daemon, do func(T) (drover.MeshKey, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var req T
+		if err := json.NewDecoder(io.LimitReader(r.Body, maxAnswer)).Decode(&req); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		key, err := do(req)
+		if err != nil {
+			d.cfg.Log.Warn("the key of this host stays as it is", "asked", r.URL.Path, "err", err)
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		d.answer(w, key)
+	}
 }
 
 func (d *Daemon) answer(w http.ResponseWriter, v any) {
@@ -111,11 +117,20 @@ func (c *Client) Routes(ctx context.Context, after string) (a drover.MeshRoutesA
 
 // Rotate lets the host get another key; while it is getting one, that is what is told of.
 func (c *Client) Rotate(ctx context.Context, req drover.MeshRotateRequest) (key drover.MeshKey, err error) {
+	return key, c.order(ctx, "/rotate", req, &key)
+}
+
+// Cancel lets the host keep the key that it has.
+func (c *Client) Cancel(ctx context.Context, req drover.MeshCancelRequest) (key drover.MeshKey, err error) {
+	return key, c.order(ctx, "/cancel", req, &key)
+}
+
+func (c *Client) order(ctx context.Context, path string, req any, into *drover.MeshKey) error {
 	body, err := json.Marshal(req)
 	if err != nil {
-		return key, drover.Errorf(drover.Internal, "cannot ask this host's network: %w", err)
+		return drover.Errorf(drover.Internal, "cannot ask this host's network: %w", err)
 	}
-	return key, c.ask(ctx, http.MethodPost, "/rotate", body, &key)
+	return c.ask(ctx, http.MethodPost, path, body, into)
 }
 
 func (c *Client) get(ctx context.Context, path string, into any) error {

@@ -38,9 +38,19 @@ type feed struct {
 	routes *mesh.Table
 	now    func() time.Time
 
+	// changing is held while the table changes and the mesh follows. mu is taken under it.
+	changing sync.Mutex
+	// meeting is held while a host is judged and becomes a peer. The others are taken under it.
+	meeting sync.Mutex
+
 	mu sync.Mutex
 	// device is nil until the host has joined.
 	device *mesh.Device
+	// said is what hosts say of themselves, identities who they are by the word of the control side.
+	said       map[drover.HostID]*drover.HostInfo
+	identities map[drover.HostID]drover.HostIdentity
+	// impostors are hosts that say to be what they are not, and what.
+	impostors map[drover.HostID]string
 	// troubles are hosts that cannot be peers, and why.
 	troubles map[drover.HostID]string
 	// refused are people's peers that cannot be let in here, and why.
@@ -54,6 +64,7 @@ type feed struct {
 
 func newFeed(self drover.HostID, dir string, now func() time.Time) *feed {
 	return &feed{self: self, path: filepath.Join(dir, "tables.json"), table: route.NewTable(), routes: mesh.NewTable(), now: now,
+		said: map[drover.HostID]*drover.HostInfo{}, identities: map[drover.HostID]drover.HostIdentity{}, impostors: map[drover.HostID]string{},
 		troubles: map[drover.HostID]string{}, refused: map[string]string{}, lists: map[string]time.Time{}}
 }
 
@@ -67,7 +78,7 @@ func (f *feed) load() error {
 	if err != nil || file.Version != tablesVersion {
 		return drover.Errorf(drover.Precondition, "%s cannot be used (version %d): the table begins empty: %w", f.path, file.Version, err)
 	}
-	f.apply(f.table.Load(file.Hosts, file.Machines, file.Peers))
+	f.change(func() []route.Route { return f.table.Load(file.Hosts, file.Machines, file.Peers) })
 	return nil
 }
 
@@ -94,9 +105,12 @@ func (f *feed) touch() {
 	f.mu.Unlock()
 }
 
-// apply makes the mesh follow changed routes.
-func (f *feed) apply(changed []route.Route) {
-	for _, r := range changed {
+// change changes the table and makes the mesh follow. The lists are told side by side: of two changes of one machine the one that the table took last is the
+// last for the mesh too.
+func (f *feed) change(take func() []route.Route) {
+	f.changing.Lock()
+	defer f.changing.Unlock()
+	for _, r := range take() {
 		if r.Host.IsValid() {
 			f.routes.Set(r.Machine, r.Host)
 		} else {
@@ -121,8 +135,11 @@ func (f *feed) start(d *mesh.Device) {
 
 // admitted takes in a person's peer.
 func (f *feed) admitted(key string, w *drover.WireGuardPeer) {
-	before, changed := f.table.Admit(key, w)
-	f.apply(changed)
+	var before route.Peer
+	f.change(func() (changed []route.Route) {
+		before, changed = f.table.Admit(key, w)
+		return changed
+	})
 	now := route.Peer{Key: key}
 	if w != nil {
 		now.PublicKey, now.Host = w.PublicKey, w.Host
@@ -194,21 +211,29 @@ func (f *feed) follow(ctx context.Context, bus Bus, hit func(), failed func(list
 	for list, follow := range map[string]func() error{
 		"placements": func() error { return f.followPlacements(ctx, bus, hit) },
 		"machines": func() error {
-			return bus.FollowMachines(ctx, listed(f, "machines", func(id drover.MachineID, m *drover.Machine) { f.apply(f.table.Describe(id, m)) }))
+			return bus.FollowMachines(ctx, listed(f, "machines", func(id drover.MachineID, m *drover.Machine) {
+				f.change(func() []route.Route { return f.table.Describe(id, m) })
+			}))
 		},
 		"statuses": func() error {
-			return bus.FollowStatuses(ctx, listed(f, "statuses", func(id drover.MachineID, s *drover.MachineStatus) { f.apply(f.table.Observe(id, s)) }))
+			return bus.FollowStatuses(ctx, listed(f, "statuses", func(id drover.MachineID, s *drover.MachineStatus) {
+				f.change(func() []route.Route { return f.table.Observe(id, s) })
+			}))
 		},
 		"peers": func() error { return bus.FollowPeers(ctx, listed(f, "peers", f.admitted)) },
 		"hosts": func() error {
-			return bus.FollowHosts(ctx, listed(f, "hosts", func(id drover.HostID, h *drover.HostInfo) {
-				f.apply(f.table.Meet(id, h))
-				if h == nil {
-					f.peer(id, nil)
-				} else {
-					f.peer(id, h.Mesh)
+			f.awaitIdentities(ctx)
+			return bus.FollowHosts(ctx, listed(f, "hosts", f.met))
+		},
+		"identities": func() error {
+			take := listed(f, "identities", f.identified)
+			return bus.FollowIdentities(ctx, func(id drover.HostID, rec *drover.HostIdentity) error {
+				err := take(id, rec)
+				if id == "" {
+					f.meetAll()
 				}
-			}))
+				return err
+			})
 		},
 	} {
 		group.Go(func() {
@@ -223,7 +248,9 @@ func (f *feed) follow(ctx context.Context, bus Bus, hit func(), failed func(list
 }
 
 func (f *feed) followPlacements(ctx context.Context, bus Bus, hit func()) error {
-	take := listed(f, "placements", func(id drover.MachineID, p *drover.Placement) { f.apply(f.table.Place(id, p)) })
+	take := listed(f, "placements", func(id drover.MachineID, p *drover.Placement) {
+		f.change(func() []route.Route { return f.table.Place(id, p) })
+	})
 	return bus.FollowMoves(ctx, func(id drover.MachineID, p *drover.Placement, stored time.Time) error {
 		hit()
 		if err := take(id, p); err != nil || p == nil {
@@ -271,6 +298,14 @@ func (f *feed) known(list string) []string {
 	if list == "peers" {
 		for _, p := range f.table.Peers() {
 			ids = append(ids, p.Key)
+		}
+		return ids
+	}
+	if list == "identities" {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for id := range f.identities {
+			ids = append(ids, string(id))
 		}
 		return ids
 	}

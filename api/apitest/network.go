@@ -41,7 +41,30 @@ func (b *Backend) RotateKey(_ context.Context, host drover.HostID, by string, pe
 	if _, err := b.hostLocked(host); err != nil {
 		return drover.MeshKey{}, err
 	}
+	if b.keys[host].Rotation.Canceled() {
+		return drover.MeshKey{}, drover.Errorf(drover.Precondition, "the next key of host %q is still being taken back", host)
+	}
 	key := drover.MeshKey{PublicKey: "a", PeopleKey: "a", Rotation: &drover.KeyRotation{ID: "r1", By: by, People: people, StartedAt: b.Now()}, WaitsFor: []drover.HostID{"h2"}}
+	b.keys[host] = key
+	return key, nil
+}
+
+// CancelKey takes back what was begun.
+func (b *Backend) CancelKey(_ context.Context, host drover.HostID, by string) (drover.MeshKey, error) {
+	if err := b.begin("CancelKey"); err != nil {
+		return drover.MeshKey{}, err
+	}
+	defer b.mu.Unlock()
+	if _, err := b.hostLocked(host); err != nil {
+		return drover.MeshKey{}, err
+	}
+	key, rotates := b.keys[host]
+	if !rotates {
+		return drover.MeshKey{}, drover.Errorf(drover.Precondition, "host %q is about to have no other key: there is nothing to cancel", host)
+	}
+	r := *key.Rotation
+	r.CanceledAt, r.CanceledBy = b.Now(), by
+	key.Rotation = &r
 	b.keys[host] = key
 	return key, nil
 }
@@ -61,5 +84,8 @@ func (b *Backend) HostKey(_ context.Context, host drover.HostID) (drover.MeshKey
 	}
 	done := *key.Rotation
 	done.EndedAt = b.Now()
+	if done.Canceled() {
+		return drover.MeshKey{PublicKey: "a", PeopleKey: "a", Rotation: &done}, nil
+	}
 	return drover.MeshKey{PublicKey: "b", Number: 1, Since: b.Now(), PeopleKey: "a", Rotation: &done}, nil
 }

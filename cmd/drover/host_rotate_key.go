@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -12,7 +13,7 @@ import (
 )
 
 func newHostRotateKeyCommand(c *cli) *cobra.Command {
-	var people, detach, yes bool
+	var people, cancel, detach, yes bool
 	cmd := &cobra.Command{
 		Use:   "rotate-key HOST",
 		Short: "Let a host get another key for the private network, without a packet being lost",
@@ -25,8 +26,11 @@ be called again to go on following it; the rotation goes on without it.
 
 People's WireGuard peers know the host by a key of their own, which stays. With
 --people that is changed as well, and every peer of the host needs a new
-configuration: 'drover wireguard show NAME' prints the key.`,
-		Example: "  drover host rotate-key h1\n  drover host rotate-key h1 --people --yes",
+configuration: 'drover wireguard show NAME' prints the key.
+
+--cancel takes back the key that the host is about to have, as long as the old
+one is there: the host keeps that, and no packet is lost either.`,
+		Example: "  drover host rotate-key h1\n  drover host rotate-key h1 --people --yes\n  drover host rotate-key h1 --cancel",
 		Args:    exactly("HOST"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := c.connect()
@@ -34,6 +38,16 @@ configuration: 'drover wireguard show NAME' prints the key.`,
 				return err
 			}
 			host := drover.HostID(args[0])
+			if cancel {
+				key, err := api.CancelKey(cmd.Context(), host)
+				if err == nil && !detach {
+					key, err = c.followKey(cmd.Context(), api, host, key)
+				}
+				if err != nil {
+					return err
+				}
+				return c.printKey(host, key)
+			}
 			if people && !yes {
 				if err := c.confirm(cmd.Context(), true, fmt.Sprintf("shut out all people's peers of host %s until they have a new configuration", host)); err != nil {
 					return err
@@ -48,10 +62,15 @@ configuration: 'drover wireguard show NAME' prints the key.`,
 					return err
 				}
 			}
-			return c.printKey(host, key)
+			if err := c.printKey(host, key); err != nil || !key.Rotation.Canceled() {
+				return err
+			}
+			return drover.Errorf(drover.Conflict, "the key of host %s is the one that it had: %s has canceled the rotation %s", host, key.Rotation.CanceledBy, key.Rotation.ID)
 		},
 	}
 	cmd.Flags().BoolVar(&people, "people", false, "change the key by which people's peers know the host, too")
+	cmd.Flags().BoolVar(&cancel, "cancel", false, "take back the key that the host is about to have")
+	cmd.MarkFlagsMutuallyExclusive("cancel", "people")
 	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "do not wait for the end")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd
@@ -64,6 +83,10 @@ func (c *cli) followKey(ctx context.Context, api *client.Client, host drover.Hos
 	key, err := api.FollowKey(ctx, host, begun, func(now drover.MeshKey) error {
 		if now.Rotation.Running() {
 			waits := hostsText(now.WaitsFor)
+			if now.Rotation.Canceled() {
+				p.state(waits, "host %s takes its next key back; by that may still send: %s", host, cmp.Or(namesOf(now.WaitsFor), "nobody"))
+				return nil
+			}
 			p.state(waits, "host %s is reached by two keys, until these send by the new one: %s", host, waits)
 		}
 		return nil
@@ -75,13 +98,12 @@ func (c *cli) followKey(ctx context.Context, api *client.Client, host drover.Hos
 	return key, err
 }
 
-func hostsText(hosts []drover.HostID) string {
+func hostsText(hosts []drover.HostID) string { return cmp.Or(namesOf(hosts), "all others do") }
+
+func namesOf(hosts []drover.HostID) string {
 	names := make([]string, len(hosts))
 	for i, h := range hosts {
 		names[i] = string(h)
-	}
-	if len(names) == 0 {
-		return "all others do"
 	}
 	return strings.Join(names, ", ")
 }
@@ -91,6 +113,13 @@ func (c *cli) printKey(host drover.HostID, key drover.MeshKey) error {
 		return c.printJSON(key)
 	}
 	r := key.Rotation
+	if r.Canceled() {
+		state := "is being taken back"
+		if !r.Running() {
+			state = "is gone"
+		}
+		return c.print("host %s keeps the key %s (number %d): the next one, of rotation %s, %s (%s, %s)\n", host, key.PublicKey, key.Number, r.ID, state, r.CanceledBy, c.moment(r.CanceledAt))
+	}
 	if r.Running() {
 		return c.print("host %s gets another key (%s, asked for by %s)\n", host, r.ID, r.By)
 	}

@@ -98,6 +98,12 @@ func icmp6(from, to netip.Addr, kind byte, text string) []byte {
 	return packet6(from, to, unix.IPPROTO_ICMPV6, append([]byte{kind, 0, 0, 0, 0, 1, 0, 1}, text...), 2)
 }
 
+// tooBig is the word of somebody on the way that a packet was too large for it.
+func tooBig(from, to netip.Addr, packet []byte) []byte {
+	const mtu = 1280
+	return packet6(from, to, unix.IPPROTO_ICMPV6, append([]byte{2, 0, 0, 0, 0, 0, mtu >> 8, mtu & 0xff}, packet...), 2)
+}
+
 func packet6(from, to netip.Addr, protocol byte, payload []byte, sumAt int) []byte {
 	p := make([]byte, 40, 40+len(payload))
 	p[0], p[6], p[7] = 0x60, protocol, 64
@@ -237,6 +243,8 @@ func TestMachinesReachTheirOwnNetworkAndNothingElse(t *testing.T) {
 		{"from a host to this one", w.mesh, func(s string) []byte { return udp6(addrHost2, addrHost, testPort, s) }, host, true},
 		{"passed on for a machine that left", w.mesh, func(s string) []byte { return udp6(addrB, addrAway, testPort, s) }, w.mesh.gets, true},
 		{"an answer to another host", w.a, func(s string) []byte { return tcp6(addrA, addrHost2, tcpACK, s) }, w.mesh.gets, true},
+		{"an error about what another host sent it", w.a, func(s string) []byte { return tooBig(addrA, addrHost2, udp6(addrHost2, addrA, testPort, s)) }, w.mesh.gets, true},
+		{"an error about what another host sent elsewhere", w.a, func(s string) []byte { return tooBig(addrA, addrHost2, udp6(addrHost2, addrHost, testPort, s)) }, w.mesh.gets, false},
 		{"a pong to another host", w.a, func(s string) []byte { return icmp6(addrA, addrHost2, 129, s) }, w.mesh.gets, true},
 
 		{"another network, here", w.a, func(s string) []byte { return udp6(addrA, addrOther, testPort, s) }, w.other.gets, false},
@@ -301,6 +309,88 @@ func TestMachinesReachTheirOwnNetworkAndNothingElse(t *testing.T) {
 			t.Errorf("the answer did not come: %v", err)
 		}
 	})
+}
+
+// A kernel believes whoever says that a packet on its way was too large: a guest could let hosts cut what they send each other in pieces.
+func TestAMachineTellsItsHostOfNothingButItself(t *testing.T) {
+	w := newIsolated(t)
+	mtuTo := func(to netip.Addr, port int) func() int {
+		c, err := net.DialUDP("udp6", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addrHost, uint16(port))), net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, testPort)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		raw, err := c.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write([]byte("one packet, so that the kernel knows of the connection")); err != nil {
+			t.Fatal(err)
+		}
+		return func() (mtu int) {
+			if err := raw.Control(func(fd uintptr) { mtu, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MTU) }); err != nil {
+				t.Fatal(err)
+			}
+			return mtu
+		}
+	}
+	elsewhere, here := mtuTo(addrHost2, 4300), mtuTo(addrA, 4301)
+	about := func(from, to netip.Addr, port uint16) []byte {
+		p := udp6(from, to, testPort, "")
+		binary.BigEndian.PutUint16(p[40:], port)
+		return append(p, make([]byte, 1000)...)
+	}
+	before := elsewhere()
+	told := false
+	for i := 0; i < mostTries && !told; i++ {
+		for _, to := range []netip.Addr{addrHost, drover.ResolverAddress(), netip.MustParseAddr("fe80::1")} {
+			w.a.send(tooBig(addrA, to, about(addrHost, addrHost2, 4300)))
+		}
+		w.a.send(tooBig(addrA, addrHost, about(addrHost, addrA, 4301))) // after the others: they have come when it has
+		w.b.gets("nothing", wait/10)
+		told = here() == 1280
+	}
+	if !told {
+		t.Errorf("what a machine says of its own packets is not heard: the MTU is %d", here())
+	}
+	if got := elsewhere(); got != before {
+		t.Errorf("a machine has made the MTU of the way to another host %d, which was %d", got, before)
+	}
+}
+
+func TestAHostTellsItsMachinesNothingByARP(t *testing.T) {
+	w := newIsolated(t)
+	arp := *w.a
+	arp.ethernet = append(append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, w.a.ethernet[6:12]...), 0x08, 0x06)
+	question := append([]byte{0, 1, 8, 0, 6, 4, 0, 1}, w.a.ethernet[6:12]...)
+	question = append(question, 10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 127, 0, 0, 1)
+	copy(question[24:], hostV4(t))
+	reply := string([]byte{0, 1, 8, 0, 6, 4, 0, 2})
+	// The question comes before the packet after it, whose arrival is seen.
+	for range mostTries {
+		arp.send(question)
+		w.a.send(udp6(addrA, addrB, testPort, "after"))
+		if w.b.gets("after", wait) {
+			break
+		}
+	}
+	if w.a.gets(reply, wait) {
+		t.Error("a guest is told the hardware address that goes with an IPv4 address of its host")
+	}
+}
+
+// hostV4 gives the host an IPv4 address.
+func hostV4(t *testing.T) net.IP {
+	t.Helper()
+	l, err := netlink.LinkByName(MeshDevice)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &net.IPNet{IP: net.IPv4(10, 77, 0, 1).To4(), Mask: net.CIDRMask(32, 32)}
+	if err := netlink.AddrReplace(l, &netlink.Addr{IPNet: a}); err != nil {
+		t.Fatal(err)
+	}
+	return a.IP
 }
 
 // An agent that starts anew shuts out nobody whom the last one let in, and lets in nobody whose tap is gone.

@@ -11,10 +11,11 @@ import (
 	"drover"
 )
 
-// Where what is in an IPv6 and a TCP header (RFC 8200, RFC 9293).
+// Where what is in an IPv6 and a TCP header (RFC 8200, RFC 9293), and how long that of an ICMPv6 error is, which the packet follows that it is about.
 const (
 	sourceAt      = 8
 	destinationAt = 24
+	icmpErrorLen  = 8
 	portAt        = 2
 	tcpFlagsAt    = 13
 	tcpSYN        = 0x02
@@ -24,11 +25,11 @@ const (
 // The types of ICMPv6 (RFC 4443, RFC 4861): errors, which every sender needs; the answer to a ping; and what finds neighbours on a link.
 var (
 	icmpErrors     = []byte{1, 2, 3, 4}
-	icmpAnswers    = []byte{1, 2, 3, 4, 129}
 	icmpNeighbours = []byte{133, 135, 136}
 )
 
 const (
+	icmpPong    = 129
 	icmpSolicit = 135
 	dnsPort     = 53
 	// rejectAny and prohibited are NFT_REJECT_ICMPX_UNREACH and NFT_REJECT_ICMPX_ADMIN_PROHIBITED of linux/netfilter/nf_tables.h.
@@ -72,7 +73,7 @@ func guardRules() []rule {
 	}
 	return append(rules,
 		on(fromTap(), icmpIs(icmpSolicit), prefixIs(sourceAt, make([]byte, 16)), accept()),
-		on(fromTap(), inSet(expr.MetaKeyIIFNAME, sourceAt, sourceSet, sourceBits, true), drop()),
+		on(fromTap(), inSet(expr.MetaKeyIIFNAME, network(sourceAt, 16), sourceSet, sourceBits, true), drop()),
 		// Connections between machines are not tracked, but for those with a policy: there is nothing that would have to move with one.
 		on(fromTap(), untracked()),
 		on(from(MeshDevice), untracked()))
@@ -88,15 +89,16 @@ func forwardRules() []rule {
 	rules := []rule{
 		byPolicy(expr.MetaKeyIIFNAME, egressMap),
 		byPolicy(expr.MetaKeyOIFNAME, ingressMap),
-		on(fromTap(), inSet(expr.MetaKeyIIFNAME, destinationAt, networkSet, networkBits, false), accept()),
+		on(fromTap(), inSet(expr.MetaKeyIIFNAME, network(destinationAt, 16), networkSet, networkBits, false), accept()),
 		on(fromTap(), fleetAt(destinationAt), tcpGoesOn(), accept()),
+		on(fromTap(), fleetAt(destinationAt), icmpIs(icmpPong), accept()),
 	}
-	for _, kind := range icmpAnswers {
-		rules = append(rules, on(fromTap(), fleetAt(destinationAt), icmpIs(kind), accept()))
+	for _, kind := range icmpErrors {
+		rules = append(rules, on(fromTap(), fleetAt(destinationAt), icmpIs(kind), aboutItself(), accept()))
 	}
 	return append(rules,
 		on(fromTap(), reject()),
-		on(from(MeshDevice), toTap(), inSet(expr.MetaKeyOIFNAME, sourceAt, networkSet, networkBits, false), accept()),
+		on(from(MeshDevice), toTap(), inSet(expr.MetaKeyOIFNAME, network(sourceAt, 16), networkSet, networkBits, false), accept()),
 		on(from(MeshDevice), toTap(), fleetAt(sourceAt), accept()),
 		on(toTap(), drop()),
 		on(from(MeshDevice), to(MeshDevice), accept()), // it comes for a machine that has left
@@ -107,8 +109,12 @@ func forwardRules() []rule {
 // inputRules are for what is for the host itself.
 func inputRules() []rule {
 	var rules []rule
-	for _, kind := range slices.Concat(icmpNeighbours, icmpErrors) {
+	for _, kind := range icmpNeighbours {
 		rules = append(rules, on(fromTap(), icmpIs(kind), accept()))
+	}
+	// The kernel takes the word of whoever sends such an error on any path of its own: a guest could let it cut the packets between hosts in pieces.
+	for _, kind := range icmpErrors {
+		rules = append(rules, on(fromTap(), icmpIs(kind), aboutItself(), accept()), on(fromTap(), icmpIs(kind), drop()))
 	}
 	resolver := drover.ResolverAddress().AsSlice()
 	for _, protocol := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
@@ -206,15 +212,21 @@ func answersHost() rule {
 // The registers of 16 bytes (NFT_REG_1 and NFT_REG_2): the sets' keys need both.
 const wideRegister1, wideRegister2 = 1, 2
 
-// inSet looks a device and the prefix of an address up in one of the sets; absent turns it round.
-func inSet(device expr.MetaKey, at uint32, set string, bits int, absent bool) rule {
+// aboutItself: what an ICMPv6 error from a machine is about was sent to that machine.
+func aboutItself() rule {
+	return inSet(expr.MetaKeyIIFNAME, transport(icmpErrorLen+destinationAt, 16), sourceSet, sourceBits, false)
+}
+
+// inSet looks a device and the prefix of an address, which is somewhere in the packet, up in one of the sets; absent turns it round.
+func inSet(device expr.MetaKey, address *expr.Payload, set string, bits int, absent bool) rule {
 	mask := make([]byte, 16)
 	for i := range bits / 8 {
 		mask[i] = 0xff
 	}
+	address.DestRegister = wideRegister2
 	return rule{
 		&expr.Meta{Key: device, Register: wideRegister1},
-		&expr.Payload{DestRegister: wideRegister2, Base: expr.PayloadBaseNetworkHeader, Offset: at, Len: 16},
+		address,
 		&expr.Bitwise{SourceRegister: wideRegister2, DestRegister: wideRegister2, Len: 16, Mask: mask, Xor: make([]byte, 16)},
 		&expr.Lookup{SourceRegister: wideRegister1, SetName: set, Invert: absent},
 	}

@@ -119,7 +119,7 @@ func ensureTap(id drover.MachineID) (netlink.Link, error) {
 // setUpTap does what makes a device a machine's link. The alias is the last step but one, so that a device that has it is complete
 // but for its route.
 func setUpTap(link netlink.Link, alias string, route *net.IPNet) error {
-	if err := ignoreRouterAdverts(link.Attrs().Name); err != nil {
+	if err := errors.Join(ignoreRouterAdverts(link.Attrs().Name), answerNoARP(link.Attrs().Name)); err != nil {
 		return err
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
@@ -145,6 +145,11 @@ func setUpTap(link netlink.Link, alias string, route *net.IPNet) error {
 // ignoreRouterAdverts keeps a guest from giving its host addresses and routes. A kernel without IPv6 has nothing to ignore.
 func ignoreRouterAdverts(name string) error {
 	return setKernel(filepath.Join("/proc/sys/net/ipv6/conf", name, "accept_ra"), "0")
+}
+
+// answerNoARP keeps a guest from learning which IPv4 addresses its host has: there is no IPv4 on its link, and ARP goes by no rule of nftables' table.
+func answerNoARP(name string) error {
+	return setKernel(filepath.Join("/proc/sys/net/ipv4/conf", name, "arp_ignore"), "8")
 }
 
 // setKernel writes a setting of the kernel; one that this kernel does not have is no error.

@@ -1,0 +1,108 @@
+package network
+
+import (
+	"strings"
+	"testing"
+
+	"drover"
+)
+
+// A host that says to be at the address of another one, or to have its key, gets none of its packets, whoever of the two is heard first.
+func TestAHostIsNotBelievedToBeAnother(t *testing.T) {
+	stolen := map[string]*drover.HostMesh{"h3's address": hostMesh(3), "h3's key": hostMesh(4), "h3's key as its next": hostMesh(4), "a number of its own": hostMesh(9)}
+	stolen["h3's key"].PublicKey = hostMesh(3).PublicKey
+	stolen["h3's key as its next"].NextKey = hostMesh(3).PublicKey
+	for what, m := range stolen {
+		for _, first := range []drover.HostID{"a-first", "z-last"} {
+			d := newDaemon(t, t.TempDir(), nil)
+			bus := tell(t)
+			hosts, placements := bus.hosts, bus.placements
+			bus.hosts = func(fn func(drover.HostID, *drover.HostInfo) error) {
+				rogue := func() {
+					if err := fn(first, &drover.HostInfo{ID: first, Mesh: m}); err != nil {
+						t.Error(err)
+					}
+				}
+				if first == "a-first" {
+					rogue()
+				}
+				hosts(fn)
+				if first == "z-last" {
+					rogue()
+				}
+			}
+			bus.placements = placements
+			follow(t, d, bus)
+			if got := routesOf(d); got != both {
+				t.Errorf("%s: routes are %q", what, got)
+			}
+			for _, h := range d.feed.table.Hosts() {
+				if h.ID == first && h.Mesh != nil {
+					t.Errorf("%s: it is met with %+v", what, h.Mesh)
+				}
+			}
+			if p := d.feed.impostors[first]; p == "" || !strings.Contains(d.Status().Problem, string(first)) && !strings.Contains(d.Status().Problem, "joined") {
+				t.Errorf("%s: %q, %q", what, p, d.Status().Problem)
+			}
+		}
+	}
+}
+
+// What a host says of its keys, and what the fleet says of them, come in any order while it gets another one: it is a peer all the while.
+func TestAHostThatGetsAnotherKeyIsBelievedInAnyOrder(t *testing.T) {
+	d := newDaemon(t, t.TempDir(), nil)
+	follow(t, d, tell(t))
+	f := d.feed
+	said := func(key, next string) {
+		m := hostMesh(2)
+		m.PublicKey, m.NextKey = key, next
+		f.met("h2", &drover.HostInfo{ID: "h2", Mesh: m})
+	}
+	is := func(key, next string) {
+		rec := identityOf("h2", 2)
+		rec.PublicKey, rec.NextKey = key, next
+		f.identified("h2", &rec)
+	}
+	want := func(key, next string) {
+		t.Helper()
+		for _, h := range f.table.Hosts() {
+			if h.ID == "h2" && (h.Mesh == nil || h.Mesh.PublicKey != key || h.Mesh.NextKey != next) {
+				t.Fatalf("it is met with %+v", h.Mesh)
+			}
+		}
+	}
+	old := hostMesh(2).PublicKey
+	said(old, "new") // before the fleet says so
+	want(old, "")
+	is(old, "new")
+	want(old, "new")
+	is("new", "") // before the host says so
+	want(old, "new")
+	said("new", "")
+	want("new", "")
+	said("another", "")
+	want("new", "")
+	if f.impostors["h2"] == "" {
+		t.Error("nothing is said of a key that is not its own")
+	}
+	// Its name was taken away from it.
+	f.identified("h2", nil)
+	for _, h := range f.table.Hosts() {
+		if h.ID == "h2" && h.Mesh != nil {
+			t.Errorf("a host that is gone is met with %+v", h.Mesh)
+		}
+	}
+}
+
+func TestADataDirectoryOfAnotherHostIsNotThisHosts(t *testing.T) {
+	dir := t.TempDir()
+	bus := &fakeBus{number: 7}
+	d := newDaemon(t, dir, bus)
+	if err := d.claim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	copied, err := New(Config{Host: "h2", Dir: dir, RunDir: dir, Listen: d.cfg.Listen, MTU: 1380, Bus: bus, Log: d.cfg.Log})
+	if err != nil || copied.number() != 0 {
+		t.Errorf("h2 begins as number %d with the data directory of h1, %v", copied.number(), err)
+	}
+}
