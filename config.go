@@ -48,6 +48,9 @@ type Guest struct {
 	HostDedicationID string `json:"host_dedication_id,omitempty"`
 }
 
+// MinMemoryMB is the least memory of a machine: with less the guest's kernel does not get as far as its first program.
+const MinMemoryMB = 96
+
 // The kinds of CPUs.
 const (
 	CPUShared      = "shared"

@@ -34,6 +34,9 @@ type StreamExit struct {
 	ExitSignal int `json:"exit_signal,omitempty"`
 }
 
+// TimeoutField is the field of the error with which a command ends that took longer than it may. The code is Canceled.
+const TimeoutField = "timeout"
+
 // The bounds of a command that is started with a stream.
 const (
 	MaxCommand = 128 << 10 // bytes of its words and its environment

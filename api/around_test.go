@@ -76,6 +76,9 @@ func TestALeaseKeepsOthersOut(t *testing.T) {
 			if w.Code != 409 || !strings.HasPrefix(got.Message, "machine ID "+string(m.ID)+" lease currently held by operator, expires at 2026-") {
 				t.Errorf("%s %s: %d %+v", v[0], v[1], w.Code, got)
 			}
+			if about := strings.HasSuffix(v[1], "/lease"); about != (got.Status == "error") {
+				t.Errorf("%s %s: the status is %q", v[0], v[1], got.Status)
+			}
 		}
 	}
 	for _, v := range [][3]string{{"POST", path + "/metadata/role", `{"value":"web"}`}, {"DELETE", path + "/metadata/role", ""}} {

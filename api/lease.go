@@ -1,6 +1,7 @@
 package api
 
 import (
+	"net/http"
 	"slices"
 	"time"
 
@@ -65,7 +66,7 @@ func (h *handler) takeLease(c *call) (any, error) {
 	l, err := h.backend.LeaseMachine(c.ctx(), fleet.LeaseMachine{App: c.app.Name, Machine: view.Machine.ID, Nonce: nonce(c),
 		TTL: time.Duration(ttl) * time.Second, Owner: c.principal.Name, Description: req.Description})
 	if err != nil {
-		return nil, err
+		return nil, leaseRefused(err)
 	}
 	return leaseForm(l), nil
 }
@@ -75,7 +76,15 @@ func (h *handler) releaseLease(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return apiv1.OK{OK: true}, h.backend.ReleaseMachine(c.ctx(), c.app.Name, view.Machine.ID, nonce(c))
+	return apiv1.OK{OK: true}, leaseRefused(h.backend.ReleaseMachine(c.ctx(), c.app.Name, view.Machine.ID, nonce(c)))
+}
+
+// leaseRefused gives the refusal of a lease that somebody else has the word that answers about leases begin with.
+func leaseRefused(err error) error {
+	if !drover.Is(err, drover.Conflict) {
+		return err
+	}
+	return &httpError{cause: drover.AsError(err), status: http.StatusConflict, word: apiv1.StatusError}
 }
 
 // leaseTTL reads how long a machine that is created or updated is to be leased.

@@ -46,7 +46,7 @@ func needs() map[string]need {
 			NetworkPolicies_set NetworkPolicies_delete`,
 		drover.ActOperate: `Keys_rotate Hosts_set_storage Migrations_create Migrations_undo Migrations_write_off Migrations_abort Drains_create Drains_pause Drains_resume Drains_abort
 			Drains_approve Drains_return Hosts_cordon Hosts_uncordon Hosts_confirm_off Hosts_fence Hosts_release Hosts_rotate_key Hosts_cancel_key Recoveries_create`,
-		drover.ActTokens: "Tokens_list Tokens_show Tokens_revoke Tokenroots_list Tokenroots_rotate",
+		drover.ActTokens: "Tokens_list Tokens_show Tokens_revoke Tokens_request_OIDC Tokens_request_Kms Tokenroots_list Tokenroots_rotate",
 	} {
 		for id := range strings.FieldsSeq(ids) {
 			all[id] = need{action: action}

@@ -12,7 +12,13 @@ import (
 
 func tokenRoutes() []route {
 	const one = "/tokens/{token_id}"
+	foreign := func(path, id, summary string) route {
+		return route{method: "POST", path: path, id: id, summary: summary + ": this fleet makes none, and refuses", access: tenants,
+			status: http.StatusUnprocessableEntity, response: apiv1.ErrorResponse{}, handle: (*handler).refuseForeignTokens}
+	}
 	return []route{
+		foreign("/tokens/oidc", "Tokens_request_OIDC", "Make a token by which a machine proves to others who it is"),
+		foreign("/tokens/kms", "Tokens_request_Kms", "Make a token for a store of keys"),
 		{method: "GET", path: "/whoami", id: "Whoami", summary: "Tell whose token this is, and what limits it", access: tenants,
 			status: http.StatusOK, response: apiv1.Whoami{}, handle: (*handler).whoami},
 		{method: "GET", path: "/tokens", id: "Tokens_list", summary: "List the tokens of the organization, newest first; for operators all", access: tenants,
@@ -38,6 +44,11 @@ func tokenRoutes() []route {
 				{"since", "string", "only what is younger: a time, or a span such as 24h; default 24h"}, {"limit", "integer", "so many at most; default 100, most 1000"}},
 			status: http.StatusOK, response: []drover.AuditEntry{}, handle: (*handler).listAudit},
 	}
+}
+
+func (h *handler) refuseForeignTokens(*call) (any, error) {
+	return nil, unsupported(drover.Errorf(drover.Precondition, "this fleet makes no tokens for others than itself").
+		WithHint("give the machine what it is to prove itself with as a secret: 'drover secrets set NAME=VALUE'"))
 }
 
 func (h *handler) whoami(c *call) (any, error) {

@@ -36,6 +36,11 @@ func narrow(tb testing.TB, token string, caveats ...string) string {
 func everyOperationOfTokens(s *server) {
 	s.tb.Helper()
 	s.want(200, "GET", "/v1/whoami", "")
+	for _, path := range []string{"/v1/tokens/oidc", "/v1/tokens/kms"} {
+		if r := s.refused(422, "POST", path, `{"aud":"https://example.com"}`); r.Status != "unsupported" || r.Hint == "" {
+			s.tb.Errorf("%s: %+v", path, r)
+		}
+	}
 	t := decode[apiv1.CreatedToken](s.tb, s.want(201, "POST", "/v1/tokens", `{"name":"ci","org_slug":"acme","caveats":["allow = deploy"]}`))
 	s.want(200, "GET", "/v1/tokens?org_slug=acme", "")
 	s.want(200, "GET", "/v1/tokens/"+string(t.ID), "")

@@ -25,6 +25,8 @@ type ErrorResponse struct {
 const (
 	StatusCapacity  = "insufficient_capacity"
 	StatusNameTaken = "name_taken"
+	// StatusError is beside the refusal of a lease that somebody else has, where a lease that was given has "success".
+	StatusError = "error"
 )
 
 // RequestIDHeader names the request: in every answer, and in a request that has an ID already.

@@ -147,6 +147,7 @@ func (c *Client) AppLogs(ctx context.Context, app drover.AppName, tail int, foll
 	if !follow {
 		return a.last(ctx, machines)
 	}
+	caller := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer a.group.Wait()
@@ -163,7 +164,7 @@ func (c *Client) AppLogs(ctx context.Context, app drover.AppName, tail int, foll
 		select {
 		case <-ctx.Done():
 			cause := context.Cause(ctx)
-			if cause == context.Canceled || cause == context.DeadlineExceeded {
+			if caller.Err() != nil {
 				return drover.Errorf(drover.Canceled, "stopped following the logs: %w", cause)
 			}
 			return cause

@@ -83,6 +83,8 @@ func TestWhatIsWrongWithADeployIsRefusedBefore(t *testing.T) {
 	id := w.machines(n, "h1", 1, nil)[0]
 	bad := updateItem(id, "x")
 	bad.Config = &drover.MachineConfig{}
+	small := updateItem(id, "x")
+	small.Config = &drover.MachineConfig{Image: "a", Guest: drover.Guest{MemoryMB: 7}}
 	restart := drover.DeployItem{Action: drover.DeployRestart, Machine: id}
 	for name, c := range map[string]struct {
 		items   []drover.DeployItem
@@ -92,6 +94,7 @@ func TestWhatIsWrongWithADeployIsRefusedBefore(t *testing.T) {
 	}{
 		"nothing":       {nil, drover.DeployOptions{}, drover.Invalid, "items"},
 		"no image":      {[]drover.DeployItem{bad}, drover.DeployOptions{}, drover.Invalid, "image"},
+		"memory":        {[]drover.DeployItem{small}, drover.DeployOptions{}, drover.Invalid, "): config.guest.memory_mb: 7 is too small: at least 96"},
 		"no config":     {[]drover.DeployItem{{Action: drover.DeployUpdate, Machine: id}}, drover.DeployOptions{}, drover.Invalid, "config is missing"},
 		"no machine":    {[]drover.DeployItem{{Action: drover.DeployRestart, Machine: "00000000000000"}}, drover.DeployOptions{}, drover.NotFound, ""},
 		"no action":     {[]drover.DeployItem{{Machine: id}}, drover.DeployOptions{}, drover.Invalid, "expected create, update, restart, destroy or run"},

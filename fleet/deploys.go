@@ -107,6 +107,7 @@ func (f *Fleet) fillDeploy(ctx context.Context, d *drover.Deploy, items []drover
 }
 
 func (f *Fleet) checkDeployItem(ctx context.Context, d *drover.Deploy, field string, i *drover.DeployItem) error {
+	var has *drover.Guest // what a machine is already, it may stay
 	switch i.Action {
 	case drover.DeployCreate, drover.DeployRun:
 		if i.Machine != "" || !drover.ValidName(i.Name) {
@@ -124,7 +125,7 @@ func (f *Fleet) checkDeployItem(ctx context.Context, d *drover.Deploy, field str
 		if v.Machine.Goal == drover.GoalDestroyed {
 			return drover.Errorf(drover.NotFound, "%s: machine %q was destroyed", field, i.Machine).WithField(field + ".machine")
 		}
-		i.Name, i.Region = v.Machine.Name, v.Machine.Region
+		i.Name, i.Region, has = v.Machine.Name, v.Machine.Region, &v.Machine.Config.Guest
 	default:
 		return drover.Errorf(drover.Invalid, "%s.action is %q; expected create, update, restart, destroy or run", field, i.Action).WithField(field + ".action")
 	}
@@ -158,10 +159,19 @@ func (f *Fleet) checkDeployItem(ctx context.Context, d *drover.Deploy, field str
 		return drover.Errorf(drover.Invalid, "%s.config: %w", field, err).WithField(field + ".config")
 	}
 	if err := checkConfig(config, len(data)); err != nil {
-		return drover.Errorf(drover.CodeOf(err), "%s of %s: %w", field, i.Called(), err).WithField(field)
+		return deployItemError(field, i, err)
+	}
+	if err := f.checkSize("config.guest", config.Guest, has); err != nil {
+		return deployItemError(field, i, err)
 	}
 	i.Config = &config
 	return nil
+}
+
+// deployItemError says which machine it is whose config is wrong; the field says which item.
+func deployItemError(field string, i *drover.DeployItem, err error) error {
+	e := drover.AsError(err)
+	return drover.Errorf(e.Code, "machine %s: %w", i.Called(), e).WithField(field+"."+cmp.Or(e.Field, "config")).WithHint("%s", e.Hint)
 }
 
 func isRun(i drover.DeployItem) bool { return i.Action == drover.DeployRun }

@@ -37,7 +37,7 @@ func TestABadConfigIsRefusedByField(t *testing.T) {
 		text   string
 	}{
 		{"no image", func(c *drover.MachineConfig) { c.Image = " " }, "config.image", "config.image: is empty: name an image such as docker.io/library/busybox:1.36"},
-		{"memory", func(c *drover.MachineConfig) { c.Guest.MemoryMB = 4 }, "config.guest.memory_mb", "config.guest.memory_mb: 4 is too small: at least 64"},
+		{"memory", func(c *drover.MachineConfig) { c.Guest.MemoryMB = 4 }, "config.guest.memory_mb", "config.guest.memory_mb: 4 is too small: at least 96"},
 		{"much memory", func(c *drover.MachineConfig) { c.Guest.MemoryMB = 1 << 30 }, "config.guest.memory_mb", ""},
 		{"negative cpus", func(c *drover.MachineConfig) { c.Guest.CPUs = -1 }, "config.guest.cpus", "config.guest.cpus: -1 is too few: at least 1"},
 		{"cpus", func(c *drover.MachineConfig) { c.Guest.CPUs = 65 }, "config.guest.cpus", "config.guest.cpus: 65 is too many: at most 64"},

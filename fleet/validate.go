@@ -14,7 +14,6 @@ import (
 
 // Limits of a machine's config.
 const (
-	minMemoryMB = 64
 	maxMemoryMB = 1 << 20
 	maxCPUs     = 64
 	maxMounts   = 8
@@ -24,18 +23,16 @@ const (
 	maxRetries  = 1000
 )
 
-// signals that a main process can be sent.
-func knownSignal(s string) bool {
-	switch s {
-	case "SIGABRT", "SIGALRM", "SIGFPE", "SIGHUP", "SIGILL", "SIGINT", "SIGKILL", "SIGPIPE", "SIGQUIT", "SIGSEGV", "SIGTERM", "SIGTRAP", "SIGUSR1", "SIGUSR2":
-		return true
-	}
-	return false
+// signals are those that a main process can be sent: what the Machines API lists, and what programs beside it are stopped, paused and told by.
+func signals() []string {
+	return []string{"SIGABRT", "SIGALRM", "SIGCONT", "SIGFPE", "SIGHUP", "SIGILL", "SIGINT", "SIGKILL", "SIGPIPE", "SIGQUIT", "SIGSEGV", "SIGSTOP", "SIGTERM", "SIGTRAP",
+		"SIGTSTP", "SIGUSR1", "SIGUSR2", "SIGWINCH"}
 }
 
+func knownSignal(s string) bool { return slices.Contains(signals(), s) }
+
 func badSignal(field, s string) *drover.Error {
-	return drover.Errorf(drover.Invalid, "%s: %q is not a signal that can be sent: use SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2 or SIGKILL", field, s).
-		WithField(field)
+	return drover.Errorf(drover.Invalid, "%s: %q is not a signal that can be sent: use one of %s", field, s, strings.Join(signals(), ", ")).WithField(field)
 }
 
 // problems collects everything that is wrong with a request.
@@ -107,8 +104,8 @@ func checkGuest(p *problems, g drover.Guest) {
 		p.add("config.guest.cpus", "%d is too many: at most %d", g.CPUs, maxCPUs)
 	}
 	switch {
-	case g.MemoryMB < minMemoryMB:
-		p.add("config.guest.memory_mb", "%d is too small: at least %d", g.MemoryMB, minMemoryMB)
+	case g.MemoryMB < drover.MinMemoryMB:
+		p.add("config.guest.memory_mb", "%d is too small: at least %d", g.MemoryMB, drover.MinMemoryMB)
 	case g.MemoryMB > maxMemoryMB:
 		p.add("config.guest.memory_mb", "%d is too large: at most %d", g.MemoryMB, maxMemoryMB)
 	}

@@ -239,12 +239,12 @@ func TestTailStatusFollows(t *testing.T) {
 }
 
 func TestParseSignal(t *testing.T) {
-	for name, want := range map[string]int{"SIGTERM": 15, "term": 15, " 9 ": 9, "SIGHUP": 1, "Usr1": 10} {
+	for name, want := range map[string]int{"SIGTERM": 15, "term": 15, " 9 ": 9, "SIGHUP": 1, "Usr1": 10, "RTMIN": 34, "SIGRTMIN+3": 37, "SIGRTMAX-1": 63, "SIGRTMAX": 64} {
 		if got, err := ParseSignal(name); err != nil || int(got) != want {
 			t.Errorf("%q: %d %v", name, got, err)
 		}
 	}
-	for _, name := range []string{"", "SIG", "SIGNONE", "0", "65", "-1"} {
+	for _, name := range []string{"", "SIG", "SIGNONE", "0", "65", "-1", "SIGRTMIN+31", "SIGRTMAX+1", "SIGRTMIN-1"} {
 		if _, err := ParseSignal(name); !drover.Is(err, drover.Invalid) {
 			t.Errorf("%q: %v", name, err)
 		}

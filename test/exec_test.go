@@ -57,6 +57,12 @@ func TestExecStreams(t *testing.T) {
 		t.Errorf("the shell's end: %v", err)
 	}
 
+	// A command that takes too long ends as timeout(1) has it.
+	cmd = fleet.cli.Command(t.Context(), "exec", string(m.ID), "--timeout", "1s", "--", "sleep", "100000")
+	if out, err := cmd.CombinedOutput(); !errors.As(err, &exit) || exit.ExitCode() != 124 || !strings.Contains(string(out), "ran longer than 1s") {
+		t.Errorf("too long: %v, %q", err, out)
+	}
+
 	// A client that is killed leaves nothing running.
 	cmd = fleet.cli.Command(t.Context(), "exec", string(m.ID), "--", "sh", "-c", "echo ready; exec sleep 4711")
 	out, err := cmd.StdoutPipe()

@@ -21,6 +21,10 @@ func (b *Backend) ExecStream(_ context.Context, app drover.AppName, req drover.E
 		return nil, drover.Errorf(drover.Precondition, "machine %q is stopped, not started", req.Machine).WithHint("start the machine first")
 	}
 	s := &echo{queue: frames.NewQueue()}
+	if len(req.Command) > 0 && req.Command[0] == "slow" {
+		s.queue.Put(frames.NewFail(drover.Errorf(drover.Canceled, "%q was ended: it ran longer than %s", req.Command[0], req.Timeout).WithField(drover.TimeoutField)))
+		return s, nil
+	}
 	s.say("%s/%s %q %v %dx%d\n", app, req.Machine, req.Command, req.Terminal, req.Size.Rows, req.Size.Columns)
 	return s, nil
 }

@@ -222,7 +222,7 @@ func (a *agent) startExec(s *session, req guest.Request) error {
 		return err
 	}
 	go func() {
-		limited, stop := context.WithTimeoutCause(ctx, timeout, drover.Errorf(drover.Canceled, "it ran longer than %s", timeout))
+		limited, stop := context.WithTimeoutCause(ctx, timeout, tooLong(timeout))
 		defer stop()
 		result, err := a.handler.exec(limited, req)
 		cancel(nil)

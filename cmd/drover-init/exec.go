@@ -17,6 +17,11 @@ import (
 // lingerWait is how long output is still read after a command ended: what it left in the background may hold it open for ever.
 const lingerWait = 500 * time.Millisecond
 
+// tooLong is why a command is ended that takes longer than it may.
+func tooLong(limit time.Duration) error {
+	return drover.Errorf(drover.Canceled, "it ran longer than %s", limit).WithField(drover.TimeoutField)
+}
+
 // execCommand runs a command as root beside the main process and returns what it left. It is killed when ctx ends.
 func execCommand(ctx context.Context, procs *processes, req guest.Request, dir string, env []string) (drover.ExecResult, error) {
 	env = mergeEnv(append(append([]string(nil), env...), req.Env...))
@@ -58,7 +63,8 @@ func execCommand(ctx context.Context, procs *processes, req guest.Request, dir s
 		return drover.ExecResult{}, err
 	}
 	if ctx.Err() != nil {
-		return drover.ExecResult{}, drover.Errorf(drover.Canceled, "%q was killed: %w", req.Argv[0], context.Cause(ctx))
+		cause := context.Cause(ctx)
+		return drover.ExecResult{}, drover.Errorf(drover.Canceled, "%q was killed: %w", req.Argv[0], cause).WithField(drover.AsError(cause).Field)
 	}
 	result := drover.ExecResult{Stdout: stdout.data, Stderr: stderr.data, Truncated: stdout.truncated || stderr.truncated}
 	result.ExitCode, result.ExitSignal = exitCode(proc.status)

@@ -60,7 +60,7 @@ func (a *agent) startStream(s *session, req guest.Request) error {
 		a.answer(s, guest.Answer{ID: req.ID}, "")
 		limited, stop := ctx, context.CancelFunc(func() {})
 		if limit := time.Duration(req.Timeout); limit > 0 {
-			limited, stop = context.WithTimeoutCause(ctx, limit, drover.Errorf(drover.Canceled, "it ran longer than %s", limit))
+			limited, stop = context.WithTimeoutCause(ctx, limit, tooLong(limit))
 		}
 		defer stop()
 		exit, err := a.handler.stream(limited, req, stream)

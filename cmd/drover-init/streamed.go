@@ -61,7 +61,7 @@ func (w *streamed) run(ctx context.Context, name string) (drover.StreamExit, err
 	outputs.Wait()
 	inputs.Wait()
 	if cause != nil {
-		return drover.StreamExit{}, drover.Errorf(codeOf(cause), "%q was ended: %w", name, cause)
+		return drover.StreamExit{}, drover.Errorf(codeOf(cause), "%q was ended: %w", name, cause).WithField(drover.AsError(cause).Field)
 	}
 	code, sig := exitCode(w.proc.status)
 	return drover.StreamExit{ExitCode: code, ExitSignal: sig}, nil

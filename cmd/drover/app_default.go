@@ -50,7 +50,7 @@ func (c *cli) appOr(flag string) (drover.AppName, error) {
 	}
 	name, err := c.defaultApp()
 	if err == nil && name == "" {
-		err = drover.Errorf(drover.Invalid, "no app is named").WithHint("name it with --app, or with %s, or be where its %s is", envApp, appFileName)
+		err = drover.Errorf(drover.Invalid, "no app is named").WithHint("name it with --app, or with %s, or be where its %s is; 'drover app list' shows the apps", envApp, appFileName)
 	}
 	return name, err
 }
@@ -70,12 +70,16 @@ func (c *cli) inApp(flag string) (*client.Client, drover.AppName, error) {
 	return cl, name, err
 }
 
-// fillApp sets a flag that names no app to the default, if there is one.
-func (c *cli) fillApp(flag *string) error {
-	if *flag != "" {
-		return nil
+// needApp adds the flag --app of a command that is about one app: when none is given it becomes the default, before the command begins.
+func (c *cli) needApp(cmd *cobra.Command, app *string, what string) {
+	cmd.Flags().StringVarP(app, "app", "a", "", what+" (default "+appDefaults+")")
+	args := cmd.Args
+	cmd.Args = func(cmd *cobra.Command, given []string) error {
+		if err := args(cmd, given); err != nil {
+			return err
+		}
+		name, err := c.appOr(*app)
+		*app = string(name)
+		return err
 	}
-	name, err := c.defaultApp()
-	*flag = string(name)
-	return err
 }

@@ -48,10 +48,10 @@ command gets stdin, to its end; with -t it gets a terminal of its own, which is
 then yours: -it is for shells and editors.
 
 The exit code is the command's; 128+N when signal N ended it, 126 or 127 when it
-cannot be run. Ctrl-C is passed on: to what runs in the terminal, or, without
--t, to the command as SIGINT, and once more hangs up on it. A command is hung up
-(SIGHUP, after 2 s SIGKILL) when this end leaves, or is lost. In a terminal the
-keys Enter ~ . leave at once.
+cannot be run, 124 when it took longer than --timeout. Ctrl-C is passed on: to
+what runs in the terminal, or, without -t, to the command as SIGINT, and once
+more hangs up on it. A command is hung up (SIGHUP, after 2 s SIGKILL) when this
+end leaves, or is lost. In a terminal the keys Enter ~ . leave at once.
 
 With --json the result is printed as one object at the end; input and output
 are bounded then (512 KiB and 1 MiB), and there is no terminal.`,
@@ -66,6 +66,9 @@ are bounded then (512 KiB and 1 MiB), and there is no terminal.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.check(cmd); err != nil {
+				return err
+			}
 			cl, m, err := c.machineOf(cmd.Context(), f.app, args[0])
 			if err != nil {
 				return err
@@ -86,6 +89,13 @@ are bounded then (512 KiB and 1 MiB), and there is no terminal.`,
 func (c *cli) addExecFlags(cmd *cobra.Command, f *execFlags) {
 	cmd.Flags().StringArrayVarP(&f.env, "env", "e", nil, "set a variable of the command's environment, as NAME=VALUE; may be repeated")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 0, "how long the command may take (default no limit; with --json 1m)")
+}
+
+func (f *execFlags) check(cmd *cobra.Command) error {
+	if f.timeout < 0 {
+		return usage(cmd, "--timeout is %s; expected a span such as 30s", f.timeout)
+	}
+	return nil
 }
 
 // newSSHCommand is exec of a shell with what one expects of it.
@@ -118,6 +128,9 @@ shell reads its commands from stdin. Enter ~ . leaves at once.`,
 			}
 			if len(args) == 1 {
 				name = args[0]
+			}
+			if err := f.check(cmd); err != nil {
+				return err
 			}
 			cl, m, err := c.startedMachineOf(cmd.Context(), f.app, name)
 			if err != nil {
@@ -254,7 +267,9 @@ func (c *cli) runInTerminal(ctx context.Context, cl *client.Client, m apiv1.Mach
 
 // exitOf ends the program as the command has ended.
 func exitOf(exit drover.StreamExit, err error) error {
-	switch {
+	switch e := drover.AsError(err); {
+	case e != nil && e.Code == drover.Canceled && e.Field == drover.TimeoutField:
+		return &codedError{cause: err, exit: exitTimedOut}
 	case err != nil:
 		return err
 	case exit.ExitSignal != 0:
@@ -283,7 +298,7 @@ func (c *cli) execJSON(ctx context.Context, cl *client.Client, m apiv1.Machine, 
 	}
 	result, err := cl.Exec(ctx, m.App, m.ID, req)
 	if err != nil {
-		return err
+		return exitOf(drover.StreamExit{}, err)
 	}
 	for _, text := range []*string{&result.Stdout, &result.Stderr} {
 		data, err := base64.StdEncoding.DecodeString(*text)

@@ -44,6 +44,23 @@ func TestExecPassesStreamsAndExitCode(t *testing.T) {
 	}
 }
 
+// TestExecThatTakesTooLong: scripts tell it from a command that failed, and from Ctrl-C.
+func TestExecThatTakesTooLong(t *testing.T) {
+	backend, r, id := prepared(t)
+	if got := r.run(t.Context(), "exec", string(id), "--timeout", "2s", "--", "slow"); got.code != 124 || !strings.Contains(got.stderr, `Error: "slow" was ended: it ran longer than 2s`) {
+		t.Errorf("%+v", got)
+	}
+	backend.Exec = func(drover.ExecRequest) (drover.ExecResult, error) {
+		return drover.ExecResult{}, drover.Errorf(drover.Canceled, "it ran longer than 2s").WithField(drover.TimeoutField)
+	}
+	if got := r.run(t.Context(), "exec", string(id), "--json", "--timeout", "2s", "--", "slow"); got.code != 124 || !strings.Contains(got.stderr, `"code":"canceled"`) {
+		t.Errorf("%+v", got)
+	}
+	if got := r.run(t.Context(), "exec", string(id), "--timeout", "-2s", "--", "ls"); got.code != 2 || !strings.Contains(got.stderr, "--timeout is -2s; expected") {
+		t.Errorf("%+v", got)
+	}
+}
+
 // tty is a terminal with a person before it: what is shown, and keys to press.
 type tty struct {
 	t      *testing.T

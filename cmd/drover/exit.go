@@ -36,6 +36,20 @@ func exitCode(code drover.Code) int {
 	}
 }
 
+// exitTimedOut is the exit code when a command in a machine took longer than it may, as timeout(1) has it.
+const exitTimedOut = 124
+
+// codedError is an error with another exit code than its code's.
+type codedError struct {
+	cause error
+	exit  int
+}
+
+func (e *codedError) Error() string { return e.cause.Error() }
+
+// Unwrap gives errors.As the error with the code.
+func (e *codedError) Unwrap() error { return e.cause }
+
 // exitError ends the program with a code and without a text: what there is to say has been said.
 type exitError struct{ code int }
 
@@ -51,16 +65,20 @@ func report(w io.Writer, asJSON bool, err error) int {
 		return 0
 	}
 	e := drover.AsError(err)
+	code := exitCode(e.Code)
+	if coded := (*codedError)(nil); errors.As(err, &coded) {
+		code = coded.exit
+	}
 	if asJSON {
-		body, jsonErr := json.Marshal(apiv1.ErrorResponse{Error: e.Text, Code: e.Code, Hint: e.Hint, Field: e.Field})
+		body, jsonErr := json.Marshal(apiv1.ErrorResponse{Error: e.Text, Message: e.Text, Code: e.Code, Hint: e.Hint, Field: e.Field})
 		if jsonErr == nil {
 			fmt.Fprintf(w, "%s\n", body)
-			return exitCode(e.Code)
+			return code
 		}
 	}
 	fmt.Fprintf(w, "Error: %s\n", e.Text)
 	if e.Hint != "" {
 		fmt.Fprintf(w, "Hint: %s\n", e.Hint)
 	}
-	return exitCode(e.Code)
+	return code
 }

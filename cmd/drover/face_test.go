@@ -112,9 +112,26 @@ func TestErrorsAreJSONWithJSON(t *testing.T) {
 	_, r, _ := prepared(t)
 	for args, code := range map[string]string{"machine show nope": "not_found", "machine list --nope": "invalid", "machine logs one --tail 0": "invalid", "nope": "invalid"} {
 		got := r.run(t.Context(), append(strings.Fields(args), "--json")...)
-		var e struct{ Error, Code, Hint string }
-		if err := json.Unmarshal([]byte(got.stderr), &e); err != nil || e.Code != code || e.Error == "" || e.Hint == "" || got.stdout != "" || got.code == 0 {
+		var e struct{ Error, Message, Code, Hint string }
+		if err := json.Unmarshal([]byte(got.stderr), &e); err != nil || e.Code != code || e.Error == "" || e.Message != e.Error || e.Hint == "" || got.stdout != "" || got.code == 0 {
 			t.Errorf("%s: %+v, %v", args, got, err)
+		}
+	}
+}
+
+// TestFlagsThatCannotBeRead: the words are those of the command line.
+func TestFlagsThatCannotBeRead(t *testing.T) {
+	_, r, _ := prepared(t)
+	for args, want := range map[string]string{
+		"machine create debian -a ledger --cpus nine":   `--cpus is "nine"; expected a whole number`,
+		"machine create debian -a ledger --cpus 0":      "--cpus is 0; expected 1 or more",
+		"logs -a ledger --since yesterday":              `--since is "yesterday"; expected a span such as 90s or 12h`,
+		"logs -a ledger --follow=perhaps":               `--follow is "perhaps"; expected true or false`,
+		"machine create debian -a ledger --memmory 512": "did you mean --memory?",
+		"volume create data -a ledger --xyzzy":          "'drover volume create --help'",
+	} {
+		if got := r.run(t.Context(), strings.Fields(args)...); got.code != 2 || !strings.Contains(got.stderr, want) || strings.Contains(got.stderr, "strconv") {
+			t.Errorf("%s: %+v", args, got)
 		}
 	}
 }
@@ -129,6 +146,11 @@ func TestTheAppIsThatOfTheEnvironmentOrTheFile(t *testing.T) {
 	r.vars[envApp] = "ledger"
 	if got := r.run(t.Context(), "volume", "create", "data", "--size", "1GiB"); got.code != 0 {
 		t.Errorf("by the environment: %+v", got)
+	}
+	for _, args := range [][]string{{"machine", "place"}, {"secrets", "set", "A=1"}, {"secrets", "list"}, {"secrets", "unset", "A"}} {
+		if got := r.run(t.Context(), args...); got.code != 0 {
+			t.Errorf("%q by the environment: %+v", args, got)
+		}
 	}
 	delete(r.vars, envApp)
 	inDirectory(t, "app = \n")

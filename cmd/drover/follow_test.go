@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -266,17 +267,21 @@ func TestLogsFollow(t *testing.T) {
 	if got := r.run(t.Context(), "machine", "logs", string(id), "-n", "1", "--json"); got.stdout != `{"at":"2026-03-01T12:00:00Z","stream":"stdout","text":"third"}`+"\n" {
 		t.Errorf("%+v", got)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	onRead(backend, "MachineLogs", func(n int) {
-		switch n {
-		case 2:
-			backend.Log("fourth")
-		case 3:
-			cancel()
+	for _, line := range [][]string{{"machine", "logs", string(id)}, {"logs", "-a", "ledger"}} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		onRead(backend, "MachineLogs", func(n int) {
+			switch n {
+			case 2:
+				backend.Log("fourth")
+			case 3:
+				cancel(errors.New("a signal")) // Ctrl-C comes with a cause
+			}
+		})
+		if got := r.run(ctx, append(line, "-f", "-n", "1")...); got.stderr != "" || got.code != 130 {
+			t.Errorf("%q: %+v", line, got)
+		} else if got := got.stdout; line[0] == "machine" && got != "third\nfourth\n" {
+			t.Errorf("%q: %q", line, got)
 		}
-	})
-	if got := r.run(ctx, "machine", "logs", string(id), "-f", "-n", "1"); got.stdout != "third\nfourth\n" || got.stderr != "" || got.code != 130 {
-		t.Errorf("%+v", got)
 	}
 }
 

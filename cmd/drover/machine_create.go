@@ -74,6 +74,9 @@ func (f *configFlags) apply(cmd *cobra.Command, config *drover.MachineConfig) er
 		config.Guest.MemoryMB = int((size + drover.MiB - 1) / drover.MiB)
 	}
 	if set("cpus") {
+		if f.cpus < 1 {
+			return usage(cmd, "--cpus is %d; expected 1 or more", f.cpus)
+		}
 		config.Guest.CPUs = f.cpus
 	}
 	if set("cpu-kind") {
@@ -211,12 +214,6 @@ fleet.`,
 			if err != nil {
 				return err
 			}
-			if err := c.fillApp(&app); err != nil {
-				return err
-			}
-			if app == "" {
-				return usage(cmd, "--app is missing").WithHint("'drover app list' shows the apps; 'drover app create NAME' makes one")
-			}
 			if req.Config, err = c.readConfig(flags.file); err != nil {
 				return err
 			}
@@ -239,7 +236,7 @@ fleet.`,
 	}
 	flags.add(cmd)
 	follow.add(cmd)
-	cmd.Flags().StringVarP(&app, "app", "a", "", "app that the machine is to belong to (default "+appDefaults+")")
+	c.needApp(cmd, &app, "app that the machine is to belong to")
 	cmd.Flags().StringVar(&req.Name, "name", "", "name of the machine (default: made up)")
 	cmd.Flags().StringVarP(&req.Region, "region", "r", "", "region to run in, or several with commas between them, in the order in which they are tried (default: any)")
 	cmd.Flags().StringVar(&req.Host, "host", "", "host to run on (default: chosen by the fleet)")

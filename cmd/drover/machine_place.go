@@ -28,9 +28,6 @@ kept for them by it. The exit code is 6 when there is no room for all.`,
 			if err != nil {
 				return err
 			}
-			if app == "" {
-				return usage(cmd, "--app is missing").WithHint("'drover app list' shows the apps; 'drover app create NAME' makes one")
-			}
 			if req.Config, err = c.readConfig(flags.file); err != nil {
 				return err
 			}
@@ -47,7 +44,7 @@ kept for them by it. The exit code is 6 when there is no room for all.`,
 			return c.printPlace(p)
 		},
 	}
-	cmd.Flags().StringVarP(&app, "app", "a", "", "app that they would belong to")
+	c.needApp(cmd, &app, "app that they would belong to")
 	cmd.Flags().StringVar(&req.Region, "region", "", "region, or several with commas between them, in the order in which they are to be tried")
 	cmd.Flags().StringVar(&req.Host, "host", "", "host that they would have to be on")
 	cmd.Flags().IntVar(&req.Count, "count", 1, "how many")

@@ -101,7 +101,7 @@ answer, 8 not allowed, 130 interrupted.`,
 		if words := cmd.Flags().Args(); cmd.HasSubCommands() && len(words) > 0 {
 			return unknownCommand(cmd, words[0]) // its flags are unknown because it is
 		}
-		return usage(cmd, "%w", err)
+		return flagError(cmd, err)
 	})
 	root.AddCommand(subcommands(c)...)
 	group(root)

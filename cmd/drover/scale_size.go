@@ -76,7 +76,9 @@ func (c *cli) scaleSize(cmd *cobra.Command, f sizeFlags, text string, change fun
 		if err != nil || size < drover.MiB {
 			return usage(cmd, "%q is no amount of memory; expected one such as 512MB or 1GiB", f.memory)
 		}
-		memory = int((size + drover.MiB - 1) / drover.MiB)
+		if memory = int((size + drover.MiB - 1) / drover.MiB); memory < drover.MinMemoryMB {
+			return usage(cmd, "%q is %d MB of memory; expected %d MB at least", f.memory, memory, drover.MinMemoryMB)
+		}
 	}
 	s, err := c.scaledApp(cmd.Context(), f.app)
 	if err != nil {

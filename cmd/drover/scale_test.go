@@ -124,7 +124,7 @@ func TestScaleChangesSizes(t *testing.T) {
 	if got := r.run(t.Context(), "scale", "memory", "256", "-a", "shop"); got.code != 0 || !strings.Contains(got.stdout, "have that size already") {
 		t.Errorf("%+v", got)
 	}
-	for args, want := range map[string]string{"vm huge": `size is "huge"; expected one such as shared-cpu-1x`, "memory lots": `"lots" is no amount of memory`, "memory 1GiB -g nope": `no process group "nope"`} {
+	for args, want := range map[string]string{"vm huge": `size is "huge"; expected one such as shared-cpu-1x`, "memory lots": `"lots" is no amount of memory`, "memory 7": `"7" is 7 MB of memory; expected 96 MB at least`, "vm shared-cpu-1x --vm-memory 64MB": "expected 96 MB at least", "memory 1GiB -g nope": `no process group "nope"`} {
 		if got := r.run(t.Context(), append(append([]string{"scale"}, strings.Fields(args)...), "-a", "shop")...); (got.code != 2 && got.code != 3) || !strings.Contains(got.stderr, want) {
 			t.Errorf("%s: %+v", args, got)
 		}

@@ -25,18 +25,6 @@ shown only when they are asked for.`,
 	}, newSecretsSetCommand(c), newSecretsImportCommand(c), newSecretsListCommand(c), newSecretsUnsetCommand(c))
 }
 
-// needApp adds the flag for the app that a command is about.
-func needApp(cmd *cobra.Command, app *string) {
-	cmd.Flags().StringVarP(app, "app", "a", "", "app whose secrets they are")
-	args := cmd.Args
-	cmd.Args = func(cmd *cobra.Command, given []string) error {
-		if err := args(cmd, given); err != nil || *app != "" {
-			return err
-		}
-		return usage(cmd, "--app is missing")
-	}
-}
-
 func newSecretsSetCommand(c *cli) *cobra.Command {
 	var app string
 	var after afterSecrets
@@ -61,7 +49,7 @@ Other users of this computer can see the arguments of a command while it runs;
 			return c.changeSecrets(cmd.Context(), drover.AppName(app), values, after)
 		},
 	}
-	needApp(cmd, &app)
+	c.needApp(cmd, &app, "app whose secrets they are")
 	after.add(cmd)
 	return cmd
 }
@@ -85,7 +73,7 @@ three of them (""") over several lines.`,
 			return c.changeSecrets(cmd.Context(), drover.AppName(app), values, after)
 		},
 	}
-	needApp(cmd, &app)
+	c.needApp(cmd, &app, "app whose secrets they are")
 	after.add(cmd)
 	return cmd
 }
@@ -173,7 +161,7 @@ func newSecretsListCommand(c *cli) *cobra.Command {
 			return c.printTable(t, "No secrets.")
 		},
 	}
-	needApp(cmd, &app)
+	c.needApp(cmd, &app, "app whose secrets they are")
 	cmd.Flags().BoolVar(&show, "show", false, "show the values too, if the token may see them")
 	return cmd
 }
@@ -197,7 +185,7 @@ func newSecretsUnsetCommand(c *cli) *cobra.Command {
 			return c.changeSecrets(cmd.Context(), drover.AppName(app), values, after)
 		},
 	}
-	needApp(cmd, &app)
+	c.needApp(cmd, &app, "app whose secrets they are")
 	after.add(cmd)
 	return cmd
 }

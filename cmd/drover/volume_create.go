@@ -131,12 +131,6 @@ are read first. It may be larger than the snapshot, never smaller.`,
 			if err != nil {
 				return err
 			}
-			if err := c.fillApp(&app); err != nil {
-				return err
-			}
-			if app == "" {
-				return usage(cmd, "--app is missing")
-			}
 			req, err := flags.request(cmd)
 			if err != nil {
 				return err
@@ -156,7 +150,7 @@ are read first. It may be larger than the snapshot, never smaller.`,
 			return c.printCreated(cmd.Context(), client, v)
 		},
 	}
-	cmd.Flags().StringVarP(&app, "app", "a", "", "app that the volume is to belong to (default "+appDefaults+")")
+	c.needApp(cmd, &app, "app that the volume is to belong to")
 	cmd.Flags().StringVar(&snapshot, "snapshot", "", "ID of the snapshot that it is restored from")
 	cmd.Flags().BoolVar(&plain, "no-encryption", false, "do not encrypt it on the host's disk")
 	flags.add(cmd, "1GiB, or the snapshot's")

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,7 +21,7 @@ func addWatch(c *cli, cmd *cobra.Command) {
 	for _, sub := range cmd.Commands() {
 		addWatch(c, sub)
 	}
-	if name := cmd.Name(); name != "list" && name != "show" || cmd.RunE == nil {
+	if !slices.Contains([]string{"list", "show", "events", "ps"}, cmd.Name()) || cmd.RunE == nil {
 		return
 	}
 	watch := false
