@@ -121,7 +121,7 @@ func TestBlockThatWasStoredWronglyIsFetchedAgain(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 	got := make([]byte, 600*blockSize)
-	noErr(t, s.ReadChecked(t.Context(), got, 0))
+	noErr(t, s.ReadForOthers(t.Context(), got, 0))
 	if !bytes.Equal(got, s.parent.data) {
 		t.Error("the blocks were not repaired")
 	}
@@ -148,7 +148,7 @@ func TestBlockThatTheDiskLostIsFetchedAgain(t *testing.T) {
 		if there && (now.Repaired != 3*blockSize || len(now.Damaged) != 0) || !there && (now.Repaired != 0 || len(now.Damaged) != 2) {
 			t.Errorf("parent there: %v: %+v", there, now)
 		}
-		if there != (s.ReadChecked(t.Context(), make([]byte, 600*blockSize), 0) == nil) {
+		if there != (s.ReadForOthers(t.Context(), make([]byte, 600*blockSize), 0) == nil) {
 			t.Errorf("parent there: %v: the layer is not as it should be", there)
 		}
 	}

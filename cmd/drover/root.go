@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"drover"
 )
@@ -100,6 +102,9 @@ answer, 8 not allowed, 130 interrupted.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		if words := cmd.Flags().Args(); cmd.HasSubCommands() && len(words) > 0 {
 			return unknownCommand(cmd, words[0]) // its flags are unknown because it is
+		}
+		if bad, ok := errors.AsType[*pflag.InvalidValueError](err); ok && slices.Contains([]string{"int", "int64", "uint32"}, bad.GetFlag().Value.Type()) {
+			return usage(cmd, "--%s is %q; expected a whole number", bad.GetFlag().Name, bad.GetValue())
 		}
 		return usage(cmd, "%w", err)
 	})
