@@ -473,22 +473,34 @@ func BenchmarkSumsOfOneWrite(b *testing.B) {
 
 // A write of 4 KiB to the page cache without and with sums.
 func BenchmarkWriteWithSums(b *testing.B) {
+	withAndWithoutSums(b, func(c *content, p []byte, off int64) error { return c.WriteAt(b.Context(), p, off, false) })
+}
+
+// What a look at the sums adds to a read from the page cache.
+func BenchmarkReadWithSums(b *testing.B) {
+	withAndWithoutSums(b, func(c *content, p []byte, off int64) error { return c.ReadAt(b.Context(), p, off) })
+}
+
+func withAndWithoutSums(b *testing.B, do func(c *content, p []byte, off int64) error) {
 	for _, with := range []bool{false, true} {
-		b.Run(fmt.Sprint(with), func(b *testing.B) {
-			const blocks = 64 << 10
-			f, _ := summedFile(b, blocks, "boot")
-			if !with {
-				f.sums = nil
-			}
-			c := summedContent(f, blocks)
-			p := pattern(1, blockSize)
-			r := rand.New(rand.NewPCG(1, 1))
-			for off := int64(0); off < blocks*blockSize; off += blockSize {
-				noErr(b, c.WriteAt(b.Context(), p, off, false))
-			}
-			for b.Loop() {
-				noErr(b, c.WriteAt(b.Context(), p, r.Int64N(blocks)*blockSize, false))
-			}
-		})
+		for _, size := range []int64{blockSize, mib} {
+			b.Run(fmt.Sprintf("sums=%v/%d", with, size), func(b *testing.B) {
+				const blocks = 64 << 10
+				f, _ := summedFile(b, blocks, "boot")
+				if !with {
+					f.sums = nil
+				}
+				c := summedContent(f, blocks)
+				p := pattern(1, size)
+				r := rand.New(rand.NewPCG(1, 1))
+				for off := int64(0); off < blocks*blockSize; off += size {
+					noErr(b, c.WriteAt(b.Context(), p, off, false))
+				}
+				b.SetBytes(size)
+				for b.Loop() {
+					noErr(b, do(c, p, r.Int64N(blocks*blockSize/size)*size))
+				}
+			})
+		}
 	}
 }
