@@ -76,6 +76,11 @@ type VolumeOrigin struct {
 	Released bool `json:"released,omitempty"`
 }
 
+// MadeOf reports whether the volume was restored from the snapshot.
+func (v Volume) MadeOf(s SnapshotID) bool {
+	return v.From != nil && v.From.Snapshot != nil && v.From.Snapshot.Snapshot == s
+}
+
 // Filling reports whether blocks of what it was made of are still fetched. (A volume of a machine that is being moved is in the state
 // hydrating, too.)
 func (v Volume) Filling() bool {

@@ -114,7 +114,7 @@ func TestBadInput(t *testing.T) {
 		{volumes, `{"name":"data","size_gb":-1}`, "size_gb", "expected 1 to"},
 		{volumes, `{"name":"data","size_gb":9000000000}`, "size_gb", "expected 1 to"},
 		{volumes, `{"name":"data","size_gb":1,"size":4096}`, "size", "one of them"},
-		{volumes, `{"name":"data","size":1}`, "size", "expected 1048576"},
+		{volumes, `{"name":"data","size":1}`, "size", "is 1 B; expected 1 MiB to 64 TiB"},
 		{volumes, `{"name":"data","size":1048577}`, "size", "multiple of 4096"},
 		{volumes, `{"name":"data","size_gb":1,"region":"X"}`, "region", "lower-case"},
 		{volumes, `{"name":"data","size_gb":1,"snapshot_id":"s"}`, "snapshot_id", "16 digits"},

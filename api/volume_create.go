@@ -7,6 +7,7 @@ import (
 	"drover"
 	"drover/apiv1"
 	"drover/fleet"
+	"drover/internal/units"
 )
 
 func (h *handler) createVolume(c *call) (any, error) {
@@ -132,7 +133,7 @@ func (h *handler) fromSource(c *call, order *fleet.CreateVolume, req apiv1.Creat
 		if req.Size != 0 {
 			sizeField = "size"
 		}
-		return badField(sizeField, "is less than the %d bytes of %s; leave it out, or give as much at least", size, field)
+		return badField(sizeField, "is %s, which is less than the %s of %s; leave it out, or give as much at least", units.Size(order.Size), units.Size(size), field)
 	}
 	if order.Unencrypted && cipher != nil {
 		return badField("encrypted", "is false, but %s is encrypted, and so is what is made of it", field)

@@ -5,6 +5,7 @@ import (
 
 	"drover"
 	"drover/fleet"
+	"drover/internal/units"
 )
 
 func (h *handler) listVolumes(c *call) (any, error) {
@@ -87,7 +88,7 @@ func volumeSize(sizeGB int, size drover.Bytes, optional bool) (drover.Bytes, err
 	case sizeGB != 0:
 		return drover.Bytes(sizeGB) * drover.GiB, nil
 	case size < minVolume || size > maxVolume:
-		return 0, badField("size", "is %d bytes; expected %d to %d", size, minVolume, maxVolume)
+		return 0, badField("size", "is %s; expected %s to %s", units.Size(size), units.Size(minVolume), units.Size(maxVolume))
 	case size%drover.BlockSize != 0:
 		return 0, badField("size", "is %d bytes; expected a multiple of %d", size, drover.BlockSize)
 	}

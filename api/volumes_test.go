@@ -47,7 +47,7 @@ func TestBadInputAboutVolumes(t *testing.T) {
 		{"POST", volume + "/snapshots", `{"retention_days":0}`, "retention_days", "1 to 60"},
 		{"POST", volume + "/snapshots", `{"quiesce":1}`, "quiesce", "true or false"},
 		{"POST", volume + "/snapshots", `{"retention":1}`, "retention", "is not a field"},
-		{"POST", volumes, `{"source_volume_id":"` + string(v.ID) + `","size_gb":1}`, "size_gb", "less than the 4294967296 bytes of volume"},
+		{"POST", volumes, `{"source_volume_id":"` + string(v.ID) + `","size_gb":1}`, "size_gb", "less than the 4 GiB of volume"},
 		{"POST", volumes, `{"source_volume_id":"` + string(v.ID) + `","encrypted":false}`, "encrypted", "is encrypted"},
 		{"GET", volumes + "?deleted=perhaps", ``, "deleted", "true or false"},
 		{"PUT", "/v1/operator/hosts/h1/storage", `{}`, "hydration_limit", "both missing"},

@@ -48,7 +48,7 @@ func (c *Client) FindMachine(ctx context.Context, app drover.AppName, idOrName s
 
 // FindVolume looks for a volume by its ID, or else by its name, as FindMachine does. What was found has all that is known of it.
 func (c *Client) FindVolume(ctx context.Context, app drover.AppName, idOrName string) (apiv1.Volume, error) {
-	v, err := c.findVolume(ctx, app, idOrName, c.Volumes, "drover volume list")
+	v, err := c.findVolume(ctx, app, idOrName, c.Volumes, "volume", "drover volume list")
 	if err != nil {
 		return v, err
 	}
@@ -57,11 +57,11 @@ func (c *Client) FindVolume(ctx context.Context, app drover.AppName, idOrName st
 
 // FindDestroyedVolume is FindVolume for those that were destroyed and can be brought back.
 func (c *Client) FindDestroyedVolume(ctx context.Context, app drover.AppName, idOrName string) (apiv1.Volume, error) {
-	return c.findVolume(ctx, app, idOrName, c.DestroyedVolumes, "drover volume list --deleted")
+	return c.findVolume(ctx, app, idOrName, c.DestroyedVolumes, "destroyed volume", "drover volume list --deleted")
 }
 
 func (c *Client) findVolume(ctx context.Context, app drover.AppName, idOrName string, list func(context.Context, drover.AppName) ([]apiv1.Volume, error),
-	hint string) (apiv1.Volume, error) {
+	what, hint string) (apiv1.Volume, error) {
 	apps, err := c.appsToSearch(ctx, app)
 	if err != nil {
 		return apiv1.Volume{}, err
@@ -85,8 +85,8 @@ func (c *Client) findVolume(ctx context.Context, app drover.AppName, idOrName st
 	case 1:
 		return named[0], nil
 	case 0:
-		return apiv1.Volume{}, drover.Errorf(drover.NotFound, "no volume has the ID or the name %q", idOrName).
-			WithHint("'%s' shows the volumes that there are", hint)
+		return apiv1.Volume{}, drover.Errorf(drover.NotFound, "no %s has the ID or the name %q", what, idOrName).
+			WithHint("'%s' shows the %ss that there are", hint, what)
 	}
 	return apiv1.Volume{}, drover.Errorf(drover.Conflict, "%d volumes have the name %q (%s in app %s, %s in app %s)", len(named), idOrName,
 		named[0].ID, named[0].App, named[1].ID, named[1].App).WithHint("name the volume by its ID")

@@ -65,9 +65,9 @@ func checkExtension(v drover.Volume, size drover.Bytes) error {
 	case v.State != drover.VolumeCreated && v.State != drover.VolumeHydrating:
 		return inState(v)
 	case size < v.Size:
-		return bad("volume %q has %s: it cannot be made smaller", v.ID, units.Size(v.Size))
+		return bad("%s are less than the %s that volume %q has: it cannot be made smaller", units.Size(size), units.Size(v.Size), v.ID)
 	case size < v.Grow:
-		return bad("volume %q is being extended to %s: it cannot be made smaller", v.ID, units.Size(v.Grow))
+		return bad("%s are less than the %s that volume %q is being extended to: it cannot be made smaller", units.Size(size), units.Size(v.Grow), v.ID)
 	case size > maxVolume:
 		return bad("%d GiB are too many: at most %d", size/drover.GiB, maxVolume/drover.GiB)
 	case size%drover.BlockSize != 0:

@@ -123,6 +123,18 @@ func TestASnapshotFromItsMomentToItsEnd(t *testing.T) {
 		t.Fatalf("%+v, %v", again, err)
 	}
 	w.settled(n)
+	if v, err := n.VerifyVolume(ctx, VerifyVolume{App: "shop", Volume: again.Volume.ID, Snapshot: second.ID}); err != nil || v.Against != string(second.ID) {
+		t.Errorf("a restored volume against its snapshot: %+v, %v", v, err)
+	}
+	blank, err := n.CreateVolume(ctx, CreateVolume{App: "shop", Name: "blank", Size: drover.GiB})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = n.VerifyVolume(ctx, VerifyVolume{App: "shop", Volume: blank.Volume.ID, Snapshot: second.ID})
+	wantError(t, err, drover.Invalid, "snapshot_id", "")
+	if _, err := n.DestroyVolume(ctx, "shop", blank.Volume.ID); err != nil {
+		t.Fatal(err)
+	}
 	wantError(t, n.DeleteApp(ctx, "shop"), drover.Precondition, "", "")
 	if _, err := n.DestroyVolume(ctx, "shop", again.Volume.ID); err != nil {
 		t.Fatal(err)

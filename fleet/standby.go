@@ -56,6 +56,14 @@ func (f *Fleet) CreateStandby(ctx context.Context, req CreateStandby) (drover.St
 	case req.Host == at:
 		return drover.Standby{}, drover.Errorf(drover.Invalid, "host: volume %q is on host %q itself: a standby there would die with it", v.ID, at).WithField("host")
 	}
+	if req.Host != "" {
+		switch info, err := f.Host(ctx, req.Host); {
+		case err != nil:
+			return drover.Standby{}, err
+		case !isWorker(info):
+			return drover.Standby{}, f.noHost(req.Host, "host")
+		}
+	}
 	host, err := f.standbyHost(ctx, v, at, req.Host, req.Region)
 	if err != nil {
 		return drover.Standby{}, err

@@ -63,7 +63,7 @@ func TestAStandbyFollowsItsVolumeAndTakesItsPlace(t *testing.T) {
 	}{
 		{CreateStandby{Every: 1}, drover.Invalid, "every"},
 		{CreateStandby{Host: "h1"}, drover.Invalid, "host"},
-		{CreateStandby{Host: "h9"}, drover.Unavailable, ""},
+		{CreateStandby{Host: "h9"}, drover.NotFound, "host"},
 		{CreateStandby{Region: "nowhere"}, drover.Invalid, "region"},
 		{CreateStandby{Volume: "vol_0"}, drover.NotFound, ""},
 	} {

@@ -122,8 +122,9 @@ func (f *Fleet) VerifyVolume(ctx context.Context, req VerifyVolume) (drover.Veri
 		if err != nil {
 			return drover.Verification{}, err
 		}
-		if s.Volume != v.ID {
-			return drover.Verification{}, drover.Errorf(drover.Invalid, "snapshot %q is one of volume %q, not of %q", s.ID, s.Volume, v.ID).WithField("snapshot_id")
+		if s.Volume != v.ID && !v.MadeOf(s.ID) {
+			return drover.Verification{}, drover.Errorf(drover.Invalid, "snapshot %q is one of volume %q, and volume %q was not made of it", s.ID, s.Volume, v.ID).
+				WithHint("'drover volume snapshot list %s' shows the snapshots of the volume", v.ID).WithField("snapshot_id")
 		}
 		if err := restorable(s); err != nil {
 			return drover.Verification{}, err

@@ -72,7 +72,10 @@ func (c capacity) refusals(cfg Config, size drover.Guest, disk drover.Bytes) []*
 	if c.disk != nil {
 		out = append(out, c.disk)
 	}
-	if disk > c.diskFree || c.diskFree == 0 {
+	switch {
+	case c.diskFree == 0:
+		out = append(out, drover.Errorf(drover.Exhausted, "host %q has no disk left: what is free of it is promised or kept for the host itself", cfg.ID))
+	case disk > c.diskFree:
 		out = append(out, drover.Errorf(drover.Exhausted, "host %q has %d MiB of disk left, %d MiB are needed", cfg.ID,
 			c.diskFree/drover.MiB, disk/drover.MiB))
 	}

@@ -28,7 +28,7 @@ func conditionKinds() []conditionKind {
 		{drover.PoolFilling, drover.SeverityWarning, 10 * time.Second, "the disk is %d %% full: %d MiB of %d MiB are free"},
 		{drover.DiskStalled, drover.SeverityCritical, 0, "the disk hangs: a write of one block has not ended for %v"},
 		{drover.DiskFailing, drover.SeverityCritical, 0, "the disk fails: %v"},
-		{drover.LayerDamaged, drover.SeverityCritical, 0, "%s of layer %s cannot be read, for want of the right checksum or of a source that was written off, the first at offset %d"},
+		{drover.LayerDamaged, drover.SeverityCritical, 0, "layer %s cannot be read in %s, for want of the right checksum or of a source that was written off, the first at offset %d"},
 		{drover.LayerRefused, drover.SeverityCritical, 0, "layer %s: %s"},
 		{drover.KeyMissing, drover.SeverityCritical, 10 * time.Second, "%s"},
 		{drover.HydrationStalled, drover.SeverityWarning, 0, "layer %s makes no progress: %s"},
@@ -109,7 +109,7 @@ func layerFindings(l drover.LayerStatus) []found {
 		out = append(out, find(drover.LayerRefused, drover.SeverityCritical, layerSubject(l), l.ID, l.Trouble))
 	}
 	if v := l.Verification; v != nil && len(v.Damaged) > 0 {
-		out = append(out, find(drover.LayerDamaged, drover.SeverityCritical, layerSubject(l), places(len(v.Damaged)), l.ID, v.Damaged[0].Offset))
+		out = append(out, find(drover.LayerDamaged, drover.SeverityCritical, layerSubject(l), l.ID, places(len(v.Damaged)), v.Damaged[0].Offset))
 	}
 	if h := l.Hydration; h != nil && h.Stalled && !h.Done && !h.Paused {
 		out = append(out, find(drover.HydrationStalled, drover.SeverityWarning, layerSubject(l), l.ID, cmp.Or(h.Waiting, "nothing was copied")))

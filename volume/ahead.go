@@ -179,7 +179,7 @@ func (a *ahead) stop() {
 
 // noteRead tells the source of a guest's read.
 func (c *content) noteRead(ctx context.Context, src *source, first, end int64, missed bool) {
-	if !isForOthers(ctx) {
+	if readerOf(ctx) == guestReader {
 		src.ahead.note(c, first, end, missed)
 	}
 }

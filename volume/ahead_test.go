@@ -112,7 +112,7 @@ func TestSequentialReaderFindsBlocksThere(t *testing.T) {
 	none := newLimit(1).may
 	s.over.Load().src.Load().ahead.may.Store(&none)
 	noErr(t, s.ReadAt(t.Context(), got, 0))
-	noErr(t, s.ReadChecked(context.Background(), got, 100*blockSize)) // another host's reads are no guest's
+	noErr(t, s.ReadForOthers(context.Background(), got, 100*blockSize)) // another host's reads are no guest's
 	s.stopAhead()
 	if n := s.parent.bytes.Load(); n != 2*blockSize {
 		t.Errorf("%d bytes were fetched where only a read is allowed", n)

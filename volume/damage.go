@@ -18,57 +18,130 @@ type damage struct {
 	blocks map[int64]uint32 // the sum that the block should have
 }
 
-// othersKey marks a context: what is read under it leaves this host.
-type othersKey struct{}
+// whoKey marks a context: who reads under it, when it is no guest.
+type whoKey struct{}
 
-// forOthers says who reads: another host, or a snapshot that others will be made of. Such reads are checked against the kept sums. Those
-// of the guest itself are not.
-func forOthers(ctx context.Context) context.Context { return context.WithValue(ctx, othersKey{}, true) }
+type who int
 
-func isForOthers(ctx context.Context) bool { return ctx.Value(othersKey{}) != nil }
+const (
+	guestReader who = iota
+	// othersReader is another host, or a snapshot that others will be made of: it says nothing of what the guest will want next.
+	othersReader
+	// copyReader moves blocks to another file of this layer with the sums that they should have, and so takes what is damaged along.
+	copyReader
+)
 
-// ReadChecked is ReadAt for what leaves this host: a block that does not have the checksum that it was written with is an error, which
-// names disk, layer and offset.
-func (c *content) ReadChecked(ctx context.Context, p []byte, off int64) error {
-	return c.ReadAt(forOthers(ctx), p, off)
+func readerOf(ctx context.Context) who {
+	r, _ := ctx.Value(whoKey{}).(who)
+	return r
 }
 
-// readData reads present blocks from the data file, for others only after a look at their checksums.
+// ReadForOthers is ReadAt for what leaves this host.
+func (c *content) ReadForOthers(ctx context.Context, p []byte, off int64) error {
+	return c.ReadAt(context.WithValue(ctx, whoKey{}, othersReader), p, off)
+}
+
+// readToCopy is ReadAt without a look at checksums.
+func (c *content) readToCopy(ctx context.Context, p []byte, off int64) error {
+	return c.ReadAt(context.WithValue(ctx, whoKey{}, copyReader), p, off)
+}
+
+// readData reads present blocks from the data file. One that does not have the checksum that it was written with is an error, which names
+// disk, layer and offset.
 func (c *content) readData(ctx context.Context, p []byte, off int64) error {
-	if c.sums == nil || !isForOthers(ctx) {
-		return ioError(c.name, "read", c.data.ReadAt(p, off))
-	}
-	first, end := blocksOf(off, int64(len(p)))
-	whole := p
-	if int64(len(p)) != (end-first)*blockSize {
-		whole = make([]byte, (end-first)*blockSize)
-	}
-	if err := c.data.ReadAt(whole, first*blockSize); err != nil {
+	if err := c.data.ReadAt(p, off); err != nil || c.sums == nil || readerOf(ctx) == copyReader {
 		return ioError(c.name, "read", err)
 	}
-	if err := c.check(whole, first); err != nil {
+	return c.checkRead(p, off)
+}
+
+// checkRead compares what was read with the sums that are known. The blocks that p begins and ends within are read once more as a whole.
+func (c *content) checkRead(p []byte, off int64) error {
+	if c.sums == nil {
+		return nil
+	}
+	if head := -off & (blockSize - 1); head != 0 {
+		n := min(head, int64(len(p)))
+		if err := c.checkEdge(p[:n], off); err != nil {
+			return err
+		}
+		p, off = p[n:], off+n
+	}
+	whole := len(p) / blockSize * blockSize
+	if err := c.check(p[:whole], off/blockSize); err != nil || whole == len(p) {
 		return err
 	}
-	if len(whole) != len(p) {
-		copy(p, whole[off-first*blockSize:])
+	return c.checkEdge(p[whole:], off+int64(whole))
+}
+
+// edgeBlocks has buffers for the blocks at the edges of reads.
+var edgeBlocks = sync.Pool{New: func() any { return new([blockSize]byte) }}
+
+// checkEdge looks at the block that p is a part of, and makes p that part of what was looked at.
+func (c *content) checkEdge(p []byte, off int64) error {
+	if c.sums.get(off/blockSize) == unknownSum {
+		return nil
 	}
+	block, _ := edgeBlocks.Get().(*[blockSize]byte)
+	defer edgeBlocks.Put(block)
+	if err := c.data.ReadAt(block[:], off/blockSize*blockSize); err != nil {
+		return ioError(c.name, "read", err)
+	}
+	if err := c.check(block[:], off/blockSize); err != nil {
+		return err
+	}
+	copy(p, block[off%blockSize:])
 	return nil
 }
 
 // check compares blocks that were read with their sums. Of those that differ it reports the first and remembers all.
 func (c *content) check(p []byte, first int64) (err error) {
-	for b := range int64(len(p)) / blockSize {
-		block := p[b*blockSize : (b+1)*blockSize]
-		want := c.sums.get(first + b)
-		if want == unknownSum || want == sumOf(block) {
-			continue
+	var sums [lookedUp]uint32
+	for len(p) > 0 {
+		want := sums[:min(len(p)/blockSize, len(sums))]
+		c.sums.known(first, want)
+		for i, sum := range want {
+			block := p[i*blockSize : (i+1)*blockSize]
+			if sum == unknownSum || sum == sumOf(block) {
+				continue
+			}
+			// The guest may just have written it: looked at once more with writers kept away.
+			if berr := c.recheck(block, first+int64(i)); err == nil {
+				err = berr
+			}
 		}
-		// The guest may just have written it: looked at once more with writers kept away.
-		if berr := c.recheck(block, first+b); err == nil {
-			err = berr
-		}
+		p, first = p[len(want)*blockSize:], first+int64(len(want))
 	}
 	return err
+}
+
+// lookedUp is how many sums are looked up together.
+const lookedUp = 16
+
+// soundVec reports whether what was read into the buffers has the sums that are known. If not so, or if the buffers do not hold whole
+// blocks, ReadAt has to tell: the buffers may be a guest's memory, which changes under the eye of whoever looks.
+func (c *content) soundVec(iov [][]byte, off int64) bool {
+	if c.sums == nil {
+		return true
+	}
+	n := vecLen(iov)
+	if (off|n)%blockSize != 0 {
+		return false
+	}
+	var sums [lookedUp]uint32
+	skip := 0 // of the first buffer
+	for first, left := off/blockSize, n/blockSize; left > 0; {
+		want := sums[:min(left, lookedUp)]
+		c.sums.known(first, want)
+		for _, sum := range want {
+			var got uint32
+			if got, iov, skip = sumOfVec(iov, skip); sum != unknownSum && sum != got {
+				return false
+			}
+		}
+		first, left = first+int64(len(want)), left-int64(len(want))
+	}
+	return true
 }
 
 // recheck reads a block again while nobody writes it.

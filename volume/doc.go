@@ -14,7 +14,7 @@
 //   - A bit only ever goes from absent to present. The data file has a hole where a block is absent, except under the block's lock.
 //   - A read of an absent block that the parent has waits for the parent, at most Config.ParentWait, then fails. It never returns
 //     zeroes or the base's content instead.
-//   - What leaves the host has the checksum that it was written with, where that is known, or is an error that names disk, layer and
+//   - What is read, by a guest or another host, has the checksum that it was written with, where that is known, or is an error that names disk, layer and
 //     offset. A checksum that is known is never wrong, whatever is written at the same time, killed, or loses its power.
 //   - A hydration is done only when what was stored of the parent has the parent's checksums.
 //   - Nothing is fetched from a parent before the layer was first opened or hydrated: until then the parent may still change.

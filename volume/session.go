@@ -246,7 +246,7 @@ func (s *session) ReadAt(ctx context.Context, p []byte, off int64) error {
 	ctx, done := s.slow(ctx, off, int64(len(p)))
 	defer done()
 	if s.host != "" {
-		return forClient(s.layer.content().ReadChecked(ctx, p, off))
+		return forClient(s.layer.content().ReadForOthers(ctx, p, off))
 	}
 	return forClient(s.plain(s.layer.content()).ReadAt(ctx, p, off))
 }
@@ -342,15 +342,11 @@ func (s *session) TryReadAt(p []byte, off int64) (done bool, err error) {
 	if s.host == "" {
 		return s.plain(c).tryReadAt(p, off), nil
 	}
-	// What leaves the host is checked, block by block, and by ReadAt if anything is wrong.
-	whole := off%blockSize == 0 && len(p)%blockSize == 0
-	return whole && c.inOneFile(off, int64(len(p)), func(h *content) bool {
-		return h.readCached(p, off) && h.check(p, off/blockSize) == nil
-	}), nil
+	return c.inOneFile(off, int64(len(p)), func(h *content) bool { return h.readCached(p, off) }), nil
 }
 
 // TryReadPiece is nbd.PieceReader's. A request of a layer with limits is let in as a whole, by ReadAt; one that must be decrypted, or
-// checked because it leaves the host, is better done by several goroutines.
+// leaves the host, is better done by several goroutines.
 func (s *session) TryReadPiece(p []byte, off int64) bool {
 	if s.host != "" || s.key != nil || s.throttled() != nil || !s.gate.tryEnter() {
 		return false
@@ -425,14 +421,14 @@ func (c *content) readOn(off, n int64) {
 	}
 }
 
-// readCached reads from the content's own file what is in the page cache.
+// readCached reads from the content's own file what is in the page cache. What is damaged is left to ReadAt, which says so.
 func (c *content) readCached(p []byte, off int64) bool {
 	f, ok := c.data.(osFile)
 	if !ok {
 		return false
 	}
 	n, err := unix.Preadv2(int(f.Fd()), [][]byte{p}, off, unix.RWF_NOWAIT)
-	return err == nil && n == len(p)
+	return err == nil && n == len(p) && c.checkRead(p, off) == nil
 }
 
 func (c *content) tryWriteAt(p []byte, off int64) (bool, error) {

@@ -28,11 +28,14 @@ const (
 const unknownSum = 0
 
 // sumOf is the checksum of one block.
-func sumOf(block []byte) uint32 {
-	if s := crc32.Checksum(block, crcTable); s != unknownSum {
-		return s
+func sumOf(block []byte) uint32 { return knownSum(crc32.Checksum(block, crcTable)) }
+
+// knownSum makes a sum of a CRC-32C.
+func knownSum(crc uint32) uint32 {
+	if crc == unknownSum {
+		return unknownSum + 1
 	}
-	return unknownSum + 1
+	return crc
 }
 
 // sums has the checksum of every block of a data file, as far as it is known, beside the file itself: a file that is mapped into memory,
@@ -254,6 +257,22 @@ func (s *sums) get(block int64) (sum uint32) {
 		return unknownSum
 	}
 	return sum
+}
+
+// known is get for len(dst) blocks from first on.
+func (s *sums) known(first int64, dst []uint32) {
+	clear(dst)
+	if s.gone.Load() {
+		return
+	}
+	err := s.guard(func(words []uint32) {
+		for i := range min(int64(len(dst)), max(0, int64(len(words))-first)) {
+			dst[i] = atomic.LoadUint32(&words[first+i])
+		}
+	})
+	if err != nil {
+		clear(dst)
+	}
 }
 
 // hasRoom takes the space for the sums of [first, end) if it is not taken yet. A page of a mapped file that has no space

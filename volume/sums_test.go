@@ -76,7 +76,7 @@ func TestSumsAreRightUnderConcurrentWrites(t *testing.T) {
 				case 1:
 					err = c.Zero(ctx, off, n, true, false)
 				case 2, 3:
-					err = c.ReadChecked(ctx, make([]byte, n), off)
+					err = c.ReadForOthers(ctx, make([]byte, n), off)
 				case 4:
 					err = c.check(make([]byte, blockSize), off/blockSize) // a read that was overtaken
 				default:
@@ -95,32 +95,56 @@ func TestSumsAreRightUnderConcurrentWrites(t *testing.T) {
 	}
 }
 
+// Whoever reads: the guest, another host, over whichever path and in whichever pieces.
 func TestFlippedByteIsNotPassedOn(t *testing.T) {
 	f, _ := summedFile(t, 8, "boot")
 	c := summedContent(f, 8)
 	ctx := t.Context()
-	noErr(t, c.WriteAt(ctx, pattern(1, 8*blockSize), 0, false))
-	flip := []byte{pattern(1, 8*blockSize)[5*blockSize+77] ^ 4}
-	noErr(t, f.writeAt(flip, 5*blockSize+77)) // behind the engine's back
-	noErr(t, c.ReadChecked(ctx, make([]byte, 5*blockSize), 0))
-	for _, r := range [][2]int64{{0, 8 * blockSize}, {5*blockSize + 100, 10}, {4*blockSize + 100, 2 * blockSize}} {
-		err := c.ReadChecked(ctx, make([]byte, r[1]), r[0])
-		wantCode(t, err, drover.Internal)
-		for _, word := range []string{"disk dsk", "layer lay", "offset 20480"} {
-			if !strings.Contains(err.Error(), word) {
-				t.Errorf("the error does not name the %s: %v", word, err)
+	data := pattern(1, 8*blockSize)
+	noErr(t, c.WriteAt(ctx, data, 0, false))
+	noErr(t, f.writeAt([]byte{data[5*blockSize+77] ^ 4}, 5*blockSize+77)) // behind the engine's back
+	readers := map[string]func(p []byte, off int64) error{
+		"the guest":    func(p []byte, off int64) error { return c.ReadAt(ctx, p, off) },
+		"another host": func(p []byte, off int64) error { return c.ReadForOthers(ctx, p, off) },
+		"in pieces":    func(p []byte, off int64) error { return c.ReadVec(ctx, inPieces(p), off) },
+	}
+	for who, read := range readers {
+		for _, r := range [][2]int64{{0, 8 * blockSize}, {5*blockSize + 100, 10}, {4*blockSize + 100, 2 * blockSize}, {5*blockSize - 10, 20}, {6*blockSize - 10, 20}} {
+			err := read(make([]byte, r[1]), r[0])
+			wantCode(t, err, drover.Internal)
+			for _, word := range []string{"disk dsk", "layer lay", "offset 20480"} {
+				if !strings.Contains(err.Error(), word) {
+					t.Errorf("%s: the error does not name the %s: %v", who, word, err)
+				}
+			}
+			if c.tryReadAt(make([]byte, r[1]), r[0]) || c.tryReadVec(inPieces(make([]byte, r[1])), r[0]) {
+				t.Errorf("a read of %d bytes at %d that does not wait gets the damaged block", r[1], r[0])
+			}
+		}
+		for _, r := range [][2]int64{{0, 5 * blockSize}, {6 * blockSize, 2 * blockSize}, {4*blockSize + 7, 100}, {6*blockSize + 1, blockSize + 5}} {
+			got := make([]byte, r[1])
+			if err := read(got, r[0]); err != nil || !bytes.Equal(got, data[r[0]:r[0]+r[1]]) {
+				t.Errorf("%s cannot read %d sound bytes at %d: %v", who, r[1], r[0], err)
 			}
 		}
 	}
-	noErr(t, c.ReadAt(ctx, make([]byte, blockSize), 5*blockSize)) // the guest's own reads are not checked
 	if got := c.damagedRanges(); len(got) != 1 || got[0] != (drover.ByteRange{Offset: 5 * blockSize, Length: blockSize}) {
 		t.Errorf("damaged: %v", got)
 	}
 	noErr(t, c.WriteAt(ctx, pattern(2, blockSize), 5*blockSize, false))
-	noErr(t, c.ReadChecked(ctx, make([]byte, 8*blockSize), 0))
+	noErr(t, c.ReadAt(ctx, make([]byte, 8*blockSize), 0))
 	if got := c.damagedRanges(); len(got) != 0 {
 		t.Errorf("damaged after the block was written again: %v", got)
 	}
+}
+
+// inPieces cuts a buffer as no guest would.
+func inPieces(p []byte) (iov [][]byte) {
+	for n := 1; len(p) > 0; n = n*3 + 1 {
+		n = min(n, len(p))
+		iov, p = append(iov, p[:n]), p[n:]
+	}
+	return iov
 }
 
 // Sealed sums count for ever; those of a file that was being written only in the same boot.
@@ -449,22 +473,34 @@ func BenchmarkSumsOfOneWrite(b *testing.B) {
 
 // A write of 4 KiB to the page cache without and with sums.
 func BenchmarkWriteWithSums(b *testing.B) {
+	withAndWithoutSums(b, func(c *content, p []byte, off int64) error { return c.WriteAt(b.Context(), p, off, false) })
+}
+
+// What a look at the sums adds to a read from the page cache.
+func BenchmarkReadWithSums(b *testing.B) {
+	withAndWithoutSums(b, func(c *content, p []byte, off int64) error { return c.ReadAt(b.Context(), p, off) })
+}
+
+func withAndWithoutSums(b *testing.B, do func(c *content, p []byte, off int64) error) {
 	for _, with := range []bool{false, true} {
-		b.Run(fmt.Sprint(with), func(b *testing.B) {
-			const blocks = 64 << 10
-			f, _ := summedFile(b, blocks, "boot")
-			if !with {
-				f.sums = nil
-			}
-			c := summedContent(f, blocks)
-			p := pattern(1, blockSize)
-			r := rand.New(rand.NewPCG(1, 1))
-			for off := int64(0); off < blocks*blockSize; off += blockSize {
-				noErr(b, c.WriteAt(b.Context(), p, off, false))
-			}
-			for b.Loop() {
-				noErr(b, c.WriteAt(b.Context(), p, r.Int64N(blocks)*blockSize, false))
-			}
-		})
+		for _, size := range []int64{blockSize, mib} {
+			b.Run(fmt.Sprintf("sums=%v/%d", with, size), func(b *testing.B) {
+				const blocks = 64 << 10
+				f, _ := summedFile(b, blocks, "boot")
+				if !with {
+					f.sums = nil
+				}
+				c := summedContent(f, blocks)
+				p := pattern(1, size)
+				r := rand.New(rand.NewPCG(1, 1))
+				for off := int64(0); off < blocks*blockSize; off += size {
+					noErr(b, c.WriteAt(b.Context(), p, off, false))
+				}
+				b.SetBytes(size)
+				for b.Loop() {
+					noErr(b, do(c, p, r.Int64N(blocks*blockSize/size)*size))
+				}
+			})
+		}
 	}
 }

@@ -189,7 +189,7 @@ func (t *takeIn) copyRun(first, end int64) error {
 		t.changed.take(b)
 	}
 	buf := make([]byte, (end-first)*blockSize)
-	err := t.from.ReadAt(t.ctx, buf, first*blockSize)
+	err := t.from.readToCopy(t.ctx, buf, first*blockSize)
 	for b := first; err == nil && b < end; {
 		part := buf[(b-first)*blockSize:]
 		zero, stop := isZero(part[:blockSize]), b+1

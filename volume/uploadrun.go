@@ -345,7 +345,7 @@ func (w *pageWork) chunk(ctx context.Context, c *content, unchanged func(int64) 
 	off := i * manifest.ChunkSize
 	n := min(manifest.ChunkSize, c.size-off)
 	clear(data[n:])
-	if err := c.ReadChecked(ctx, data[:n], off); err != nil { // a flipped bit of this disk must not become a snapshot
+	if err := c.ReadForOthers(ctx, data[:n], off); err != nil { // a flipped bit of this disk must not become a snapshot
 		return h, false, err
 	}
 	if isZero(data) {

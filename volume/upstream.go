@@ -94,7 +94,7 @@ func (p *localParent) with(do func(*content) error) error {
 }
 
 func (p *localParent) read(ctx context.Context, _ class, buf []byte, off int64) error {
-	return p.with(func(c *content) error { return c.ReadChecked(ctx, buf, off) })
+	return p.with(func(c *content) error { return c.ReadForOthers(ctx, buf, off) })
 }
 
 func (p *localParent) extents(ctx context.Context, _ class, metaContext string, off, n int64) (out []nbd.Extent, err error) {

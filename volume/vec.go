@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"errors"
+	"hash/crc32"
 	"io"
 	"unsafe"
 
@@ -99,12 +100,30 @@ func vecLen(iov [][]byte) (n int64) {
 	return n
 }
 
+// sumOfVec is the checksum of the block that the buffers begin with, skip bytes into the first, and says where the next one is.
+func sumOfVec(iov [][]byte, skip int) (sum uint32, rest [][]byte, at int) {
+	if p := iov[0]; len(p)-skip >= blockSize {
+		return sumOf(p[skip : skip+blockSize]), iov, skip + blockSize
+	}
+	for left := blockSize; left > 0; {
+		if skip == len(iov[0]) {
+			iov, skip = iov[1:], 0
+			continue
+		}
+		p := iov[0][skip:]
+		p = p[:min(len(p), left)]
+		sum = crc32.Update(sum, crcTable, p)
+		left, skip = left-len(p), skip+len(p)
+	}
+	return knownSum(sum), iov, skip
+}
+
 // tryReadVec reads what is in the page cache.
 func (c *content) tryReadVec(iov [][]byte, off int64) bool {
 	n := vecLen(iov)
 	read := c.inOneFile(off, n, func(h *content) bool {
 		f, ok := h.data.(vecFile)
-		return ok && f.TryReadVec(iov, off)
+		return ok && f.TryReadVec(iov, off) && h.soundVec(iov, off)
 	})
 	if read {
 		c.readOn(off, n)
@@ -153,7 +172,7 @@ func (c *content) ReadVec(ctx context.Context, iov [][]byte, off int64) error {
 		if ok {
 			err = ioError(h.name, "read", f.ReadVec(iov, off))
 		}
-		return ok
+		return ok && (err != nil || h.soundVec(iov, off))
 	})
 	if read {
 		c.readOn(off, n)

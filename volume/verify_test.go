@@ -12,6 +12,7 @@ import (
 
 	"drover"
 	"drover/nbd"
+	"drover/vhostuser/vhosttest"
 )
 
 // flip changes a byte of a layer's data file behind the daemon's back.
@@ -88,6 +89,45 @@ func TestDamagedSourceBlockIsReportedAndNotPassedOn(t *testing.T) {
 	}
 }
 
+// A guest gets an I/O error in place of what its disk does not give back, over both kinds of disk, encrypted or not, and all else.
+func TestGuestIsNotGivenADamagedBlock(t *testing.T) {
+	const bad = 300 * blockSize
+	for name, cipher := range map[string]*drover.Cipher{"plain": nil, "encrypted": drover.NewCipher()} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t, newCA(t), "h1")
+			h.cipher = cipher
+			h.create("vol_a", 2*drover.MiB)
+			c := h.open("vol_a", 1)
+			data := pattern(1, 2*mib)
+			noErr(t, c.WriteAt(t.Context(), data, 0, true))
+			h.flip("vol_a", bad+77)
+			got := make([]byte, bad)
+			if noErr(t, c.ReadAt(t.Context(), got, 0)); !bytes.Equal(got, data[:bad]) {
+				t.Error("sound blocks are read wrongly")
+			}
+			for _, n := range []int64{512, blockSize, 64 << 10} {
+				if err := c.ReadAt(t.Context(), make([]byte, n), bad); err == nil {
+					t.Errorf("%d bytes with the damaged block are given over NBD", n)
+				}
+			}
+			noErr(t, c.Close())
+			f := h.vhost(must[drover.Attachment](t)(h.Open(t.Context(), "vol_a", 1)))
+			for _, n := range []int{512, blockSize, 16 << 10} {
+				if _, status := f.Read(bad, n); status != vhosttest.IOErr {
+					t.Errorf("%d bytes with the damaged block end with status %d over vhost-user-blk", n, status)
+				}
+				guestReads(t, f, bad-int64(n), data[bad-n:bad])
+			}
+			want := drover.ByteRange{Offset: bad, Length: blockSize}
+			if v := h.layer("vol_a").Verification; v == nil || len(v.Damaged) != 1 || v.Damaged[0] != want {
+				t.Errorf("reported is %+v", v)
+			}
+			guestWrites(t, f, bad, data[bad:bad+blockSize])
+			guestReads(t, f, bad, data[bad:bad+blockSize])
+		})
+	}
+}
+
 // overFile is a layer with a real data file and sums over a parent in memory.
 func overFile(t *testing.T, blocks int64) (s *simLayer, f osFile, p *pace) {
 	t.Helper()
@@ -121,7 +161,7 @@ func TestBlockThatWasStoredWronglyIsFetchedAgain(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 	got := make([]byte, 600*blockSize)
-	noErr(t, s.ReadChecked(t.Context(), got, 0))
+	noErr(t, s.ReadForOthers(t.Context(), got, 0))
 	if !bytes.Equal(got, s.parent.data) {
 		t.Error("the blocks were not repaired")
 	}
@@ -148,7 +188,7 @@ func TestBlockThatTheDiskLostIsFetchedAgain(t *testing.T) {
 		if there && (now.Repaired != 3*blockSize || len(now.Damaged) != 0) || !there && (now.Repaired != 0 || len(now.Damaged) != 2) {
 			t.Errorf("parent there: %v: %+v", there, now)
 		}
-		if there != (s.ReadChecked(t.Context(), make([]byte, 600*blockSize), 0) == nil) {
+		if there != (s.ReadForOthers(t.Context(), make([]byte, 600*blockSize), 0) == nil) {
 			t.Errorf("parent there: %v: the layer is not as it should be", there)
 		}
 	}

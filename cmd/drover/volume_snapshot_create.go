@@ -110,7 +110,9 @@ func (c *cli) uploadProgress(s apiv1.Snapshot, m *meter) (text, key string) {
 // uploadText says how far a snapshot is on its way into the store. A rate of 0 is not known.
 func uploadText(s apiv1.Snapshot, rate drover.Bytes) string {
 	text := "waiting for the host"
-	if p := s.Progress; p != nil {
+	if p := s.Progress; p != nil && p.Total == 0 && p.Waiting == "" {
+		text = "finding out what it holds"
+	} else if p != nil {
 		text = fmt.Sprintf("%d %%, %s, %s new to the store", part(p.Read, p.Total), seenText(p.Read, p.Total, rate), sizeText(p.Stored))
 		if p.Waiting != "" {
 			text += ", waiting: " + p.Waiting

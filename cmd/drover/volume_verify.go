@@ -18,9 +18,10 @@ func newVolumeVerifyCommand(c *cli) *cobra.Command {
 		Use:   "verify ID",
 		Short: "Compare a volume with its checksums, or with a snapshot",
 		Long: `Verify reads all that a volume holds on its host's disk and compares it with the
-checksums that were kept when it was written, or with a snapshot of it: what was
-written since cannot be compared then, and is counted as unknown. It runs on the
-host while the disk is idle; Ctrl-C ends the following, not the verification.
+checksums that were kept when it was written, or with a snapshot of it or the
+one that it was made of: what was written since cannot be compared then, and is
+counted as unknown. It runs on the host while the disk is idle; Ctrl-C ends the
+following, not the verification.
 
 What is damaged is listed, and the exit code is 1 then. A damaged block is never
 passed on as good: reads of it fail, and so does a move. What holds it good is
@@ -46,7 +47,7 @@ a snapshot from before: see 'drover volume create --snapshot'.`,
 		},
 	}
 	addApp(cmd, &app)
-	cmd.Flags().StringVar(&snapshot, "snapshot", "", "ID of the snapshot of the volume to compare with")
+	cmd.Flags().StringVar(&snapshot, "snapshot", "", "ID of the snapshot to compare with")
 	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "do not wait; print the volume's ID only")
 	return cmd
 }
