@@ -30,6 +30,9 @@ const linkBad = 5 * probeEvery
 // rawBad is that for packets which cannot be read: a WireGuard without a session tries a handshake every 5 s, and waits up to a third of a second more.
 const rawBad = 15 * time.Second
 
+// rawNews is how much later than the last probe of a peer something must have come from it, until it says that packets still come.
+const rawNews = 2 * probeEvery
+
 // sighting is what was seen of a peer: the times of the last probe of its own, of the last answers to a small and a large probe, and of the last packet
 // of any kind.
 type sighting struct {
@@ -51,7 +54,7 @@ func (s sighting) judge(now time.Time) LinkState {
 		return LinkOK
 	case young:
 		return LinkNew
-	case fresh(s.asked, linkBad), fresh(s.raw, rawBad):
+	case fresh(s.asked, linkBad), fresh(s.raw, rawBad) && s.raw.Sub(s.asked) > rawNews:
 		return LinkToDead
 	}
 	return LinkFromDead

@@ -105,6 +105,8 @@ func TestWhatASightingSays(t *testing.T) {
 		{"answers small ones only", sighting{since: old, asked: ago(time.Second), answered: ago(time.Second), answeredBig: ago(time.Minute)}, LinkLargeDead},
 		{"asks but does not answer", sighting{since: old, asked: ago(time.Second), answered: ago(time.Minute)}, LinkToDead},
 		{"is heard, and cannot be read", sighting{since: old, raw: ago(6 * time.Second)}, LinkToDead},
+		{"fell silent just now, with its last probe", sighting{since: old, asked: ago(6 * time.Second), raw: ago(6 * time.Second)}, LinkFromDead},
+		{"is heard long after its last probe", sighting{since: old, asked: ago(12 * time.Second), raw: ago(6 * time.Second)}, LinkToDead},
 		{"is silent", sighting{since: old, asked: ago(time.Minute), raw: ago(time.Minute)}, LinkFromDead},
 	} {
 		if got := c.s.judge(now); got != c.want {
