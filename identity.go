@@ -17,6 +17,8 @@ type HostIdentity struct {
 	NextKey   string `json:"next_key,omitempty"`
 	// Rotation is the last change of the key.
 	Rotation *KeyRotation `json:"rotation,omitempty"`
+	// Boot is made up at each boot of the host, in a directory that does not outlive it. Of two that have the same data directory each has its own.
+	Boot string `json:"boot,omitempty"`
 	// Address is where it was when it joined.
 	Address string    `json:"address"`
 	Since   time.Time `json:"since"`

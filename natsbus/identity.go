@@ -52,6 +52,7 @@ func (h *HostBus) ClaimIdentity(ctx context.Context, want drover.HostIdentity) (
 
 // registrar gives hosts their identities. It is the control side's.
 type registrar struct {
+	conn       *Conn
 	identities *Bucket[drover.HostIdentity]
 	counters   *Bucket[uint64]
 	peers      *Bucket[drover.WireGuardPeer]
@@ -61,7 +62,7 @@ type registrar struct {
 func ServeIdentities(ctx context.Context, conn *Conn) error {
 	identities, counters := lazyBucket[drover.HostIdentity]{name: BucketIdentities}, lazyBucket[uint64]{name: BucketCounters}
 	peers := lazyBucket[drover.WireGuardPeer]{name: BucketWireGuard}
-	var r registrar
+	r := registrar{conn: conn}
 	var err error
 	if r.identities, err = identities.get(ctx, conn); err != nil {
 		return err
@@ -94,8 +95,12 @@ func (r registrar) claim(ctx context.Context, want drover.HostIdentity) (drover.
 			return none, drover.Errorf(drover.Conflict, "this host cannot join as %q: that is the name of another host, which joined from %s on %s",
 				want.Host, have.Address, have.Since.Format(time.RFC3339)).
 				WithHint("give this host an id of its own; if it replaces that one for good: drover network release %s", want.Host)
-		case err == nil && have.Address == want.Address && sameKeys(have, want):
+		case err == nil && have.Address == want.Address && have.Boot == want.Boot && sameKeys(have, want):
 			return have, nil
+		case err == nil && have.Boot != want.Boot:
+			if err := r.bootEnded(ctx, have, want); err != nil {
+				return none, err
+			}
 		case err != nil && !drover.Is(err, drover.NotFound):
 			return none, err
 		}

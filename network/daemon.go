@@ -24,6 +24,8 @@ const (
 	// claimWait bounds one attempt to join, retryEvery is how long to wait before the next of anything that failed.
 	claimWait  = 10 * time.Second
 	retryEvery = 2 * time.Second
+	// firstRetry is how long a host that joins waits at first: the bus is about to come, more often than not.
+	firstRetry = 100 * time.Millisecond
 	// saveEvery is how often the table is stored, if it has changed.
 	saveEvery = 5 * time.Second
 	// followed is how many of the fleet's lists are followed.
@@ -41,6 +43,8 @@ type Bus interface {
 	FollowStatuses(ctx context.Context, fn func(drover.MachineID, *drover.MachineStatus) error) error
 	FollowHosts(ctx context.Context, fn func(drover.HostID, *drover.HostInfo) error) error
 	FollowPeers(ctx context.Context, fn func(string, *drover.WireGuardPeer) error) error
+	// ServeBoot answers whoever proves that this host is the only one of its name.
+	ServeBoot(ctx context.Context, boot string) error
 	FollowIdentities(ctx context.Context, fn func(drover.HostID, *drover.HostIdentity) error) error
 }
 
@@ -68,9 +72,10 @@ type Daemon struct {
 	feed *feed
 	now  func() time.Time
 
-	// keys guards id and waits. No lock is taken under it.
+	// keys guards id, boot and waits. No lock is taken under it.
 	keys sync.Mutex
 	id   *identity
+	boot bootRecord
 	// waits are the hosts that a rotation waits for.
 	waits []drover.HostID
 
@@ -90,7 +95,11 @@ func New(cfg Config) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{cfg: cfg, id: id, now: time.Now, feed: newFeed(cfg.Host, cfg.Dir, time.Now), problem: "this host has not joined the fleet yet"}
+	boot, err := loadBoot(cfg.RunDir)
+	if err != nil {
+		return nil, err
+	}
+	d := &Daemon{cfg: cfg, id: id, boot: boot, now: time.Now, feed: newFeed(cfg.Host, cfg.Dir, time.Now), problem: "this host has not joined the fleet yet"}
 	if err := d.feed.load(); err != nil {
 		cfg.Log.Warn("the table of an earlier process is not used", "err", err)
 	}
@@ -127,9 +136,10 @@ func (d *Daemon) Run(ctx context.Context, joined func(ctx context.Context) error
 	})
 	group.Go(func() error { d.saveLoop(ctx); return nil })
 	group.Go(func() error {
-		if d.number() == 0 && !d.join(ctx) {
+		if !d.hasJoined() && !d.join(ctx) {
 			return nil
 		}
+		group.Go(func() error { return d.cfg.Bus.ServeBoot(ctx, d.boot.ID) })
 		if err := d.open(); err != nil {
 			d.setProblem(drover.Errorf(drover.Unavailable, "%w", err))
 			return err
@@ -154,9 +164,16 @@ func (d *Daemon) number() uint64 {
 	return d.id.file.Allotted.Number
 }
 
+// hasJoined reports whether the fleet has let this boot of the host in. Before that nothing may be taken for it: another host may have its data directory, and run.
+func (d *Daemon) hasJoined() bool {
+	d.keys.Lock()
+	defer d.keys.Unlock()
+	return d.id.file.Allotted.Number != 0 && d.boot.Joined
+}
+
 // join asks for a name until it is given; false when ctx ended before.
 func (d *Daemon) join(ctx context.Context) bool {
-	for ctx.Err() == nil {
+	for wait := firstRetry; ctx.Err() == nil; wait = min(2*wait, retryEvery) {
 		err := d.claim(ctx)
 		if err == nil {
 			return true
@@ -165,7 +182,7 @@ func (d *Daemon) join(ctx context.Context) bool {
 			d.setProblem(err)
 			d.cfg.Log.Warn("this host cannot join the fleet", "err", err, "hint", drover.AsError(err).Hint)
 		}
-		pause(ctx, retryEvery)
+		pause(ctx, wait)
 	}
 	return false
 }

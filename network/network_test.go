@@ -42,6 +42,11 @@ func (f *fakeBus) ClaimIdentity(_ context.Context, want drover.HostIdentity) (dr
 	return want, err
 }
 
+func (f *fakeBus) ServeBoot(ctx context.Context, _ string) error {
+	<-ctx.Done()
+	return nil
+}
+
 func (f *fakeBus) FollowMoves(ctx context.Context, fn func(drover.MachineID, *drover.Placement, time.Time) error) error {
 	if f.placements != nil {
 		f.placements(fn)

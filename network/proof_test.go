@@ -1,6 +1,8 @@
 package network
 
 import (
+	"log/slog"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -104,5 +106,33 @@ func TestADataDirectoryOfAnotherHostIsNotThisHosts(t *testing.T) {
 	copied, err := New(Config{Host: "h2", Dir: dir, RunDir: dir, Listen: d.cfg.Listen, MTU: 1380, Bus: bus, Log: d.cfg.Log})
 	if err != nil || copied.number() != 0 {
 		t.Errorf("h2 begins as number %d with the data directory of h1, %v", copied.number(), err)
+	}
+}
+
+// A host that has its network goes by what it is without asking, until it boots again; a copy of its data directory begins with a boot of its own.
+func TestABootIsLetInBeforeItsNetworkOpens(t *testing.T) {
+	dir, run := t.TempDir(), t.TempDir()
+	begin := func(run string) *Daemon {
+		d, err := New(Config{Host: "h1", Dir: dir, RunDir: run, Listen: netip.MustParseAddrPort("10.0.0.1:51820"), MTU: 1380, Bus: &fakeBus{number: 7}, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	first := begin(run)
+	if first.hasJoined() {
+		t.Error("a host has joined that nobody has let in")
+	}
+	if again := begin(run); again.hasJoined() || again.boot.ID != first.boot.ID {
+		t.Error("the next process has another boot, or has joined")
+	}
+	if err := first.claim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if again := begin(run); !again.hasJoined() || again.boot.ID != first.boot.ID {
+		t.Error("the next process of the same boot has to join")
+	}
+	if other := begin(t.TempDir()); other.hasJoined() || other.boot.ID == first.boot.ID || other.number() != 7 {
+		t.Error("another boot, or a copy, takes itself for the first")
 	}
 }

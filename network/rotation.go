@@ -234,6 +234,7 @@ func (d *Daemon) record(ctx context.Context) error {
 func (d *Daemon) claim(ctx context.Context) error {
 	d.keys.Lock()
 	want := d.id.identity(d.cfg.Host, d.cfg.Listen.Addr().String())
+	want.Boot = d.boot.ID
 	d.keys.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, claimWait)
 	defer cancel()
@@ -243,7 +244,10 @@ func (d *Daemon) claim(ctx context.Context) error {
 	}
 	d.keys.Lock()
 	defer d.keys.Unlock()
-	return d.id.allotted(got)
+	if err := d.id.allotted(got); err != nil {
+		return err
+	}
+	return d.boot.join(d.cfg.RunDir)
 }
 
 // publish makes what others are told of this host what it is now.

@@ -19,6 +19,7 @@ import (
 	"drover/internal/hostconf"
 	"drover/internal/netdev"
 	"drover/natsbus"
+	"drover/network"
 	"drover/oci"
 	"drover/qemu"
 	"drover/volume"
@@ -82,11 +83,11 @@ type agentParts struct {
 }
 
 func newAgent(ctx context.Context, p process, parts agentParts) (*host.Agent, error) {
-	network, err := chooseNetwork(ctx, p)
+	links, err := chooseNetwork(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	meshed := isMeshed(p, network)
+	meshed := isMeshed(p, links)
 	accel, accelReason := parts.driver.Accel()
 	p.log.Info("accelerator chosen", "accel", accel, "reason", accelReason)
 	cpu, err := parts.driver.CPU()
@@ -123,7 +124,7 @@ func newAgent(ctx context.Context, p process, parts agentParts) (*host.Agent, er
 		Storage:        parts.storage,
 		VMM:            vmm{parts.driver},
 		Images:         parts.images,
-		Network:        network,
+		Network:        links,
 		Bus:            natsbus.NewHostBus(parts.conn, p.conf.ID),
 		Peers:          peers{p.conf.TLSDir},
 		Keys:           natsbus.NewHostKeys(parts.conn, p.conf.ID, p.conf.TLSDir),
@@ -141,6 +142,9 @@ func newAgent(ctx context.Context, p process, parts agentParts) (*host.Agent, er
 		DiskTransport:  p.conf.DiskTransport,
 	}
 	if meshed {
+		if err := network.AwaitJoined(ctx, p.conf.RunDir, p.log); err != nil {
+			return nil, err
+		}
 		joinMesh(p, &config)
 	}
 	return host.New(config)

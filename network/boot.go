@@ -1,0 +1,90 @@
+package network
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"drover"
+	"drover/internal/durable"
+)
+
+const (
+	// joinedEvery is how often an agent looks whether its host has joined, joinedPatience after what time it says that it waits.
+	joinedEvery    = 50 * time.Millisecond
+	joinedPatience = 10 * time.Second
+)
+
+// bootRecord says of which boot of the host a run directory is: that is on tmpfs, so it outlives processes and not the host, and is in no copy of a data directory.
+type bootRecord struct {
+	ID string `json:"id"`
+	// Joined: the fleet has let this boot in.
+	Joined bool `json:"joined"`
+}
+
+func bootPath(runDir string) string { return filepath.Join(runDir, "mesh-boot.json") }
+
+// loadBoot reads it, or begins a new one.
+func loadBoot(runDir string) (b bootRecord, err error) {
+	err = durable.ReadJSON(bootPath(runDir), &b)
+	if errors.Is(err, fs.ErrNotExist) {
+		b = bootRecord{ID: rand.Text()}
+		err = b.store(runDir)
+	}
+	if err != nil {
+		return b, drover.Errorf(drover.Internal, "cannot find out of which boot the directory %q is: %w", runDir, err)
+	}
+	return b, nil
+}
+
+// AwaitJoined returns when the fleet has let this boot of the host in, whose network runs in another process. Conflict when it does not because another host has its
+// name or its key. Until then nothing may be done in this host's name: of a copy of a host that runs, machines would run twice.
+func AwaitJoined(ctx context.Context, runDir string, log *slog.Logger) error {
+	client := NewClient(runDir)
+	for begun, said := time.Now(), false; ; pause(ctx, joinedEvery) {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		var b bootRecord
+		err := durable.ReadJSON(bootPath(runDir), &b)
+		if err == nil && b.Joined {
+			return nil
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return drover.Errorf(drover.Internal, "cannot find out whether this host has joined the fleet: %w", err)
+		}
+		s, err := client.Status(ctx)
+		switch {
+		case err == nil && s.NameTaken:
+			return drover.Errorf(drover.Conflict, "%s", s.Problem)
+		case err == nil && s.Mesh != nil: // a network of before there were boots
+			return nil
+		case err != nil:
+			s.Problem = err.Error()
+		}
+		if !said && time.Since(begun) > joinedPatience {
+			said = true
+			log.Warn("the agent does nothing before this host has joined the fleet", "problem", s.Problem)
+		}
+	}
+}
+
+// join notes that the fleet has let the boot in.
+func (b *bootRecord) join(runDir string) error {
+	if b.Joined {
+		return nil
+	}
+	joined := *b
+	joined.Joined = true
+	if err := joined.store(runDir); err != nil {
+		return drover.Errorf(drover.Internal, "cannot note that this host has joined: %w", err)
+	}
+	*b = joined
+	return nil
+}
+
+func (b bootRecord) store(runDir string) error { return durable.WriteJSON(bootPath(runDir), b, 0o600) }
