@@ -91,6 +91,43 @@ func TestFullDisk(t *testing.T) {
 	if !writes("b") {
 		t.Error("the disk has no room again")
 	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	// It hangs: a write ends when the disk goes on, or its host loses its power.
+	for _, end := range []func(context.Context, drover.HostID) error{f.Unhang, f.Kill} {
+		if err := f.Hang(t.Context(), "h1"); err != nil {
+			t.Fatal(err)
+		}
+		if h := host(t, f, "h1"); !h.DiskHangs {
+			t.Errorf("the disk does not hang: %+v", h)
+		}
+		wrote := make(chan bool, 1)
+		go func() {
+			code, err := f.Exec(t.Context(), "h1", []string{"dd", "if=/dev/zero", "of=" + filepath.Join(paths(dir).data("h1"), "c"), "count=1"}, null, null, null)
+			wrote <- err == nil && code == 0 // its host may lose its power meanwhile
+		}()
+		select {
+		case ok := <-wrote:
+			t.Errorf("something was written to a disk that hangs: %v", ok)
+		case <-time.After(200 * time.Millisecond):
+		}
+		if err := end(t.Context(), "h1"); err != nil {
+			t.Fatal(err)
+		}
+		<-wrote
+		if h := host(t, f, "h1"); h.DiskHangs {
+			t.Errorf("the disk hangs still: %+v", h)
+		}
+	}
+	if err := f.Start(t.Context(), "h1"); err != nil {
+		t.Fatal(err)
+	}
+	if !writes("b") {
+		t.Error("the disk does not go on")
+	}
 	if _, err := up(2 * minDisk); !drover.Is(err, drover.Precondition) {
 		t.Errorf("another disk: %v", err)
 	}

@@ -2,6 +2,7 @@ package dev
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"sync"
@@ -38,6 +39,7 @@ type rack struct {
 	changes sync.Mutex // one change of a host at a time
 	mu      sync.Mutex // guards what follows; never held while waiting
 	hosts   map[drover.HostID]*rackHost
+	hung    map[drover.HostID]bool // whose disk does not end what it is asked for
 	disks   map[drover.HostID]bool // whose disk is mounted; guarded by changes
 	apiAddr string
 }
@@ -71,6 +73,7 @@ type rackView struct {
 	Link Link          `json:"link"`
 	// Filled is what the ballast on the host's disk takes.
 	Filled drover.Bytes `json:"filled,omitempty"`
+	Hangs  bool         `json:"hangs,omitempty"`
 }
 
 // RunRack is the rack's process: it serves requests until it is asked to end, or ctx ends; then it shuts every host down. It is
@@ -80,7 +83,7 @@ func RunRack(ctx context.Context, opts RackOptions) error {
 	defer ready.Close()
 	ctx, down := context.WithCancel(ctx)
 	defer down()
-	r := &rack{opts: opts, p: paths(opts.Dir), children: newChildren(), down: down, hosts: map[drover.HostID]*rackHost{}, disks: map[drover.HostID]bool{}}
+	r := &rack{opts: opts, p: paths(opts.Dir), children: newChildren(), down: down, hosts: map[drover.HostID]*rackHost{}, hung: map[drover.HostID]bool{}, disks: map[drover.HostID]bool{}}
 	pid, err := selfOutside()
 	if err == nil {
 		err = r.setUp(ctx)
@@ -141,7 +144,7 @@ func (r *rack) shutDown(ctx context.Context) {
 		for _, h := range layout.Hosts {
 			if h.has(role) {
 				g.Go(func() {
-					if err := r.stop(ctx, h); err != nil {
+					if err := errors.Join(r.unhang(h), r.stop(ctx, h)); err != nil {
 						r.opts.Log.Error("cannot shut a host down", "host", h.ID, "err", err)
 					}
 				})
@@ -172,7 +175,16 @@ func (r *rack) handle(ctx context.Context, req request, _ []*os.File) (answer, e
 	ctx = context.WithoutCancel(ctx)
 	r.changes.Lock()
 	defer r.changes.Unlock()
+	if req.Op != "link" && req.Op != "hang" {
+		if err := r.unhang(h); err != nil {
+			return answer{}, err
+		}
+	}
 	switch req.Op {
+	case "hang":
+		return answer{}, r.hang(h)
+	case "unhang":
+		return answer{}, nil // it was done
 	case "start":
 		return answer{}, r.start(ctx, h)
 	case "stop":
@@ -203,7 +215,7 @@ func (r *rack) status(layout *Layout) *rackStatus {
 	defer r.mu.Unlock()
 	s.API = r.apiAddr
 	for i, h := range layout.Hosts {
-		v := rackView{ID: h.ID, Why: "not started", Link: links[i], Filled: r.filled(h)}
+		v := rackView{ID: h.ID, Why: "not started", Link: links[i], Filled: r.filled(h), Hangs: r.hung[h.ID]}
 		if state := r.hosts[h.ID]; state != nil {
 			v.Why = state.why
 			if state.proc != nil {

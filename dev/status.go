@@ -42,8 +42,10 @@ type HostStatus struct {
 	DataDir string `json:"data_dir"`
 	Link    string `json:"link"`
 	// Filled is what a ballast takes of the host's disk; ClockOff is by how much the host's clock is wrong.
-	Filled   drover.Bytes    `json:"filled,omitempty"`
-	ClockOff drover.Duration `json:"clock_off,omitempty"`
+	Filled drover.Bytes `json:"filled,omitempty"`
+	// DiskHangs: nothing that the disk is asked for ends.
+	DiskHangs bool            `json:"disk_hangs,omitempty"`
+	ClockOff  drover.Duration `json:"clock_off,omitempty"`
 	// Rate (bytes per second) and Delay say how slow the link is made.
 	Rate  drover.Bytes    `json:"rate,omitempty"`
 	Delay drover.Duration `json:"delay,omitempty"`
@@ -95,7 +97,7 @@ func (f *Fleet) Status(ctx context.Context) (Status, error) {
 func (f *Fleet) hostStatus(ctx context.Context, n network, h HostSpec, v rackView) HostStatus {
 	out := HostStatus{ID: h.ID, Region: h.Region, Roles: h.Roles, Address: n.address(h.Number).String(), State: "off", Why: v.Why, PID: v.PID,
 		DataDir: f.p.data(h.ID), Link: v.Link.String(), Rate: v.Link.Rate, Delay: drover.Duration(v.Link.Delay),
-		Filled: v.Filled, ClockOff: drover.Duration(fault.ClockOffset(f.p.faults(h.ID)))}
+		Filled: v.Filled, DiskHangs: v.Hangs, ClockOff: drover.Duration(fault.ClockOffset(f.p.faults(h.ID)))}
 	if v.PID == 0 {
 		return out
 	}

@@ -14,16 +14,16 @@ import (
 )
 
 const (
-	// joinedEvery is how often an agent looks whether its host has joined, joinedPatience after what time it says that it waits.
-	joinedEvery    = 50 * time.Millisecond
-	joinedPatience = 10 * time.Second
+	// begunEvery is how often an agent looks whether it may begin, begunPatience after what time it says that it waits.
+	begunEvery    = 50 * time.Millisecond
+	begunPatience = 10 * time.Second
 )
 
 // bootRecord says of which boot of the host a run directory is: that is on tmpfs, so it outlives processes and not the host, and is in no copy of a data directory.
 type bootRecord struct {
 	ID string `json:"id"`
-	// Joined: the fleet has let this boot in.
-	Joined bool `json:"joined"`
+	// Begun: the fleet has let this boot in, or could not be asked.
+	Begun bool `json:"begun"`
 }
 
 func bootPath(runDir string) string { return filepath.Join(runDir, "mesh-boot.json") }
@@ -41,17 +41,17 @@ func loadBoot(runDir string) (b bootRecord, err error) {
 	return b, nil
 }
 
-// AwaitJoined returns when the fleet has let this boot of the host in, whose network runs in another process. Conflict when it does not because another host has its
+// AwaitBegun returns when the fleet has let this boot of the host in, or cannot be asked; the host's network, which does that, runs in another process. Conflict when it does not because another host has its
 // name or its key. Until then nothing may be done in this host's name: of a copy of a host that runs, machines would run twice.
-func AwaitJoined(ctx context.Context, runDir string, log *slog.Logger) error {
+func AwaitBegun(ctx context.Context, runDir string, log *slog.Logger) error {
 	client := NewClient(runDir)
-	for begun, said := time.Now(), false; ; pause(ctx, joinedEvery) {
+	for begun, said := time.Now(), false; ; pause(ctx, begunEvery) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		var b bootRecord
 		err := durable.ReadJSON(bootPath(runDir), &b)
-		if err == nil && b.Joined {
+		if err == nil && b.Begun {
 			return nil
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -66,24 +66,24 @@ func AwaitJoined(ctx context.Context, runDir string, log *slog.Logger) error {
 		case err != nil:
 			s.Problem = err.Error()
 		}
-		if !said && time.Since(begun) > joinedPatience {
+		if !said && time.Since(begun) > begunPatience {
 			said = true
 			log.Warn("the agent does nothing before this host has joined the fleet", "problem", s.Problem)
 		}
 	}
 }
 
-// join notes that the fleet has let the boot in.
-func (b *bootRecord) join(runDir string) error {
-	if b.Joined {
+// begin notes that the network may begin, now and whenever a process of this boot starts.
+func (b *bootRecord) begin(runDir string) error {
+	if b.Begun {
 		return nil
 	}
-	joined := *b
-	joined.Joined = true
-	if err := joined.store(runDir); err != nil {
-		return drover.Errorf(drover.Internal, "cannot note that this host has joined: %w", err)
+	begun := *b
+	begun.Begun = true
+	if err := begun.store(runDir); err != nil {
+		return drover.Errorf(drover.Internal, "cannot note that this host has begun: %w", err)
 	}
-	*b = joined
+	*b = begun
 	return nil
 }
 

@@ -26,6 +26,8 @@ const (
 	retryEvery = 2 * time.Second
 	// firstRetry is how long a host that joins waits at first: the bus is about to come, more often than not.
 	firstRetry = 100 * time.Millisecond
+	// aloneAfter is how long a host that boots asks in vain before it begins by itself.
+	aloneAfter = 4 * time.Second
 	// saveEvery is how often the table is stored, if it has changed.
 	saveEvery = 5 * time.Second
 	// followed is how many of the fleet's lists are followed.
@@ -136,7 +138,7 @@ func (d *Daemon) Run(ctx context.Context, joined func(ctx context.Context) error
 	})
 	group.Go(func() error { d.saveLoop(ctx); return nil })
 	group.Go(func() error {
-		if !d.hasJoined() && !d.join(ctx) {
+		if !d.hasBegun() && !d.join(ctx) {
 			return nil
 		}
 		group.Go(func() error { return d.cfg.Bus.ServeBoot(ctx, d.boot.ID) })
@@ -164,24 +166,37 @@ func (d *Daemon) number() uint64 {
 	return d.id.file.Allotted.Number
 }
 
-// hasJoined reports whether the fleet has let this boot of the host in. Before that nothing may be taken for it: another host may have its data directory, and run.
-func (d *Daemon) hasJoined() bool {
+// hasBegun reports whether this boot of the host may be taken for it without asking: the fleet has let it in, or nobody could be asked. Another host may have its data
+// directory, and run.
+func (d *Daemon) hasBegun() bool {
 	d.keys.Lock()
 	defer d.keys.Unlock()
-	return d.id.file.Allotted.Number != 0 && d.boot.Joined
+	return d.id.file.Allotted.Number != 0 && d.boot.Begun
 }
 
-// join asks for a name until it is given; false when ctx ended before.
+// join asks for a name until it is given; false when ctx ended before. A host that has had one goes by that when nobody answers for a time: what it runs does not depend
+// on the control side. It is asked about again as soon as somebody is there (confirm).
 func (d *Daemon) join(ctx context.Context) bool {
+	begun := d.now()
 	for wait := firstRetry; ctx.Err() == nil; wait = min(2*wait, retryEvery) {
 		err := d.claim(ctx)
 		if err == nil {
 			return true
 		}
-		if ctx.Err() == nil {
-			d.setProblem(err)
-			d.cfg.Log.Warn("this host cannot join the fleet", "err", err, "hint", drover.AsError(err).Hint)
+		if ctx.Err() != nil {
+			break
 		}
+		if d.number() != 0 && !drover.Is(err, drover.Conflict) && d.now().Sub(begun) >= aloneAfter {
+			d.cfg.Log.Warn("nobody can be asked whether this host is the only one of its name: it begins as what it was", "err", err)
+			d.keys.Lock()
+			err = d.boot.begin(d.cfg.RunDir)
+			d.keys.Unlock()
+			if err == nil {
+				return true
+			}
+		}
+		d.setProblem(err)
+		d.cfg.Log.Warn("this host cannot join the fleet", "err", err, "hint", drover.AsError(err).Hint)
 		pause(ctx, wait)
 	}
 	return false

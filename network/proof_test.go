@@ -120,19 +120,19 @@ func TestABootIsLetInBeforeItsNetworkOpens(t *testing.T) {
 		return d
 	}
 	first := begin(run)
-	if first.hasJoined() {
+	if first.hasBegun() {
 		t.Error("a host has joined that nobody has let in")
 	}
-	if again := begin(run); again.hasJoined() || again.boot.ID != first.boot.ID {
+	if again := begin(run); again.hasBegun() || again.boot.ID != first.boot.ID {
 		t.Error("the next process has another boot, or has joined")
 	}
 	if err := first.claim(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if again := begin(run); !again.hasJoined() || again.boot.ID != first.boot.ID {
+	if again := begin(run); !again.hasBegun() || again.boot.ID != first.boot.ID {
 		t.Error("the next process of the same boot has to join")
 	}
-	if other := begin(t.TempDir()); other.hasJoined() || other.boot.ID == first.boot.ID || other.number() != 7 {
+	if other := begin(t.TempDir()); other.hasBegun() || other.boot.ID == first.boot.ID || other.number() != 7 {
 		t.Error("another boot, or a copy, takes itself for the first")
 	}
 }

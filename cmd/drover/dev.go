@@ -22,11 +22,11 @@ func newDevCommand(c *cli) *cobra.Command {
 namespaces of its own where that is allowed (root, or a user namespace), else on loopback addresses. Nothing in it is a mock, and
 nothing is changed outside of its directory (--dir or DROVER_DEV_DIR, default ~/.drover/dev).
 
-Faults are part of it: cut a host's power, cut its link, slow it down, fill its disk, set its clock wrong, kill a process at a named point.`,
+Faults are part of it: cut a host's power, cut its link, slow it down, fill its disk, let it hang, set its clock wrong, kill a process at a named point.`,
 	},
 		newDevUpCommand(c), newDevDownCommand(c), newDevStatusCommand(c), newDevLogsCommand(c), newDevExecCommand(c),
 		newDevKillCommand(c), newDevStartCommand(c), newDevStopCommand(c),
-		newDevCutCommand(c), newDevHealCommand(c), newDevSlowCommand(c), newDevFillCommand(c), newDevClockCommand(c), newDevFaultCommand(c),
+		newDevCutCommand(c), newDevHealCommand(c), newDevSlowCommand(c), newDevFillCommand(c), newDevHangCommand(c), newDevClockCommand(c), newDevFaultCommand(c),
 		newDevChaosCommand(c),
 		newDevRackCommand(c), newDevHostCommand(c), newDevProbeCommand(c),
 	)

@@ -50,8 +50,8 @@ of JSON on standard output and with an exit code other than 0 if anything was lo
 				return err
 			}
 			if faults == "all" && os.Geteuid() != 0 {
-				// Disks of their own, which can be filled up, are had by root only; naming the fault asks for an error.
-				o.Faults = slices.DeleteFunc(o.Faults, func(f chaos.Fault) bool { return f == chaos.Full })
+				// Disks of their own, which can be filled up and hang, are had by root only; naming the fault asks for an error.
+				o.Faults = slices.DeleteFunc(o.Faults, func(f chaos.Fault) bool { return f == chaos.Full || f == chaos.Hang })
 			}
 			if plan, err := cmd.Flags().GetBool("plan"); err != nil || plan {
 				return errors.Join(err, c.printChaosPlan(o))

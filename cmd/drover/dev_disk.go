@@ -10,7 +10,7 @@ import (
 	"drover/dev"
 )
 
-// newDevFillCommand and newDevClockCommand are faults that a host does not get by a crash: a disk without room, a clock that is wrong.
+// newDevFillCommand, newDevHangCommand and newDevClockCommand are faults that a host does not get by a crash: a disk without room, one that hangs, a clock that is wrong.
 func newDevFillCommand(c *cli) *cobra.Command {
 	var leave string
 	var undo bool
@@ -35,6 +35,24 @@ of their own where the fleet was brought up with 'drover dev up --disk'. It hold
 	})
 	cmd.Flags().StringVar(&leave, "leave", "0", "how much is left free, such as 20MiB")
 	cmd.Flags().BoolVar(&undo, "undo", false, "take the ballast away")
+	return cmd
+}
+
+func newDevHangCommand(c *cli) *cobra.Command {
+	var undo bool
+	cmd := c.devAction(&cobra.Command{
+		Use:   "hang HOST",
+		Short: "Let a host's disk hang, or go on",
+		Long: `Freezes the file system of the host's disk: nothing that is written or flushed ends, and whoever waits for it cannot be killed. --undo lets it go on, as does
+whatever else is done with the host's power or its disk. Hosts have disks of their own where the fleet was brought up with 'drover dev up --disk'.`,
+		Example: "  drover dev hang h1\n  drover dev hang h1 --undo",
+	}, func(ctx context.Context, f *dev.Fleet, id drover.HostID) (string, error) {
+		if undo {
+			return "the disk goes on", f.Unhang(ctx, id)
+		}
+		return "the disk hangs", f.Hang(ctx, id)
+	})
+	cmd.Flags().BoolVar(&undo, "undo", false, "let the disk go on")
 	return cmd
 }
 

@@ -142,7 +142,7 @@ func newAgent(ctx context.Context, p process, parts agentParts) (*host.Agent, er
 		DiskTransport:  p.conf.DiskTransport,
 	}
 	if meshed {
-		if err := network.AwaitJoined(ctx, p.conf.RunDir, p.log); err != nil {
+		if err := network.AwaitBegun(ctx, p.conf.RunDir, p.log); err != nil {
 			return nil, err
 		}
 		joinMesh(p, &config)

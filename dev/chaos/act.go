@@ -62,6 +62,8 @@ func (r *run) commands(e Event) (begin []string, undo [][]string) {
 		return []string{"dev", "slow", host, "--rate", bytesText(e.Rate), "--delay", e.Delay.String()}, heal
 	case Full:
 		return []string{"dev", "fill", host, "--leave", bytesText(e.Leave)}, [][]string{{"dev", "fill", host, "--undo"}}
+	case Hang:
+		return []string{"dev", "hang", host}, [][]string{{"dev", "hang", host, "--undo"}}
 	case Clock:
 		return []string{"dev", "clock", host, "--off", e.Off.String()}, [][]string{{"dev", "clock", host, "--off", "0s"}}
 	case Point:
@@ -76,7 +78,7 @@ func (r *run) commands(e Event) (begin []string, undo [][]string) {
 func (r *run) mend(ctx context.Context) error {
 	for _, host := range append(slices.Clone(r.workers), control) {
 		id := string(host)
-		for _, args := range [][]string{{"dev", "heal", id}, {"dev", "clock", id, "--off", "0s"}, {"dev", "start", id}} {
+		for _, args := range [][]string{{"dev", "hang", id, "--undo"}, {"dev", "heal", id}, {"dev", "clock", id, "--off", "0s"}, {"dev", "start", id}} {
 			if _, err := r.within(ctx, boundCommand, args...); err != nil {
 				return err
 			}

@@ -28,6 +28,8 @@ const (
 	Slow Fault = "slow"
 	// Full fills a host's disk, for a time.
 	Full Fault = "full"
+	// Hang lets nothing end that a host's disk is asked for, for a time.
+	Hang Fault = "hang"
 	// Clock makes a host's clock wrong, for a time.
 	Clock Fault = "clock"
 	// Point kills a process, or cuts its host's power, the next time it comes by a named step.
@@ -35,7 +37,7 @@ const (
 )
 
 // Faults lists all kinds.
-func Faults() []Fault { return []Fault{Kill, Power, Cut, OneWay, Pair, Slow, Full, Clock, Point} }
+func Faults() []Fault { return []Fault{Kill, Power, Cut, OneWay, Pair, Slow, Full, Hang, Clock, Point} }
 
 // Options describe a run.
 type Options struct {

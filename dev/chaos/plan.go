@@ -57,6 +57,8 @@ const (
 	longest  = 12 * time.Second
 	// longestFull is longer: it takes a while until a guest needs new blocks.
 	longestFull = 20 * time.Second
+	// longestHang is longer than it takes a host to say that its disk hangs.
+	longestHang = 40 * time.Second
 )
 
 // CheckedPlan makes the plan of options that may be wrong.
@@ -140,6 +142,11 @@ func (p *planner) fault(at time.Duration) {
 	case Full:
 		e.Host, e.For = pick(p.r, p.workers), p.between(shortest, longestFull)
 		e.Leave = pick(p.r, []drover.Bytes{0, 4 * drover.MiB, 64 * drover.MiB, 256 * drover.MiB})
+		if !p.take("disk", e.Host, at, at+e.For) {
+			return
+		}
+	case Hang:
+		e.Host, e.For = pick(p.r, p.workers), p.between(shortest, longestHang)
 		if !p.take("disk", e.Host, at, at+e.For) {
 			return
 		}

@@ -45,7 +45,7 @@ func TestAPlanHasEveryFaultAndKeepsInTime(t *testing.T) {
 			drains++
 		case e.Fault == Point && (e.Host == control) != strings.HasPrefix(e.Point, controlPoints):
 			t.Errorf("nobody comes by: %s", e)
-		case e.Fault != Kill && (e.For < shortest || e.For > longestFull):
+		case e.Fault != Kill && (e.For < shortest || e.For > longestHang):
 			t.Errorf("%s holds for %s", e, e.For)
 		}
 	}
@@ -61,7 +61,7 @@ func TestAPlanHasEveryFaultAndKeepsInTime(t *testing.T) {
 
 // The end of one fault must not be that of another, or a link that is cut for ten seconds is healed after one.
 func TestFaultsOfOneKindDoNotOverlapOnAHost(t *testing.T) {
-	parts := map[Fault]string{Power: "power", Cut: "link", OneWay: "link", Pair: "link", Slow: "link", Full: "disk", Clock: "clock", Point: "point"}
+	parts := map[Fault]string{Power: "power", Cut: "link", OneWay: "link", Pair: "link", Slow: "link", Full: "disk", Hang: "disk", Clock: "clock", Point: "point"}
 	for seed := range uint64(20) {
 		until := map[string]time.Duration{}
 		for _, e := range PlanOf(options(seed)) {

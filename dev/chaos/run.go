@@ -112,7 +112,7 @@ func (r *run) play(ctx context.Context) error {
 func (r *run) raise(ctx context.Context) error {
 	args := []string{"dev", "up", "--api-port", "0", "--workers", fmt.Sprint(r.o.Hosts), "--regions", "ams", "--grace", grace.String(), "--boot-timeout", bootTimeout.String(), "--wait", "3m"}
 	r.files = r.o.CLI.Dir
-	disks := r.has(Full)
+	disks := r.has(Full) || r.has(Hang)
 	if disks {
 		args = append(args, "--disk", diskSize)
 	}
