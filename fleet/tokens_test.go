@@ -19,11 +19,20 @@ func mint(t *testing.T, n *node, req NewToken) (drover.TokenInfo, string) {
 	if req.By.Name == "" {
 		req.By = Principal{Name: "operator", Operator: true}
 	}
-	info, token, err := n.MintToken(t.Context(), req)
-	if err != nil {
-		t.Fatal(err)
+	for deadline := time.After(eventuallyBound); ; {
+		info, token, err := n.MintToken(t.Context(), req)
+		if err == nil {
+			return info, token
+		}
+		if !drover.Is(err, drover.Unavailable) { // a control host that has just come gets the fleet key first
+			t.Fatal(err)
+		}
+		select {
+		case <-deadline:
+			t.Fatal(err)
+		case <-time.After(5 * time.Millisecond):
+		}
 	}
-	return info, token
 }
 
 // who is a token's principal on a control host; it is waited for, since news of it may be on their way.

@@ -214,7 +214,42 @@ func (d *Device) SetPeer(p Peer) error {
 	if !had {
 		return nil
 	}
+	if old.Address == p.Address { // what is on its way by a key that goes arrives
+		time.AfterFunc(lastPackets, func() { d.dropOld(old) })
+	} else if err := d.dropLocked(old); err != nil {
+		return err
+	}
 	return d.restoreLocked(old)
+}
+
+// lastPackets is how long a host's key that it has no more is kept for what was given to WireGuard for it before.
+const lastPackets = time.Second
+
+// dropOld removes the keys that a host had and nobody has any more.
+func (d *Device) dropOld(old Peer) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	select {
+	case <-d.gone:
+		return
+	default:
+	}
+	if err := d.dropLocked(old); err != nil {
+		d.cfg.Log.Warn("cannot remove a key that a host has no more", "host", old.Host, "err", err)
+	}
+}
+
+func (d *Device) dropLocked(old Peer) error {
+	keys := old.keys()
+	for _, p := range d.peers {
+		keys = slices.DeleteFunc(keys, func(k peerKey) bool { return hasKey(p.keys(), k.public) })
+	}
+	for _, e := range d.hostEndsLocked() {
+		if err := e.dropKeys(keys); err != nil {
+			return drover.Errorf(drover.Internal, "cannot forget the key of host %q: %w", old.Host, err)
+		}
+	}
+	return nil
 }
 
 // RemovePeer forgets a host; nothing to forget is no error.
@@ -225,13 +260,11 @@ func (d *Device) RemovePeer(host drover.HostID) error {
 	if !had {
 		return nil
 	}
-	for _, e := range d.hostEndsLocked() {
-		if err := e.setHost(Peer{}, old); err != nil {
-			return drover.Errorf(drover.Internal, "cannot forget host %q: %w", host, err)
-		}
-	}
 	delete(d.peers, host)
 	delete(d.ways, host)
+	if err := d.dropLocked(old); err != nil {
+		return err
+	}
 	d.table.dropHop(old.Address)
 	d.watchLocked()
 	return d.restoreLocked(old)

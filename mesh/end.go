@@ -95,18 +95,22 @@ func (e *end) close() {
 	e.wg.Close()
 }
 
-// setHost makes a host a peer, with each of its keys for the outer address that goes with it, and removes the keys that it has no more. A key that stays is
-// not touched: packets come by it all the while.
+// dropKeys removes keys of a host.
+func (e *end) dropKeys(keys []peerKey) error {
+	var b strings.Builder
+	for _, k := range keys {
+		if err := removal(&b, k.public); err != nil {
+			return err
+		}
+	}
+	return e.wg.IpcSet(b.String())
+}
+
+// setHost makes a host a peer, with each of its keys for the outer address that goes with it. A key that stays is not touched: packets come by it all the while. Those
+// that it has no more stay, too: dropKeys.
 func (e *end) setHost(p, old Peer) error {
 	var b strings.Builder
 	now, had := p.keys(), old.keys()
-	for _, k := range had {
-		if !hasKey(now, k.public) {
-			if err := removal(&b, k.public); err != nil {
-				return err
-			}
-		}
-	}
 	for _, k := range now {
 		key, err := HexKey(k.public)
 		if err != nil {

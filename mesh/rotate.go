@@ -92,7 +92,7 @@ func (d *Device) Promote(ctx context.Context, people bool) error {
 	}
 	if !old.retired { // people's
 		for _, p := range d.peers {
-			if err := old.setHost(Peer{}, p); err != nil {
+			if err := old.dropKeys(p.keys()); err != nil {
 				return drover.Errorf(drover.Internal, "cannot forget host %q: %w", p.Host, err)
 			}
 		}
