@@ -41,8 +41,8 @@ func loadBoot(runDir string) (b bootRecord, err error) {
 	return b, nil
 }
 
-// AwaitBegun returns when the fleet has let this boot of the host in, or cannot be asked; the host's network, which does that, runs in another process. Conflict when it does not because another host has its
-// name or its key. Until then nothing may be done in this host's name: of a copy of a host that runs, machines would run twice.
+// AwaitBegun returns when the fleet has let this boot of the host in, or cannot be asked; the host's network, which asks, runs in another process. Conflict when
+// another host has its name or its key. Until it returns nothing may be done in this host's name: of a copy of a host that runs, machines would run twice.
 func AwaitBegun(ctx context.Context, runDir string, log *slog.Logger) error {
 	client := NewClient(runDir)
 	for begun, said := time.Now(), false; ; pause(ctx, begunEvery) {
@@ -73,17 +73,17 @@ func AwaitBegun(ctx context.Context, runDir string, log *slog.Logger) error {
 	}
 }
 
-// begin notes that the network may begin, now and whenever a process of this boot starts.
-func (b *bootRecord) begin(runDir string) error {
-	if b.Begun {
+// setBegun notes whether the network may begin, now and whenever a process of this boot starts.
+func (b *bootRecord) setBegun(runDir string, begun bool) error {
+	if b.Begun == begun {
 		return nil
 	}
-	begun := *b
-	begun.Begun = true
-	if err := begun.store(runDir); err != nil {
-		return drover.Errorf(drover.Internal, "cannot note that this host has begun: %w", err)
+	next := *b
+	next.Begun = begun
+	if err := next.store(runDir); err != nil {
+		return drover.Errorf(drover.Internal, "cannot note whether this host may begin: %w", err)
 	}
-	*b = begun
+	*b = next
 	return nil
 }
 

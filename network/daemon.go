@@ -3,6 +3,7 @@ package network
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -141,7 +142,6 @@ func (d *Daemon) Run(ctx context.Context, joined func(ctx context.Context) error
 		if !d.hasBegun() && !d.join(ctx) {
 			return nil
 		}
-		group.Go(func() error { return d.cfg.Bus.ServeBoot(ctx, d.boot.ID) })
 		if err := d.open(); err != nil {
 			d.setProblem(drover.Errorf(drover.Unavailable, "%w", err))
 			return err
@@ -152,6 +152,8 @@ func (d *Daemon) Run(ctx context.Context, joined func(ctx context.Context) error
 			if err := d.confirm(ctx); err != nil {
 				return err
 			}
+			// Not before: a copy that began by itself must not be what answers when it is asked whether another one runs.
+			group.Go(func() error { return d.cfg.Bus.ServeBoot(ctx, d.boot.ID) })
 			return d.rotateLoop(ctx)
 		})
 		return d.watch(ctx)
@@ -189,7 +191,7 @@ func (d *Daemon) join(ctx context.Context) bool {
 		if d.number() != 0 && !drover.Is(err, drover.Conflict) && d.now().Sub(begun) >= aloneAfter {
 			d.cfg.Log.Warn("nobody can be asked whether this host is the only one of its name: it begins as what it was", "err", err)
 			d.keys.Lock()
-			err = d.boot.begin(d.cfg.RunDir)
+			err = d.boot.setBegun(d.cfg.RunDir, true)
 			d.keys.Unlock()
 			if err == nil {
 				return true
@@ -209,9 +211,8 @@ func (d *Daemon) confirm(ctx context.Context) error {
 		err := d.claim(ctx)
 		switch {
 		case drover.Is(err, drover.Conflict):
-			d.setProblem(err)
 			d.device.Close()
-			return err
+			return errors.Join(err, d.refused(err))
 		case err == nil && d.number() != before:
 			return drover.Errorf(drover.Conflict, "this host has joined anew and has another number: its network starts again")
 		case err == nil:
@@ -220,6 +221,14 @@ func (d *Daemon) confirm(ctx context.Context) error {
 		pause(ctx, retryEvery)
 	}
 	return nil
+}
+
+// refused lets no process of this boot begin before the fleet has let it in.
+func (d *Daemon) refused(err error) error {
+	d.setProblem(err)
+	d.keys.Lock()
+	defer d.keys.Unlock()
+	return d.boot.setBegun(d.cfg.RunDir, false)
 }
 
 func (d *Daemon) setProblem(err error) {

@@ -1,10 +1,12 @@
 package network
 
 import (
+	"context"
 	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"drover"
 )
@@ -135,4 +137,42 @@ func TestABootIsLetInBeforeItsNetworkOpens(t *testing.T) {
 	if other := begin(t.TempDir()); other.hasBegun() || other.boot.ID == first.boot.ID || other.number() != 7 {
 		t.Error("another boot, or a copy, takes itself for the first")
 	}
+}
+
+// What a host runs does not depend on the control side; who is refused then, or later, begins no more.
+func TestAHostThatBootsAloneBeginsUnlessItIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, run := t.TempDir(), t.TempDir()
+		bus := &fakeBus{number: 7}
+		begin := func() *Daemon {
+			d, err := New(Config{Host: "h1", Dir: dir, RunDir: run, Listen: netip.MustParseAddrPort("10.0.0.1:51820"), MTU: 1380, Bus: bus, Log: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return d
+		}
+		if err := begin().claim(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		run = t.TempDir() // it boots
+		bus.refuse = drover.Errorf(drover.Unavailable, "there is no connection to the bus")
+		if !begin().join(t.Context()) {
+			t.Fatal("it does not begin")
+		}
+		d := begin()
+		if !d.hasBegun() {
+			t.Error("its next process has to wait again")
+		}
+		taken := drover.Errorf(drover.Conflict, `this host cannot join as "h1": that host runs`)
+		if err := d.refused(taken); err != nil || !d.Status().NameTaken || begin().hasBegun() {
+			t.Errorf("it was refused, and begins again: %v", err)
+		}
+		run = t.TempDir()
+		bus.refuse = taken
+		ctx, cancel := context.WithTimeout(t.Context(), 3*aloneAfter)
+		defer cancel()
+		if begin().join(ctx) || begin().hasBegun() {
+			t.Error("a host that is refused begins by itself")
+		}
+	})
 }

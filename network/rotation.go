@@ -247,7 +247,7 @@ func (d *Daemon) claim(ctx context.Context) error {
 	if err := d.id.allotted(got); err != nil {
 		return err
 	}
-	return d.boot.begin(d.cfg.RunDir)
+	return d.boot.setBegun(d.cfg.RunDir, true)
 }
 
 // publish makes what others are told of this host what it is now.
