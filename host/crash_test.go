@@ -113,11 +113,7 @@ func TestACrashAtEveryStepOfAnAbort(t *testing.T) {
 	eachCut(t, func(t *testing.T, w *world, victim drover.HostID, power bool, k int) bool {
 		a, b, req := twoHosts(w)
 		mv := newMover(w, a, b, req)
-		for _, step := range mv.before() {
-			if err := step(); err != nil {
-				t.Fatal(err)
-			}
-		}
+		mv.toSwitch()
 		h := w.host[victim]
 		h.power = power
 		h.cut(k)
@@ -140,11 +136,7 @@ func TestAFrozenSourceWaitsForThePlacement(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				a, b, req := twoHosts(w)
 				mv := newMover(w, a, b, req)
-				for _, step := range mv.before() {
-					if err := step(); err != nil {
-						t.Fatal(err)
-					}
-				}
+				mv.toSwitch()
 				w.setBus(false)
 				a.powerCut()
 				b.powerCut()

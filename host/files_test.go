@@ -105,11 +105,7 @@ func TestFaultPointsAreAllNamed(t *testing.T) {
 		req := a.create(machineSpec("m1"))
 		w.awaitState("m1", drover.StateStarted)
 		mv := newMover(w, a, b, req)
-		for _, step := range mv.before() {
-			if err := step(); err != nil {
-				t.Fatal(err)
-			}
-		}
+		mv.toSwitch()
 		if err := mv.abort(); err != nil {
 			t.Fatal(err)
 		}

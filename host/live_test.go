@@ -248,11 +248,7 @@ func TestATargetResumesByThePlacement(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		a, b, req := twoHosts(w)
 		mv := newLiveMover(w, a, b, req)
-		for _, step := range mv.before() {
-			if err := step(); err != nil {
-				t.Fatal(err)
-			}
-		}
+		mv.toSwitch()
 		mv.commit()
 		w.await("m1", "started on b", func(s drover.MachineStatus) bool { return s.State == drover.StateStarted && s.Host == "b" })
 		pass(time.Minute)
@@ -340,11 +336,7 @@ func cutLiveMove(t *testing.T, w *world, victim drover.HostID, power bool, k int
 	h, mv := w.host[victim], newLiveMover(w, a, b, req)
 	h.power = power
 	if abort {
-		for _, step := range mv.before() {
-			if err := step(); err != nil {
-				t.Fatal(err)
-			}
-		}
+		mv.toSwitch()
 	}
 	h.cut(k)
 	s := h.sess

@@ -50,6 +50,16 @@ func (mv *mover) before() []func() error {
 	return steps
 }
 
+// toSwitch takes every step before the switch; each must succeed.
+func (mv *mover) toSwitch() {
+	mv.w.t.Helper()
+	for _, step := range mv.before() {
+		if err := step(); err != nil {
+			mv.w.t.Fatal(err)
+		}
+	}
+}
+
 // round freezes what changed, and waits until the target has copied it.
 func (mv *mover) round(n int) error {
 	frozen, err := press[drover.MoveExports](mv.src, drover.OrderMoveRound, drover.MoveRoundRequest{MoveRequest: mv.id(), Round: n})
@@ -269,11 +279,7 @@ func TestAnAbortAfterTheSwitchIsRefused(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		a, b, req := twoHosts(w)
 		mv := newMover(w, a, b, req)
-		for _, step := range mv.before() {
-			if err := step(); err != nil {
-				t.Fatal(err)
-			}
-		}
+		mv.toSwitch()
 		mv.commit()
 		for _, h := range []*fakeHost{a, b} {
 			if _, err := order[drover.Empty](h, drover.OrderMoveAbort, mv.id()); !drover.Is(err, drover.Precondition) {
@@ -333,11 +339,7 @@ func TestAMachineDestroyedWhileItHydratesLeavesItsVolumeWhole(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		a, b, req := twoHosts(w)
 		mv := newMover(w, a, b, req)
-		for _, step := range mv.before() {
-			if err := step(); err != nil {
-				t.Fatal(err)
-			}
-		}
+		mv.toSwitch()
 		w.mu.Lock()
 		for _, l := range a.layers {
 			delete(l.exports, "b") // the network between the two is gone: hydration waits
@@ -383,11 +385,7 @@ func TestTheBoundOfAMoveIsThatOfWhatIsStillCopied(t *testing.T) {
 		a, b, req := twoHosts(w)
 		mv := newMover(w, a, b, req)
 		mv.limit = 60 * drover.MiB
-		for _, step := range mv.before() {
-			if err := step(); err != nil {
-				t.Fatal(err)
-			}
-		}
+		mv.toSwitch()
 		volume := drover.LayerFor(req.Volumes[0].ID.Disk(), mv.mig)
 		slow := func(paused bool) {
 			w.mu.Lock()

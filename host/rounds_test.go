@@ -52,11 +52,7 @@ func TestATargetWhoseRoundsAreGoneFetchesEverything(t *testing.T) {
 		a, b, req := twoHosts(w)
 		mv := newMover(w, a, b, req)
 		mv.rounds = 2
-		for _, step := range mv.before() {
-			if err := step(); err != nil {
-				t.Fatal(err)
-			}
-		}
+		mv.toSwitch()
 		b.sess.mu.Lock()
 		b.sess.fail["delete"] = drover.Errorf(drover.Unavailable, "not now")
 		b.sess.mu.Unlock()

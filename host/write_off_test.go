@@ -57,11 +57,7 @@ func TestNothingIsWrittenOffOfAnotherMigration(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		a, b, req := twoHosts(w)
 		mv := newMover(w, a, b, req)
-		for _, step := range mv.before() {
-			if err := step(); err != nil {
-				t.Fatal(err)
-			}
-		}
+		mv.toSwitch()
 		// Before the switch the machine is its source's.
 		if _, err := order[drover.MoveProgress](b, drover.OrderMoveWriteOff, mv.id()); !drover.Is(err, drover.Precondition) {
 			t.Errorf("before the switch: %v", err)

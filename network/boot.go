@@ -45,6 +45,7 @@ func loadBoot(runDir string) (b bootRecord, err error) {
 // another host has its name or its key. Until it returns nothing may be done in this host's name: of a copy of a host that runs, machines would run twice.
 func AwaitBegun(ctx context.Context, runDir string, log *slog.Logger) error {
 	client := NewClient(runDir)
+	defer client.http.CloseIdleConnections()
 	for begun, said := time.Now(), false; ; pause(ctx, begunEvery) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

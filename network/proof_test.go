@@ -176,3 +176,33 @@ func TestAHostThatBootsAloneBeginsUnlessItIsRefused(t *testing.T) {
 		}
 	})
 }
+
+// The agent of a host does nothing in its name before the host's network may begin.
+func TestAnAgentWaitsForItsHost(t *testing.T) {
+	bus := &fakeBus{number: 7, refuse: drover.Errorf(drover.Conflict, `this host cannot join as "h1": that host runs`)}
+	d := newDaemon(t, t.TempDir(), bus)
+	ctx, cancel := context.WithCancel(t.Context())
+	served, joined := make(chan error, 1), make(chan bool, 1)
+	go func() { served <- d.serve(ctx) }()
+	go func() { joined <- d.join(ctx) }()
+	err := AwaitBegun(ctx, d.cfg.RunDir, d.cfg.Log)
+	if !drover.Is(err, drover.Conflict) || !strings.Contains(err.Error(), "that host runs") {
+		t.Errorf("the agent of a host that was refused: %v", err)
+	}
+	bus.mu.Lock()
+	bus.refuse = nil
+	bus.mu.Unlock()
+	if !<-joined {
+		t.Error("it did not join")
+	}
+	if err := AwaitBegun(ctx, d.cfg.RunDir, d.cfg.Log); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if err := AwaitBegun(ctx, t.TempDir(), d.cfg.Log); err == nil {
+		t.Error("an agent begins whose host has no network yet")
+	}
+}
