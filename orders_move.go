@@ -18,7 +18,7 @@ const (
 	OrderMoveLive Order = "move.live"
 	// OrderMoveUndo, to the host that kept its copy: make layers over it that the machine can have again. MoveUndoRequest, Empty.
 	OrderMoveUndo Order = "move.undo"
-	// OrderMoveWriteOff, to the target while it hydrates: its source is lost, and what has not come will not. MoveRequest, MoveWrittenOff.
+	// OrderMoveWriteOff, to the target while it hydrates: its source is lost, and what has not come will not. MoveRequest, MoveProgress.
 	OrderMoveWriteOff Order = "move.write-off"
 )
 
