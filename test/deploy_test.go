@@ -64,9 +64,11 @@ func TestDeployAndLogs(t *testing.T) {
 		}
 	}
 	run(t, "scale", "count", "web=1", "-a", app, "--yes")
-	if left := ask[[]apiv1.Machine](t, "machine", "list", "-a", app); len(left) != 2 || left[0].ID != after[0].ID || left[1].ID != after[1].ID {
-		t.Errorf("%d machines are left: %+v", len(left), left)
-	}
+	// A machine is the deploy's no more once it is to be destroyed; that takes a moment.
+	eventually(t, boundBoot, "the end of the machine that was too many", func() bool {
+		left := ask[[]apiv1.Machine](t, "machine", "list", "-a", app)
+		return len(left) == 2 && left[0].ID == after[0].ID && left[1].ID == after[1].ID
+	})
 
 	// The logs of both, and of the one that moves, come on: no line of it is missing or comes twice.
 	cmd := fleet.cli.Command(t.Context(), "logs", "-a", app, "-f", "-n", "1")
