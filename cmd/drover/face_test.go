@@ -16,7 +16,8 @@ import (
 func TestWatchShowsWhatChanges(t *testing.T) {
 	backend, r, id := prepared(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	looks := 0
+	looks, looksSince := 0, 0
+	changed := make(chan struct{})
 	backend.Fail = func(method string) error {
 		if method != "Machines" {
 			return nil
@@ -24,10 +25,18 @@ func TestWatchShowsWhatChanges(t *testing.T) {
 		switch looks++; looks {
 		case 3:
 			return drover.Errorf(drover.Unavailable, "the store does not answer")
-		case 4:
-			go backend.ChangeMachine(id, func(v *fleet.MachineView) { v.Status.State = drover.StateStopped })
-		case 40:
-			cancel()
+		case 5: // the fourth look has shown the machine as it was
+			go func() {
+				backend.ChangeMachine(id, func(v *fleet.MachineView) { v.Status.State = drover.StateStopped })
+				close(changed)
+			}()
+		}
+		select {
+		case <-changed:
+			if looksSince++; looksSince == 3 { // the second one saw all of the change, and was printed
+				cancel()
+			}
+		default:
 		}
 		return nil
 	}
