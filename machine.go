@@ -64,6 +64,8 @@ type Machine struct {
 	// Address is the private IPv6 address; it is made of the network's and the machine's own number, never of a host's.
 	Address string `json:"private_ip"`
 	Goal    Goal   `json:"goal"`
+	// GoalBefore is what a machine that ran goes back to should its app, which was destroyed, be brought back.
+	GoalBefore Goal `json:"goal_before,omitempty"`
 	// Stop overrides the config's stop signal and timeout for the stop that Goal asks for, field by field.
 	Stop StopConfig `json:"stop"`
 	// Run counts the starts that users asked for: a larger one than the host has run means "start again".
@@ -172,8 +174,20 @@ type App struct {
 	// Metadata holds labels that count for every machine of the app which does not have them itself.
 	Metadata map[string]string `json:"metadata,omitempty"`
 	// Recovery says whether its machines are started elsewhere without asking, once their host is fenced. Empty is ask.
-	Recovery  RecoveryPolicy `json:"recovery,omitempty"`
-	CreatedAt time.Time      `json:"created_at"`
+	Recovery RecoveryPolicy `json:"recovery,omitempty"`
+	// Destroyed is set from the moment in which the app is destroyed until its record is gone or it is brought back.
+	Destroyed *AppDestroyed `json:"destroyed,omitempty"`
+	CreatedAt time.Time     `json:"created_at"`
+}
+
+// AppDestroyed says since when an app is destroyed, and how far that is.
+type AppDestroyed struct {
+	At time.Time `json:"at"`
+	// By is who asked for it.
+	By string `json:"by,omitempty"`
+	// WipeAt is until when it can be brought back. Wiping: it is being cleared away, and cannot.
+	WipeAt time.Time `json:"wipe_at"`
+	Wiping bool      `json:"wiping,omitempty"`
 }
 
 // RecoveryPolicy is what an app agreed to for the time after the death of a host.

@@ -14,11 +14,21 @@ const defaultOrganization = "personal"
 
 func (h *handler) listApps(c *call) (any, error) {
 	org := c.r.URL.Query().Get("org_slug")
-	apps, err := h.backend.Apps(c.ctx())
+	deleted, err := queryBool(c.r.URL.Query(), "deleted")
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(apps, func(a, b drover.App) int { return cmp.Compare(a.Name, b.Name) })
+	list := h.backend.Apps
+	if deleted {
+		list = h.backend.DestroyedApps
+	}
+	apps, err := list(c.ctx())
+	if err != nil {
+		return nil, err
+	}
+	if !deleted {
+		slices.SortFunc(apps, func(a, b drover.App) int { return cmp.Compare(a.Name, b.Name) })
+	}
 	answer := apiv1.ListAppsResponse{Apps: []apiv1.ListApp{}}
 	for _, app := range apps {
 		if !mayUse(c, app) || (org != "" && org != app.Organization) {
@@ -29,7 +39,7 @@ func (h *handler) listApps(c *call) (any, error) {
 			return nil, err
 		}
 		answer.Apps = append(answer.Apps, apiv1.ListApp{ID: a.ID, Name: a.Name, Organization: a.Organization, Status: a.Status,
-			MachineCount: a.MachineCount, VolumeCount: a.VolumeCount, CreatedAt: a.CreatedAt})
+			MachineCount: a.MachineCount, VolumeCount: a.VolumeCount, CreatedAt: a.CreatedAt, AppEnd: a.AppEnd})
 	}
 	answer.TotalApps = len(answer.Apps)
 	return answer, nil
@@ -51,12 +61,21 @@ func (h *handler) appForm(c *call, app drover.App) (apiv1.App, error) {
 			count++
 		}
 	}
+	end := appEnd(app)
+	if end.Wiping {
+		end.WaitsFor = unreachable(machines, volumes)
+	}
 	status := "pending"
-	if count > 0 {
+	switch d := app.Destroyed; {
+	case d != nil && d.Wiping:
+		status = "wiping"
+	case d != nil:
+		status = "destroyed"
+	case count > 0:
 		status = "deployed"
 	}
 	return apiv1.App{ID: app.Name, Name: app.Name, Organization: apiv1.Organization{Name: app.Organization, Slug: app.Organization},
-		Network: app.Network, Status: status, MachineCount: count, VolumeCount: len(volumes), CreatedAt: app.CreatedAt,
+		Network: app.Network, Status: status, MachineCount: count, VolumeCount: len(volumes), CreatedAt: app.CreatedAt, AppEnd: end,
 		Metadata: app.Metadata, Recovery: cmp.Or(string(app.Recovery), string(drover.RecoverAsk))}, nil
 }
 
@@ -114,7 +133,3 @@ func organizationFor(c *call, asked string) (string, error) {
 }
 
 func (h *handler) showApp(c *call) (any, error) { return h.appForm(c, c.app) }
-
-func (h *handler) deleteApp(c *call) (any, error) {
-	return apiv1.OK{OK: true}, h.backend.DeleteApp(c.ctx(), c.app.Name)
-}

@@ -18,9 +18,7 @@ type Backend interface {
 
 	CreateApp(ctx context.Context, app drover.App) (drover.App, error)
 	Apps(ctx context.Context) ([]drover.App, error)
-	App(ctx context.Context, name drover.AppName) (drover.App, error)
-	// DeleteApp is refused with Precondition while the app has machines or volumes.
-	DeleteApp(ctx context.Context, name drover.AppName) error
+	AppEndBackend
 
 	CreateMachine(ctx context.Context, req fleet.CreateMachine) (fleet.MachineView, error)
 	// Machines lists the machines of an app, oldest first.

@@ -95,6 +95,9 @@ func TestEveryOperationOfTheDocument(t *testing.T) {
 	s.want(200, "POST", "/v1/apps/ledger/volumes/"+string(volume.ID)+"/undelete", "")
 	s.want(201, "POST", "/v1/apps", `{"name":"gone"}`)
 	s.want(202, "DELETE", "/v1/apps/gone", "")
+	s.want(202, "DELETE", "/v1/apps/ledger", "")
+	s.want(200, "GET", "/v1/apps?deleted=true", "")
+	s.want(200, "POST", "/v1/apps/ledger/undelete", "")
 	everyOperationOfTokens(s)
 	everyOperationOfWireGuard(s)
 	s.want(200, "POST", "/v1/apps/ledger/network_policies",

@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"time"
 
 	"drover"
 )
@@ -30,11 +31,17 @@ func (h *handler) findApp(c *call, name string) (drover.App, error) {
 	if !drover.ValidName(name) {
 		return drover.App{}, notFound
 	}
-	app, err := h.backend.App(c.ctx(), drover.AppName(name))
-	if drover.Is(err, drover.NotFound) || (err == nil && !mayUse(c, app)) {
+	app, err := h.backend.AnyApp(c.ctx(), drover.AppName(name))
+	switch {
+	case drover.Is(err, drover.NotFound), err == nil && !mayUse(c, app):
 		return drover.App{}, notFound
+	case err != nil, app.Destroyed == nil, c.route.destroyed:
+		return app, err
+	case app.Destroyed.Wiping:
+		return drover.App{}, drover.Errorf(drover.NotFound, "app not found: %q was destroyed, and is being wiped", name)
 	}
-	return app, err
+	return drover.App{}, drover.Errorf(drover.NotFound, "app not found: %q was destroyed, and is kept until %s", name, app.Destroyed.WipeAt.Format(time.RFC3339)).
+		WithHint("bring it back: drover app undelete %s", name)
 }
 
 func mayUse(c *call, app drover.App) bool {

@@ -28,7 +28,7 @@ func needs() map[string]need {
 		"Whoami": {drover.ActSelf, true}, "Tokens_create": {drover.ActTokens, true}, "Audit_list": {drover.ActAudit, true},
 	}
 	for action, ids := range map[drover.Action]string{
-		drover.ActApps: "Apps_create Apps_delete WireGuard_create WireGuard_move WireGuard_remove",
+		drover.ActApps: "Apps_create Apps_delete Apps_undelete WireGuard_create WireGuard_move WireGuard_remove",
 		drover.ActRead: `Machines_list_events Machines_show_lease Machines_show_metadata Machines_list_versions Machines_list_processes Web_releases Web_current_release Deploys_list Deploys_show Secrets_list Secret_get
 			Secretkeys_list Secretkey_get IPs_list Certificates_list Certificates_show Platform_regions Platform_placements Machines_place Volumes_list Volumes_get_by_id Volumes_show_verification Snapshots_list Volumes_list_snapshots
 			Volumes_show_snapshot Standbys_list Volumes_list_standbys Volumes_show_standby

@@ -30,6 +30,8 @@ type route struct {
 	// id is the document's operationId.
 	id, summary string
 	access      access
+	// destroyed routes are also for apps that were destroyed and are not gone.
+	destroyed bool
 	// need is what a token must allow; without it that of the table in permissions.go.
 	need  need
 	query []param
@@ -50,6 +52,7 @@ type route struct {
 func routes() []route {
 	var all []route
 	all = append(all, appRoutes()...)
+	all = append(all, appEndRoutes()...)
 	all = append(all, machineRoutes()...)
 	all = append(all, actionRoutes()...)
 	all = append(all, aroundRoutes()...)
@@ -80,14 +83,13 @@ func routes() []route {
 func appRoutes() []route {
 	return []route{
 		{method: "GET", path: "/apps", id: "Apps_list", summary: "List the apps that the token may see", access: tenants,
-			query:  []param{{"org_slug", "string", "only those of the organisation"}},
+			query: []param{{"org_slug", "string", "only those of the organisation"},
+				{"deleted", "boolean", "those that were destroyed and are not gone, instead"}},
 			status: http.StatusOK, response: apiv1.ListAppsResponse{}, handle: (*handler).listApps},
 		{method: "POST", path: "/apps", id: "Apps_create", summary: "Create an app", access: tenants,
 			request: apiv1.CreateAppRequest{}, status: http.StatusCreated, response: apiv1.App{}, handle: (*handler).createApp},
 		{method: "GET", path: "/apps/{app_name}", id: "Apps_show", summary: "Show an app", access: tenants,
 			status: http.StatusOK, response: apiv1.App{}, handle: (*handler).showApp},
-		{method: "DELETE", path: "/apps/{app_name}", id: "Apps_delete", summary: "Delete an app that has no machines and no volumes",
-			access: tenants, status: http.StatusAccepted, response: apiv1.OK{}, handle: (*handler).deleteApp},
 	}
 }
 

@@ -13,7 +13,7 @@ type App struct {
 	Name         drover.AppName `json:"name"`
 	Organization Organization   `json:"organization"`
 	Network      string         `json:"network,omitempty"`
-	// Status is "deployed" while the app has machines, else "pending".
+	// Status is "deployed" while the app has machines, else "pending"; "destroyed" while it can be brought back, then "wiping".
 	Status       string    `json:"status"`
 	MachineCount int       `json:"machine_count"`
 	VolumeCount  int       `json:"volume_count"`
@@ -22,6 +22,28 @@ type App struct {
 	Metadata map[string]string `json:"metadata,omitempty"`
 	// Recovery is "automatic" when the app's machines are started elsewhere without asking, once their host is fenced; else "ask".
 	Recovery string `json:"recovery"`
+	AppEnd
+}
+
+// AppEnd is what an app that was destroyed says besides; all of it is left out of one that was not.
+type AppEnd struct {
+	DestroyedAt time.Time `json:"destroyed_at,omitzero"`
+	DestroyedBy string    `json:"destroyed_by,omitempty"`
+	// WipeAt is until when POST /v1/apps/{app_name}/undelete brings it back.
+	WipeAt time.Time `json:"wipe_at,omitzero"`
+	// Wiping: it is being cleared away, and cannot be brought back.
+	Wiping bool `json:"wiping,omitempty"`
+	// WaitsFor are the hosts that do not answer and have something of it: while there are any, it is not gone.
+	WaitsFor []drover.HostID `json:"waits_for,omitempty"`
+}
+
+// DestroyedApp is the answer of DELETE /v1/apps/{app_name}.
+type DestroyedApp struct {
+	OK   bool           `json:"ok"`
+	Name drover.AppName `json:"name"`
+	// Gone: nothing is left of it, and its name is free.
+	Gone bool `json:"gone"`
+	AppEnd
 }
 
 // Organization owns apps.
@@ -39,6 +61,7 @@ type ListApp struct {
 	MachineCount int            `json:"machine_count"`
 	VolumeCount  int            `json:"volume_count"`
 	CreatedAt    time.Time      `json:"created_at"`
+	AppEnd
 }
 
 // ListAppsResponse is the answer of GET /v1/apps.

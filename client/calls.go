@@ -41,10 +41,28 @@ func (c *Client) CreateApp(ctx context.Context, req apiv1.CreateAppRequest) (api
 	return post[apiv1.App](ctx, c, req, "/apps")
 }
 
-// DeleteApp removes an app. Precondition while it has machines or volumes.
-func (c *Client) DeleteApp(ctx context.Context, name drover.AppName) error {
-	_, err := remove[apiv1.OK](ctx, c, nil, "/apps/%s", name)
-	return err
+// DestroyApp destroys an app with all that it has. One with volumes can be brought back for a time, which now gives up.
+func (c *Client) DestroyApp(ctx context.Context, name drover.AppName, now bool) (apiv1.DestroyedApp, error) {
+	var query url.Values
+	if now {
+		query = url.Values{"now": {"true"}}
+	}
+	return remove[apiv1.DestroyedApp](ctx, c, query, "/apps/%s", name)
+}
+
+// UndeleteApp brings a destroyed app back. Precondition when it was not destroyed, or is being wiped.
+func (c *Client) UndeleteApp(ctx context.Context, name drover.AppName) (apiv1.App, error) {
+	return post[apiv1.App](ctx, c, nil, "/apps/%s/undelete", name)
+}
+
+// DestroyedApps lists the apps that were destroyed and are not gone, the newest first; of one organization, if it is not empty.
+func (c *Client) DestroyedApps(ctx context.Context, org string) ([]apiv1.ListApp, error) {
+	query := url.Values{"deleted": {"true"}}
+	if org != "" {
+		query.Set("org_slug", org)
+	}
+	list, err := get[apiv1.ListAppsResponse](ctx, c, query, "/apps")
+	return list.Apps, err
 }
 
 // Machines lists an app's machines, oldest first.

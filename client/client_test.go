@@ -131,7 +131,16 @@ func TestEveryCall(t *testing.T) {
 	check("DestroyMachine", true, c.DestroyMachine(ctx, "ledger", id, true))
 	_, err = c.CreateApp(ctx, apiv1.CreateAppRequest{AppName: "empty"})
 	check("CreateApp", true, err)
-	check("DeleteApp", true, c.DeleteApp(ctx, "empty"))
+	end, err := c.DestroyApp(ctx, "empty", false)
+	check("DestroyApp", end.Gone, err)
+	end, err = c.DestroyApp(ctx, "ledger", false)
+	check("DestroyApp with a volume", !end.Gone && end.WipeAt.After(end.DestroyedAt), err)
+	kept, err := c.DestroyedApps(ctx, "")
+	check("DestroyedApps", len(kept) == 1 && kept[0].Name == "ledger" && kept[0].Status == "destroyed", err)
+	app, err = c.UndeleteApp(ctx, "ledger")
+	check("UndeleteApp", app.Name == "ledger" && app.DestroyedAt.IsZero(), err)
+	end, err = c.DestroyApp(ctx, "ledger", true)
+	check("DestroyApp now", end.Gone, err)
 }
 
 func TestErrorsKeepCodeHintAndField(t *testing.T) {
@@ -226,7 +235,7 @@ func TestNamesCannotLeaveTheirPath(t *testing.T) {
 		w.WriteHeader(404)
 	}), client.Config{})
 	for _, name := range []drover.AppName{"", ".", "..", "a/b", "a?b", "%2e%2e"} {
-		if err := c.DeleteApp(t.Context(), name); !drover.Is(err, drover.NotFound) {
+		if _, err := c.DestroyApp(t.Context(), name, false); !drover.Is(err, drover.NotFound) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}

@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"strings"
+	"time"
 
 	"drover"
 )
@@ -25,17 +25,27 @@ func (f *Fleet) CreateApp(ctx context.Context, app drover.App) (drover.App, erro
 	case app.Network != "" && !drover.ValidName(app.Network):
 		return drover.App{}, badName("network", app.Network).WithField("network")
 	}
-	if _, _, err := f.state.claims.get(ctx, leavingClaim(app.Name)); err == nil {
-		return drover.App{}, drover.Errorf(drover.Conflict, "app %q is being deleted", app.Name).WithHint("ask again in a moment")
-	} else if !drover.Is(err, drover.NotFound) {
-		return drover.App{}, err
-	}
 	app.CreatedAt = f.now().UTC()
 	_, err := f.state.apps.create(ctx, string(app.Name), app)
 	if drover.Is(err, drover.Exists) {
-		return drover.App{}, drover.Errorf(drover.Exists, "app name %q is taken", app.Name).WithField("app_name").WithHint("choose another name")
+		return drover.App{}, f.nameOfAppTaken(ctx, app)
 	}
 	return app, err
+}
+
+// nameOfAppTaken says what helps against it; of a destroyed app only its own organisation is told.
+func (f *Fleet) nameOfAppTaken(ctx context.Context, wanted drover.App) *drover.Error {
+	taken := drover.Errorf(drover.Exists, "app name %q is taken", wanted.Name).WithField("app_name")
+	other, _, err := f.readAnyApp(ctx, wanted.Name)
+	switch d := other.Destroyed; {
+	case err != nil, d == nil, other.Organization != wanted.Organization:
+		return taken.WithHint("choose another name")
+	case d.Wiping:
+		return taken.WithHint("its app was destroyed and is being wiped: ask again in a moment, and see `drover app list --deleted`")
+	default:
+		return taken.WithHint("its app was destroyed and is kept until %s: bring it back (drover app undelete %s), or give it up (drover app destroy %s --now)",
+			d.WipeAt.Format(time.DateTime), wanted.Name, wanted.Name)
+	}
 }
 
 func badName(what, name string) *drover.Error {
@@ -43,88 +53,111 @@ func badName(what, name string) *drover.Error {
 		name, what)
 }
 
-// Apps lists the apps by name.
+// Apps lists the apps by name, without those that were destroyed.
 func (f *Fleet) Apps(ctx context.Context) ([]drover.App, error) {
 	if err := f.await(ctx); err != nil {
 		return nil, err
 	}
 	apps := []drover.App{}
 	for _, i := range f.state.apps.all() {
-		apps = append(apps, i.value)
+		if i.value.Destroyed == nil {
+			apps = append(apps, i.value)
+		}
 	}
 	slices.SortFunc(apps, func(a, b drover.App) int { return cmp.Compare(a.Name, b.Name) })
 	return apps, nil
 }
 
-// App returns one app.
+// App returns one app. NotFound for one that was destroyed.
 func (f *Fleet) App(ctx context.Context, name drover.AppName) (drover.App, error) {
+	app, err := f.AnyApp(ctx, name)
+	if err == nil && app.Destroyed != nil {
+		return drover.App{}, noApp(name)
+	}
+	return app, err
+}
+
+// AnyApp returns one app, also one that was destroyed and is not gone.
+func (f *Fleet) AnyApp(ctx context.Context, name drover.AppName) (drover.App, error) {
 	if err := f.await(ctx); err != nil {
 		return drover.App{}, err
 	}
 	if app, _, ok := f.state.apps.seen(string(name)); ok {
 		return app, nil
 	}
-	return f.readApp(ctx, name)
+	app, _, err := f.readAnyApp(ctx, name)
+	return app, err
 }
 
-// readApp reads an app from the store.
+// readApp reads one app, that was not destroyed, from the store.
 func (f *Fleet) readApp(ctx context.Context, name drover.AppName) (drover.App, error) {
-	if !drover.ValidName(string(name)) {
-		return drover.App{}, badName("app", string(name)).WithField("app_name")
-	}
-	app, _, err := f.state.apps.get(ctx, string(name))
-	if drover.Is(err, drover.NotFound) {
-		return drover.App{}, drover.Errorf(drover.NotFound, "app %q does not exist", name).WithHint("see `drover app list`, or make it: drover app create %s", name)
+	app, _, err := f.readAnyApp(ctx, name)
+	if err == nil && app.Destroyed != nil {
+		return drover.App{}, noApp(name)
 	}
 	return app, err
 }
 
-// stays makes sure that an app is there and will be, for something that has just been claimed in it: DeleteApp says first that the
-// app is leaving and looks for claims then, so that one of the two sees the other.
-func (f *Fleet) stays(ctx context.Context, name drover.AppName) error {
-	if _, _, err := f.state.claims.get(ctx, leavingClaim(name)); err == nil {
-		return drover.Errorf(drover.Conflict, "app %q is being deleted", name)
-	} else if !drover.Is(err, drover.NotFound) {
-		return err
+func (f *Fleet) readAnyApp(ctx context.Context, name drover.AppName) (drover.App, uint64, error) {
+	if !drover.ValidName(string(name)) {
+		return drover.App{}, 0, badName("app", string(name)).WithField("app_name")
 	}
+	app, rev, err := f.state.apps.get(ctx, string(name))
+	if drover.Is(err, drover.NotFound) {
+		return drover.App{}, 0, noApp(name)
+	}
+	return app, rev, err
+}
+
+func noApp(name drover.AppName) *drover.Error {
+	return drover.Errorf(drover.NotFound, "app %q does not exist", name).WithHint("see `drover app list`, or make it: drover app create %s", name)
+}
+
+// changeApp is changeAnyApp for an app that was not destroyed.
+func (f *Fleet) changeApp(ctx context.Context, name drover.AppName, change func(*drover.App) (bool, error)) (drover.App, error) {
+	return f.changeAnyApp(ctx, name, func(app *drover.App) (bool, error) {
+		if app.Destroyed != nil {
+			return false, noApp(name)
+		}
+		return change(app)
+	})
+}
+
+// changeAnyApp changes an app's record by compare-and-set, until it worked or change refuses; change reports whether there is anything to write.
+func (f *Fleet) changeAnyApp(ctx context.Context, name drover.AppName, change func(*drover.App) (bool, error)) (drover.App, error) {
+	for range casTries {
+		app, rev, err := f.readAnyApp(ctx, name)
+		if err != nil {
+			return app, err
+		}
+		changed, err := change(&app)
+		if err != nil || !changed {
+			return app, err
+		}
+		if _, err = f.state.apps.update(ctx, string(name), app, rev); !drover.Is(err, drover.Conflict) {
+			return app, err
+		}
+	}
+	return drover.App{}, tooBusy("app", string(name))
+}
+
+// stays makes sure that an app is there and will be, for something that has just been claimed in it: the record says first that the app is
+// destroyed, and claims are looked for then, so that one of the two sees the other.
+func (f *Fleet) stays(ctx context.Context, name drover.AppName) error {
 	_, err := f.readApp(ctx, name)
 	return err
 }
 
-// DeleteApp deletes an app that has nothing left. Precondition while it has machines or volumes. Destroyed volumes that could be brought back
-// are wiped with it, and its snapshots are removed: nothing of it is left for who gets the name next. Where that takes time, or a host does
-// not answer, it is begun, and the app stays until it is done.
-func (f *Fleet) DeleteApp(ctx context.Context, name drover.AppName) error {
-	if err := f.await(ctx); err != nil {
-		return err
-	}
-	if _, err := f.readApp(ctx, name); err != nil {
-		return err
-	}
-	key := leavingClaim(name)
-	if _, err := f.state.claims.create(ctx, key, claim{At: f.now()}); err != nil && !drover.Is(err, drover.Exists) {
-		return err
-	}
-	err := f.deleteEmptyApp(ctx, name)
-	ctx, cancel := lastWord(ctx)
-	defer cancel()
-	if cerr := f.state.claims.remove(ctx, key, 0); cerr != nil {
-		f.log.Warn("claim stays until it is old", "claim", key, "err", cerr)
-	}
-	return err
-}
-
-func (f *Fleet) deleteEmptyApp(ctx context.Context, name drover.AppName) error {
+// clearEmptyApp removes what is left of a destroyed app that has no machines: volumes, snapshots, secrets, at last its record. Nothing of it is left
+// for who gets the name next.
+func (f *Fleet) clearEmptyApp(ctx context.Context, name drover.AppName) error {
 	machines, err := f.state.machines.bucket.All(ctx)
 	if err != nil {
 		return err
 	}
-	has := func(what, which, how string) *drover.Error {
-		return drover.Errorf(drover.Precondition, "app %q cannot be deleted: it has %s %q", name, what, which).WithHint("%s", how)
-	}
 	for id, m := range machines {
 		if m.Value.App == name && !f.gone(m.Value) {
-			return has("machine", id, "destroy its machines first: drover machine destroy "+id)
+			return drover.Errorf(drover.Conflict, "app %q is not gone yet: machine %q of it was made just before", name, id)
 		}
 	}
 	names, err := f.state.claims.bucket.Keys(ctx, "name."+string(name)+".")
@@ -132,32 +165,18 @@ func (f *Fleet) deleteEmptyApp(ctx context.Context, name drover.AppName) error {
 		return err
 	}
 	if len(names) > 0 {
-		return has("a machine that is being created or destroyed:", strings.TrimPrefix(names[0], "name."+string(name)+"."), "ask again in a moment")
+		return drover.Errorf(drover.Conflict, "app %q is not gone yet: a machine of it is being created or destroyed", name)
 	}
-	volumes, err := f.state.volumes.bucket.All(ctx)
-	if err != nil {
-		return err
-	}
-	for id, v := range volumes {
-		if s := v.Value.State; v.Value.App == name && s != drover.VolumeDestroyed && s != drover.VolumeDestroying {
-			return has("volume", id, "destroy its volumes first: drover volume destroy "+id)
+	for _, step := range []func(context.Context, drover.AppName) error{f.wipeApp, f.dropSecrets, f.removeReleases, f.dropPolicies} {
+		if err := step(ctx, name); err != nil {
+			return err
 		}
 	}
-	if err := f.wipeApp(ctx, name); err != nil {
-		return err
-	}
-	if err := f.dropSecrets(ctx, name); err != nil {
-		return err
-	}
-	if err := f.removeReleases(ctx, name); err != nil {
-		return err
-	}
-	if err := f.dropPolicies(ctx, name); err != nil {
-		return err
-	}
+	f.hit("fleet.app.emptied.after")
 	if err := f.state.apps.remove(ctx, string(name), 0); err != nil {
 		return err
 	}
+	f.log.Info("app is gone", "app", name)
 	return nil
 }
 

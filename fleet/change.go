@@ -33,8 +33,24 @@ func (f *Fleet) changeRecord(ctx context.Context, id drover.MachineID, change fu
 	return drover.Machine{}, tooBusy("machine", string(id))
 }
 
-// change is changeRecord for what users ask: the machine is one of the app, and not destroyed.
+// change is changeRecord for what users ask: the machine is one of the app, and neither it nor the app is destroyed. What it asks for anew counts more than
+// what the end of its app has put off.
 func (f *Fleet) change(ctx context.Context, app drover.AppName, id drover.MachineID, change func(*drover.Machine) error) error {
+	return f.changeExisting(ctx, app, id, func(m *drover.Machine) error {
+		if app, _, ok := f.state.apps.seen(string(m.App)); ok && app.Destroyed != nil {
+			return noMachine(m.App, id)
+		}
+		run := m.Run
+		err := change(m)
+		if m.Run != run {
+			m.GoalBefore = ""
+		}
+		return err
+	})
+}
+
+// changeExisting is change in an app of any state.
+func (f *Fleet) changeExisting(ctx context.Context, app drover.AppName, id drover.MachineID, change func(*drover.Machine) error) error {
 	_, err := f.changeRecord(ctx, id, func(m *drover.Machine) error {
 		if app != "" && m.App != app {
 			return noMachine(app, id)
@@ -265,7 +281,11 @@ func (f *Fleet) setGoal(ctx context.Context, app drover.AppName, id drover.Machi
 	if err := f.still(ctx, id); err != nil {
 		return MachineView{}, err
 	}
-	err := f.change(ctx, app, id, func(m *drover.Machine) error { set(m); return nil })
+	err := f.change(ctx, app, id, func(m *drover.Machine) error {
+		m.GoalBefore = ""
+		set(m)
+		return nil
+	})
 	return f.told(ctx, app, id, err)
 }
 
@@ -291,7 +311,7 @@ func (f *Fleet) DestroyMachine(ctx context.Context, app drover.AppName, id drove
 		return drover.Errorf(drover.Precondition, "machine %q is %s", id, v.Status.State).
 			WithHint("stop it first, or destroy it by force: drover machine destroy %s --force", id)
 	}
-	err = f.change(ctx, app, id, func(m *drover.Machine) error {
+	err = f.changeExisting(ctx, app, id, func(m *drover.Machine) error {
 		m.Goal, m.Resume = drover.GoalDestroyed, false
 		if saysMore(v.Status, m.Last) { // its host may know nothing of it any more when it is asked for the end
 			m.Last = &v.Status

@@ -37,7 +37,7 @@ type Timing struct {
 	KeepDestroyed, KeepMigrations time.Duration
 	// KeepDrains is how long the record of a drain is kept.
 	KeepDrains time.Duration
-	// KeepVolumes is how long a destroyed volume can be brought back; with 0 it is wiped at once.
+	// KeepVolumes is how long a destroyed volume, or an app with volumes, can be brought back; with 0 it is wiped at once.
 	KeepVolumes time.Duration
 	// Reserve is how long room for a machine is held with a volume.
 	Reserve time.Duration

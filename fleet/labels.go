@@ -54,20 +54,8 @@ func (f *Fleet) SetAppLabel(ctx context.Context, name drover.AppName, key, value
 	if err := f.await(ctx); err != nil {
 		return drover.App{}, err
 	}
-	for range casTries {
-		app, rev, err := f.state.apps.get(ctx, string(name))
-		if drover.Is(err, drover.NotFound) {
-			return app, drover.Errorf(drover.NotFound, "app %q does not exist", name)
-		}
-		if err != nil {
-			return app, err
-		}
-		if app.Metadata, err = setLabel(app.Metadata, key, value); err != nil {
-			return app, err
-		}
-		if _, err = f.state.apps.update(ctx, string(name), app, rev); !drover.Is(err, drover.Conflict) {
-			return app, err
-		}
-	}
-	return drover.App{}, tooBusy("app", string(name))
+	return f.changeApp(ctx, name, func(app *drover.App) (_ bool, err error) {
+		app.Metadata, err = setLabel(app.Metadata, key, value)
+		return true, err
+	})
 }

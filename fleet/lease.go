@@ -91,6 +91,7 @@ func (f *Fleet) hold(ctx context.Context, rev uint64) error {
 	g.Go(func() error { f.keepDeploys(work); return nil })
 	g.Go(func() error { f.keepStandbys(work); return nil })
 	g.Go(func() error { f.keepTimetable(work); return nil })
+	g.Go(func() error { f.keepApps(work); return nil })
 	g.Go(func() error {
 		rev = f.renew(work, rev)
 		stop(drover.Errorf(drover.Canceled, "control host %q lost the lease", f.cfg.Host))

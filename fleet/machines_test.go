@@ -44,7 +44,6 @@ func TestAMachineFromCreationToItsEnd(t *testing.T) {
 		t.Fatalf("%+v, %v", res, err)
 	}
 	wantError(t, n.DestroyMachine(ctx, "shop", id, false), drover.Precondition, "", "")
-	wantError(t, n.DeleteApp(ctx, "shop"), drover.Precondition, "", "")
 	if err := n.DestroyMachine(ctx, "shop", id, true); err != nil {
 		t.Fatal(err)
 	}
@@ -78,9 +77,7 @@ func TestAMachineFromCreationToItsEnd(t *testing.T) {
 	if _, err := n.DestroyVolume(ctx, "shop", vol.Volume.ID); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.DeleteApp(ctx, "shop"); err != nil {
-		t.Fatal(err)
-	}
+	w.destroyApp(n, "shop")
 	_, err = n.App(ctx, "shop")
 	wantError(t, err, drover.NotFound, "", "")
 	w.checkEmpty(n)

@@ -82,7 +82,7 @@ func (f *Fleet) machineViews(of func(*state) map[string]struct{}, destroyed bool
 
 // Machines lists the machines of an app, oldest first, without those that are destroyed.
 func (f *Fleet) Machines(ctx context.Context, app drover.AppName) ([]MachineView, error) {
-	if _, err := f.App(ctx, app); err != nil {
+	if _, err := f.AnyApp(ctx, app); err != nil {
 		return nil, err
 	}
 	return f.machineViews(func(s *state) map[string]struct{} { return s.machinesOf[app] }, false), nil

@@ -191,20 +191,11 @@ func (f *Fleet) SetRecovery(ctx context.Context, app drover.AppName, policy drov
 	if policy != drover.RecoverAsk && policy != drover.RecoverAutomatic {
 		return drover.App{}, drover.Errorf(drover.Invalid, "recovery: %q is unknown: use ask or automatic", policy).WithField("recovery")
 	}
-	for range casTries {
-		if _, err := f.readApp(ctx, app); err != nil {
-			return drover.App{}, err
-		}
-		a, rev, err := f.state.apps.get(ctx, string(app))
-		if err != nil || a.Recovery == policy {
-			return a, err
-		}
+	return f.changeApp(ctx, app, func(a *drover.App) (bool, error) {
+		changed := a.Recovery != policy
 		a.Recovery = policy
-		if _, err = f.state.apps.update(ctx, string(app), a, rev); !drover.Is(err, drover.Conflict) {
-			return a, err
-		}
-	}
-	return drover.App{}, tooBusy("app", string(app))
+		return changed, nil
+	})
 }
 
 // recoveryNote is what the host of a placement is told when a recovery brought the machine there; nil for none.

@@ -64,7 +64,8 @@ func (f *Fleet) agreed(host drover.HostID) bool {
 	defer f.state.mu.RUnlock()
 	for id := range f.state.placedOn[host] {
 		m, ok := f.state.machines.items[id]
-		if ok && m.value.Goal != drover.GoalDestroyed && f.state.apps.items[string(m.value.App)].value.Recovery == drover.RecoverAutomatic {
+		app := f.state.apps.items[string(m.value.App)].value
+		if ok && m.value.Goal != drover.GoalDestroyed && app.Recovery == drover.RecoverAutomatic && app.Destroyed == nil {
 			return true
 		}
 	}

@@ -362,7 +362,8 @@ func TestRequestsOfOthersAndOfNobody(t *testing.T) {
 	wantError(t, err, drover.Exists, "app_name", "")
 	_, err = n.CreateApp(ctx, drover.App{Name: "Shop"})
 	wantError(t, err, drover.Invalid, "app_name", "")
-	wantError(t, n.DeleteApp(ctx, "nope"), drover.NotFound, "", "")
+	_, _, err = n.DestroyApp(ctx, DestroyApp{App: "nope"})
+	wantError(t, err, drover.NotFound, "", "")
 
 	const token = "a-token-of-ann-1"
 	if err := n.PutToken(ctx, token, Principal{Name: "ann", Organization: "acme"}); err != nil {

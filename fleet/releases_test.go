@@ -70,7 +70,7 @@ func TestReleasesAreNumberedAndKept(t *testing.T) {
 // TestOldReleasesGoAndAllGoWithTheirApp: what is kept is bounded, and nothing is left for who gets an app's name next.
 func TestOldReleasesGoAndAllGoWithTheirApp(t *testing.T) {
 	t.Parallel()
-	_, n := newWorld(t)
+	w, n := newWorld(t)
 	for range keepReleases + 3 {
 		n.release(t, "x")
 	}
@@ -78,9 +78,7 @@ func TestOldReleasesGoAndAllGoWithTheirApp(t *testing.T) {
 	if err != nil || len(all) != keepReleases || all[0].Version != keepReleases+3 {
 		t.Fatalf("%d releases are kept, the newest is %d, %v", len(all), all[0].Version, err)
 	}
-	if err := n.DeleteApp(t.Context(), "shop"); err != nil {
-		t.Fatal(err)
-	}
+	w.destroyApp(n, "shop")
 	if _, err := n.CreateRelease(t.Context(), CreateRelease{App: "shop"}); !drover.Is(err, drover.NotFound) {
 		t.Errorf("a release of an app that is gone: %v", err)
 	}

@@ -135,13 +135,7 @@ func TestASnapshotFromItsMomentToItsEnd(t *testing.T) {
 	if _, err := n.DestroyVolume(ctx, "shop", blank.Volume.ID); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, n.DeleteApp(ctx, "shop"), drover.Precondition, "", "")
-	if _, err := n.DestroyVolume(ctx, "shop", again.Volume.ID); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.DeleteApp(ctx, "shop"); err != nil {
-		t.Fatal(err)
-	}
+	w.destroyApp(n, "shop")
 	w.store.checkOnly()
 	w.checkEmpty(n)
 }

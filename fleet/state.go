@@ -29,9 +29,6 @@ func moveClaim(id drover.MachineID) string             { return "move." + string
 // storeClaim is held by the one snapshot of a volume that is at work in the object store, adding to it or taking from it.
 func storeClaim(id drover.VolumeID) string { return "store." + string(id) }
 
-// leavingClaim says that an app is being deleted.
-func leavingClaim(app drover.AppName) string { return "leaving." + string(app) }
-
 // state is all that the fleet agrees on, with its image in memory and the indexes over it.
 type state struct {
 	now func() time.Time

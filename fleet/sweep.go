@@ -41,8 +41,6 @@ func (f *Fleet) sweepClaims(ctx context.Context) {
 	for key, c := range old {
 		var err error
 		switch {
-		case strings.HasPrefix(key, "leaving."):
-			err = f.state.claims.remove(ctx, key, c.rev)
 		case strings.HasPrefix(key, "store."):
 			err = f.sweepStoreClaim(ctx, key, c)
 		case strings.HasPrefix(key, "move."):

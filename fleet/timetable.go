@@ -75,6 +75,9 @@ func (f *Fleet) dueMachines() []drover.MachineID {
 		if m.value.Goal == drover.GoalDestroyed || m.value.Config.Schedule == "" && len(m.value.Config.Standbys) == 0 {
 			continue
 		}
+		if f.state.apps.items[string(m.value.App)].value.Destroyed != nil {
+			continue
+		}
 		if !scheduleSlot(m.value, now).IsZero() || f.standsInLocked(m.value) != "" {
 			ids = append(ids, drover.MachineID(id))
 		}

@@ -59,7 +59,7 @@ func (f *Fleet) volumeViews(app drover.AppName, want func(drover.Volume) bool) [
 // Volumes lists the volumes of an app, oldest first, without those that are destroyed. Of those that are being filled it tells how far they are, as
 // far as their hosts answer in a moment.
 func (f *Fleet) Volumes(ctx context.Context, app drover.AppName) ([]VolumeView, error) {
-	if _, err := f.App(ctx, app); err != nil {
+	if _, err := f.AnyApp(ctx, app); err != nil {
 		return nil, err
 	}
 	views := f.volumeViews(app, func(v drover.Volume) bool { return v.State != drover.VolumeDestroyed })

@@ -11,7 +11,7 @@ import (
 // wipeAppWait is how long the end of an app waits for its snapshots to be removed.
 const wipeAppWait = 10 * time.Second
 
-// wipeApp removes what an app keeps for the time after: volumes that could be brought back, and snapshots. It waits for the end as far as that is
+// wipeApp removes the data of a destroyed app without machines: volumes, in whatever state, and snapshots. It waits for the end as far as that is
 // quick; what was begun goes on.
 func (f *Fleet) wipeApp(ctx context.Context, name drover.AppName) error {
 	all, err := f.state.volumes.bucket.All(ctx)
@@ -24,16 +24,13 @@ func (f *Fleet) wipeApp(ctx context.Context, name drover.AppName) error {
 			continue
 		}
 		if _, err := f.changeVolume(ctx, v.ID, func(v *drover.Volume) error {
-			if v.State != drover.VolumeDestroyed && v.State != drover.VolumeDestroying {
-				return drover.Errorf(drover.Precondition, "app %q cannot be deleted: volume %q was brought back just now", name, v.ID)
-			}
 			v.State = drover.VolumeDestroying
 			return nil
 		}); err != nil && !drover.Is(err, drover.NotFound) {
 			return err
 		}
 		if err := f.removeVolume(ctx, v.ID); err != nil {
-			return drover.AsError(fmt.Errorf("app %q is not deleted yet, its volume %q is still to be wiped: %w", name, v.ID, err)).
+			return drover.AsError(fmt.Errorf("app %q is not gone yet, its volume %q is still to be wiped: %w", name, v.ID, err)).
 				WithHint("ask again when host %s answers", v.Host)
 		}
 	}
@@ -68,7 +65,7 @@ func (f *Fleet) awaitNoSnapshots(ctx context.Context, name drover.AppName) error
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return drover.Errorf(drover.Conflict, "app %q is not deleted yet: %d snapshots of it are being removed", name, left).WithHint("ask again in a moment")
+			return drover.Errorf(drover.Conflict, "app %q is not gone yet: %d snapshots of it are being removed", name, left).WithHint("ask again in a moment")
 		}
 	}
 }

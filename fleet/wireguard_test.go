@@ -143,7 +143,7 @@ func TestAPersonGetsAPeerThatIsTheirsAlone(t *testing.T) {
 
 func TestANetworkPolicyIsCheckedAndKept(t *testing.T) {
 	t.Parallel()
-	_, n := newWorld(t)
+	w, n := newWorld(t)
 	ctx := t.Context()
 	for _, app := range []drover.App{{Name: "web"}, {Name: "away", Organization: "others"}} {
 		if _, err := n.CreateApp(ctx, app); err != nil {
@@ -198,9 +198,7 @@ func TestANetworkPolicyIsCheckedAndKept(t *testing.T) {
 	if _, err := n.SetPolicy(ctx, "web", next); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.DeleteApp(ctx, "web"); err != nil {
-		t.Fatal(err)
-	}
+	w.destroyApp(n, "web")
 	if all, err := n.Policies(ctx, "web"); err != nil || len(all) != 0 {
 		t.Errorf("of an app that is gone: %+v, %v", all, err)
 	}

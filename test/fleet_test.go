@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -180,29 +181,13 @@ func removeApp(t *testing.T, name string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	var machines []apiv1.Machine
-	var volumes []apiv1.Volume
-	if err := fleet.cli.Ask(ctx, &machines, "machine", "list", "--app", name); err != nil {
+	if err := fleet.cli.Run(ctx, nil, "app", "destroy", name, "--now", "--yes"); err != nil {
 		t.Error(err)
-	}
-	for _, m := range machines {
-		if err := fleet.cli.Run(ctx, nil, "machine", "destroy", string(m.ID), "--force", "--yes"); err != nil {
-			t.Error(err)
-		}
-	}
-	if err := fleet.cli.Ask(ctx, &volumes, "volume", "list", "--app", name); err != nil {
-		t.Error(err)
-	}
-	for _, v := range volumes {
-		err := testkit.Eventually(ctx, time.Minute, "the volume's removal", func() (bool, error) {
-			return fleet.cli.Run(ctx, nil, "volume", "destroy", string(v.ID), "--yes") == nil, nil
-		})
-		if err != nil {
-			t.Error(err)
-		}
 	}
 	err := testkit.Eventually(ctx, time.Minute, "the app's removal", func() (bool, error) {
-		return fleet.cli.Run(ctx, nil, "app", "delete", name, "--yes") == nil, nil
+		var left []apiv1.ListApp
+		err := fleet.cli.Ask(ctx, &left, "app", "list", "--deleted")
+		return err == nil && !slices.ContainsFunc(left, func(a apiv1.ListApp) bool { return string(a.Name) == name }), nil
 	})
 	if err != nil {
 		t.Error(err)

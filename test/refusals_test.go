@@ -57,7 +57,7 @@ func TestRefusalsSayWhatIsWrongAndLeaveNothing(t *testing.T) {
 		{"volume larger than any disk", []string{"volume", "create", "huge", "--app", app, "--size", "90000000GiB"}, 2, []string{"size"}},
 		{"attached volume", []string{"volume", "destroy", string(v.ID), "--yes"}, 5, []string{string(m.ID)}},
 		{"running machine", []string{"machine", "destroy", string(m.ID), "--yes"}, 5, []string{string(m.ID), "--force"}},
-		{"app in use", []string{"app", "delete", app, "--yes"}, 5, []string{app}},
+		{"app that lives", []string{"app", "undelete", app}, 5, []string{app}},
 		{"unknown machine", []string{"machine", "show", "00000000000000"}, 3, []string{"00000000000000"}},
 		{"move to where it is", []string{"machine", "move", string(m.ID), "--to", "h1"}, 2, []string{"h1"}},
 		{"move to nowhere", []string{"machine", "move", string(m.ID), "--to", "h99"}, 3, []string{"h99"}},
@@ -88,6 +88,34 @@ func TestRefusalsSayWhatIsWrongAndLeaveNothing(t *testing.T) {
 	if after := rootDisks(t); !slices.Equal(after, before) {
 		t.Errorf("the root disks were %v and are %v", before, after)
 	}
+}
+
+// TestADestroyedAppIsKeptAndComesBack is the mistake of somebody who meant another app.
+func TestADestroyedAppIsKeptAndComesBack(t *testing.T) {
+	app := newApp(t)
+	v := ask[apiv1.Volume](t, "volume", "create", "kept", "--app", app, "--host", "h1", "--size", "1GiB")
+	m := shell(t, app, "test -e /data/mark && echo it is there; echo x > /data/mark; sync; exec sleep 100000", "--volume", string(v.ID)+":/data")
+	end := ask[apiv1.DestroyedApp](t, "app", "destroy", app, "--yes")
+	if end.Gone || !end.WipeAt.After(time.Now()) {
+		t.Errorf("%+v", end)
+	}
+	if exit, said := refused(t, "machine", "show", string(m.ID), "--app", app); exit != 3 || !strings.Contains(said, "drover app undelete "+app) {
+		t.Errorf("exit code %d: %s", exit, said)
+	}
+	if exit, said := refused(t, "app", "create", app); exit != 4 || !strings.Contains(said, "drover app undelete "+app) {
+		t.Errorf("exit code %d: %s", exit, said)
+	}
+	if exit, said := refused(t, "app", "destroy", app); exit != 5 || !strings.Contains(said, "1 machine and 1 volume") {
+		t.Errorf("exit code %d: %s", exit, said)
+	}
+	run(t, "app", "undelete", app)
+	back := ask[apiv1.Machine](t, "machine", "show", string(m.ID), "--app", app)
+	if back.PrivateIP != m.PrivateIP {
+		t.Errorf("its address was %s and is %s", m.PrivateIP, back.PrivateIP)
+	}
+	eventually(t, boundBoot, "the machine that goes on with its data", func() bool {
+		return strings.Contains(run(t, "machine", "logs", string(m.ID), "--app", app), "it is there")
+	})
 }
 
 // rootDisks lists the root disks on all hosts, also those that a source keeps for a while after a move.

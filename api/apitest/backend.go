@@ -216,47 +216,6 @@ func (b *Backend) CreateApp(_ context.Context, app drover.App) (drover.App, erro
 	return app, nil
 }
 
-// Apps lists the apps.
-func (b *Backend) Apps(context.Context) ([]drover.App, error) {
-	if err := b.begin("Apps"); err != nil {
-		return nil, err
-	}
-	defer b.mu.Unlock()
-	var apps []drover.App
-	for _, app := range b.apps {
-		apps = append(apps, app)
-	}
-	return apps, nil
-}
-
-// App returns an app.
-func (b *Backend) App(_ context.Context, name drover.AppName) (drover.App, error) {
-	if err := b.begin("App"); err != nil {
-		return drover.App{}, err
-	}
-	defer b.mu.Unlock()
-	app, ok := b.apps[name]
-	if !ok {
-		return drover.App{}, drover.Errorf(drover.NotFound, "no app %q", name)
-	}
-	return app, nil
-}
-
-// DeleteApp removes an app.
-func (b *Backend) DeleteApp(_ context.Context, name drover.AppName) error {
-	if err := b.begin("DeleteApp"); err != nil {
-		return err
-	}
-	defer b.mu.Unlock()
-	for _, v := range b.machines {
-		if v.Machine.App == name {
-			return drover.Errorf(drover.Precondition, "app %q has machines", name).WithHint("destroy them first")
-		}
-	}
-	delete(b.apps, name)
-	return nil
-}
-
 func (b *Backend) hostLocked(id drover.HostID) (drover.HostInfo, error) {
 	i := slices.IndexFunc(b.hosts, func(h drover.HostInfo) bool { return h.ID == id })
 	if i < 0 {

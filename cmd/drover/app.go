@@ -16,7 +16,7 @@ func newAppCommand(c *cli) *cobra.Command {
 		Short:      "Apps: named groups of machines and volumes",
 		Long: `An app is a named group of machines and volumes of one organization. Machines
 and volumes belong to one app for life.`,
-	}, newAppCreateCommand(c), newAppListCommand(c), newAppShowCommand(c), newAppDeleteCommand(c), newAppLabelCommand(c), newAppRecoveryCommand(c), newAppRestartCommand(c))
+	}, newAppCreateCommand(c), newAppListCommand(c), newAppShowCommand(c), newAppDestroyCommand(c), newAppUndeleteCommand(c), newAppLabelCommand(c), newAppRecoveryCommand(c), newAppRestartCommand(c))
 }
 
 func newAppCreateCommand(c *cli) *cobra.Command {
@@ -49,23 +49,31 @@ func newAppCreateCommand(c *cli) *cobra.Command {
 
 func newAppListCommand(c *cli) *cobra.Command {
 	var org string
+	var deleted bool
 	cmd := &cobra.Command{
 		Use:     "list",
 		Aliases: []string{"ls"},
 		Short:   "List apps",
-		Example: "  drover app list\n  drover app list --org acme --json",
+		Example: "  drover app list\n  drover app list --org acme --json\n  drover app list --deleted",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := c.connect()
 			if err != nil {
 				return err
 			}
-			apps, err := client.Apps(cmd.Context(), org)
+			list := client.Apps
+			if deleted {
+				list = client.DestroyedApps
+			}
+			apps, err := list(cmd.Context(), org)
 			if err != nil {
 				return err
 			}
 			if c.json {
 				return c.printJSON(apps)
+			}
+			if deleted {
+				return c.printDestroyedApps(apps)
 			}
 			t := table{header: []string{"NAME", "ORGANIZATION", "MACHINES", "VOLUMES", "AGE"}}
 			for _, a := range apps {
@@ -75,6 +83,7 @@ func newAppListCommand(c *cli) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&org, "org", "", "only those of the organization")
+	cmd.Flags().BoolVar(&deleted, "deleted", false, "list those that were destroyed and are not gone, instead")
 	return cmd
 }
 
@@ -101,33 +110,4 @@ func newAppShowCommand(c *cli) *cobra.Command {
 				[2]string{"Volumes", fmt.Sprint(app.VolumeCount)}, [2]string{"Created", c.moment(app.CreatedAt)})
 		},
 	}
-}
-
-func newAppDeleteCommand(c *cli) *cobra.Command {
-	var yes bool
-	cmd := &cobra.Command{
-		Use:     "delete NAME",
-		Aliases: []string{"destroy"},
-		Short:   "Delete an app that has no machines and no volumes",
-		Example: "  drover app delete ledger\n  drover app delete ledger --yes",
-		Args:    exactly("NAME"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := c.connect()
-			if err != nil {
-				return err
-			}
-			if err := c.confirm(cmd.Context(), yes, "delete the app "+args[0]); err != nil {
-				return err
-			}
-			if err := client.DeleteApp(cmd.Context(), drover.AppName(args[0])); err != nil {
-				return err
-			}
-			if c.json {
-				return c.printJSON(map[string]any{"name": args[0], "deleted": true})
-			}
-			return c.print("app %s deleted\n", args[0])
-		},
-	}
-	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
-	return cmd
 }

@@ -126,6 +126,16 @@ func appNames(ctx context.Context, cl *client.Client, _ drover.AppName) (out []s
 	return out, err
 }
 
+func destroyedAppNames(ctx context.Context, cl *client.Client, _ drover.AppName) (out []string, err error) {
+	apps, err := cl.DestroyedApps(ctx, "")
+	for _, a := range apps {
+		if !a.Wiping {
+			out = append(out, described(a.Name, "%s, %s", count(a.MachineCount, "machine"), count(a.VolumeCount, "volume")))
+		}
+	}
+	return out, err
+}
+
 // ofApps calls the function for the app, or for each that there is.
 func ofApps(ctx context.Context, cl *client.Client, app drover.AppName, do func(drover.AppName) error) error {
 	if app != "" {

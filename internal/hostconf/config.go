@@ -118,7 +118,7 @@ type Config struct {
 	// PowerOffAfter is how long nobody may reach a host before it is switched off by itself, for the machines of apps that agreed to be started elsewhere.
 	// Default 60 s.
 	PowerOffAfter drover.Duration `json:"power_off_after,omitempty"`
-	// VolumeKeep is, on control hosts, how long a destroyed volume can be brought back before it is wiped. Default 24 h.
+	// VolumeKeep is, on control hosts, how long a destroyed volume, or an app with volumes, can be brought back before it is wiped. Default 24 h.
 	VolumeKeep drover.Duration `json:"volume_keep,omitempty"`
 	// Telemetry says what a control host tells of the fleet, and where.
 	Telemetry Telemetry `json:"telemetry,omitzero"`
