@@ -235,7 +235,8 @@ func (f *Fleet) downLocked(facts plan.DrainFacts) map[string][]string {
 // ratesOf is how many migrations the rates are made of.
 const ratesOf = 50
 
-// measuredRates tells from the newest migrations what moves take. Those that were live tell of live ones, if there are any.
+// measuredRates tells from the newest migrations what moves take. Live ones tell of live ones and cold ones of cold ones, where there are any: a boot
+// takes many times what it takes to hand over a machine that runs.
 func (f *Fleet) measuredRates(live bool) plan.Rates {
 	f.state.mu.RLock()
 	var ended []drover.Migration
@@ -245,18 +246,26 @@ func (f *Fleet) measuredRates(live bool) plan.Rates {
 		}
 	}
 	f.state.mu.RUnlock()
-	slices.SortFunc(ended, func(a, b drover.Migration) int { return b.CreatedAt.Compare(a.CreatedAt) })
-	ended = ended[:min(len(ended), ratesOf)]
-	return ratesFrom(ended, live)
+	return ratesFrom(alike(ended, live))
+}
+
+// alike returns the newest of the migrations that were made of running machines and as live as is asked; of all of them when there are none.
+func alike(ended []drover.Migration, live bool) []drover.Migration {
+	same := slices.DeleteFunc(slices.Clone(ended), func(m drover.Migration) bool { return m.Live != live || !m.WasRunning })
+	if len(same) == 0 {
+		same = ended
+	}
+	slices.SortFunc(same, func(a, b drover.Migration) int { return b.CreatedAt.Compare(a.CreatedAt) })
+	return same[:min(len(same), ratesOf)]
 }
 
 // leastCopy is the least that must have been copied for a rate to mean something.
 const leastCopy = 16 * drover.MiB
 
-func ratesFrom(ended []drover.Migration, live bool) plan.Rates {
+func ratesFrom(ended []drover.Migration) plan.Rates {
 	rates := plan.DefaultRates()
 	rates.Of = map[drover.MachineID]time.Duration{}
-	var before, after, copied, gaps, gapsAlike []float64
+	var before, after, copied, gaps []float64
 	own := map[drover.MachineID][]float64{}
 	for _, m := range ended {
 		hydrate := slices.IndexFunc(m.Steps, func(s drover.Step) bool { return s.Phase == drover.PhaseHydrate })
@@ -274,9 +283,6 @@ func ratesFrom(ended []drover.Migration, live bool) plan.Rates {
 		if gap := m.RunningAt.Sub(m.StoppedAt); m.WasRunning && !m.StoppedAt.IsZero() && gap > 0 {
 			gaps = append(gaps, gap.Seconds())
 			own[m.Machine] = append(own[m.Machine], gap.Seconds())
-			if m.Live == live {
-				gapsAlike = append(gapsAlike, gap.Seconds())
-			}
 		}
 	}
 	set := func(into *time.Duration, from []float64) {
@@ -287,7 +293,6 @@ func ratesFrom(ended []drover.Migration, live bool) plan.Rates {
 	set(&rates.Before, before)
 	set(&rates.After, after)
 	set(&rates.Interruption, gaps)
-	set(&rates.Interruption, gapsAlike)
 	if len(copied) > 0 {
 		rates.Copy = max(plan.Median(copied), 1)
 	}
