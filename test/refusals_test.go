@@ -94,7 +94,11 @@ func TestRefusalsSayWhatIsWrongAndLeaveNothing(t *testing.T) {
 func TestADestroyedAppIsKeptAndComesBack(t *testing.T) {
 	app := newApp(t)
 	v := ask[apiv1.Volume](t, "volume", "create", "kept", "--app", app, "--host", "h1", "--size", "1GiB")
-	m := shell(t, app, "test -e /data/mark && echo it is there; echo x > /data/mark; sync; exec sleep 100000", "--volume", string(v.ID)+":/data")
+	m := shell(t, app, "test -e /data/mark && echo it is there; echo x > /data/mark; sync; echo it is written; exec sleep 100000", "--volume", string(v.ID)+":/data")
+	says := func(what string) func() bool {
+		return func() bool { return strings.Contains(run(t, "machine", "logs", string(m.ID), "--app", app), what) }
+	}
+	eventually(t, boundBoot, "the data", says("it is written"))
 	end := ask[apiv1.DestroyedApp](t, "app", "destroy", app, "--yes")
 	if end.Gone || !end.WipeAt.After(time.Now()) {
 		t.Errorf("%+v", end)
@@ -108,14 +112,15 @@ func TestADestroyedAppIsKeptAndComesBack(t *testing.T) {
 	if exit, said := refused(t, "app", "destroy", app); exit != 5 || !strings.Contains(said, "1 machine and 1 volume") {
 		t.Errorf("exit code %d: %s", exit, said)
 	}
+	eventually(t, boundBoot, "the stop of its machine", func() bool {
+		return slices.ContainsFunc(ask[[]apiv1.Machine](t, "host", "machines", "h1"), func(there apiv1.Machine) bool { return there.ID == m.ID && there.State == drover.StateStopped })
+	})
 	run(t, "app", "undelete", app)
 	back := ask[apiv1.Machine](t, "machine", "show", string(m.ID), "--app", app)
 	if back.PrivateIP != m.PrivateIP {
 		t.Errorf("its address was %s and is %s", m.PrivateIP, back.PrivateIP)
 	}
-	eventually(t, boundBoot, "the machine that goes on with its data", func() bool {
-		return strings.Contains(run(t, "machine", "logs", string(m.ID), "--app", app), "it is there")
-	})
+	eventually(t, boundBoot, "the machine that goes on with its data", says("it is there"))
 }
 
 // rootDisks lists the root disks on all hosts, also those that a source keeps for a while after a move.
