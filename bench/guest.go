@@ -274,11 +274,9 @@ func (d *daemon) restart(ctx context.Context) error {
 		return err
 	}
 	_ = d.cmd.Wait() // killed
-	again := exec.Command(d.cmd.Path, d.cmd.Args[1:]...)
-	if err := again.Start(); err != nil {
+	if err := d.begin(nil, d.cmd.Args...); err != nil {
 		return err
 	}
-	d.cmd = again
 	return testkit.Eventually(ctx, 10*time.Second, "the restart of the storage daemon", func() (bool, error) {
 		_, err := d.Layers(ctx)
 		return err == nil, nil

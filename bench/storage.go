@@ -15,6 +15,7 @@ import (
 	"drover"
 	"drover/internal/fleetca"
 	"drover/internal/hostconf"
+	"drover/internal/sockets"
 	"drover/internal/testkit"
 	"drover/volume"
 )
@@ -25,6 +26,8 @@ type daemon struct {
 	address string
 	socket  string
 	cmd     *exec.Cmd
+	// nbd is the socket that VMs connect to, which outlives the daemon as under a supervisor.
+	nbd *sockets.Held
 }
 
 func startDaemon(ctx context.Context, s setup, id string, edits ...func(*hostconf.Config)) (*daemon, error) {
@@ -50,14 +53,13 @@ func startDaemon(ctx context.Context, s setup, id string, edits ...func(*hostcon
 	if err := errors.Join(os.MkdirAll(conf.DataDir, 0o700), os.MkdirAll(conf.RunDir, 0o700), hostconf.Save(path, conf)); err != nil {
 		return nil, err
 	}
-	d := &daemon{Client: volume.NewClient(filepath.Join(conf.RunDir, "storage.sock")), address: address, socket: filepath.Join(conf.RunDir, "nbd.sock"),
-		cmd: exec.Command(s.drover, "serve", "storage", "--config", path)}
+	d := &daemon{Client: volume.NewClient(filepath.Join(conf.RunDir, "storage.sock")), address: address, socket: volume.NBDSocket(conf.RunDir)}
+	d.nbd = sockets.Hold(d.socket)
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		return nil, err
 	}
-	d.cmd.Stderr = log
-	if err := d.cmd.Start(); err != nil {
+	if err := d.begin(log, s.drover, "serve", "storage", "--config", path); err != nil {
 		return nil, err
 	}
 	var last error
@@ -72,11 +74,25 @@ func startDaemon(ctx context.Context, s setup, id string, edits ...func(*hostcon
 	return d, log.Close()
 }
 
+// begin starts the daemon's process.
+func (d *daemon) begin(log *os.File, argv ...string) error {
+	socket, err := d.nbd.File()
+	if err != nil {
+		return err
+	}
+	d.cmd = exec.Command(argv[0], argv[1:]...)
+	d.cmd.Env, d.cmd.ExtraFiles = append(os.Environ(), sockets.Env("nbd")...), []*os.File{socket}
+	if log != nil {
+		d.cmd.Stderr = log
+	}
+	return d.cmd.Start()
+}
+
 func (d *daemon) stop() error {
 	if err := d.cmd.Process.Signal(os.Interrupt); err != nil {
 		return err
 	}
-	return d.cmd.Wait()
+	return errors.Join(d.cmd.Wait(), d.nbd.Close())
 }
 
 // fillVolume makes a layer, opens it, and copies the raw file into it, so that all of it is in the page cache and on the disk. It

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"drover"
+	"drover/volume"
 )
 
 func TestFleetLivesAndLeavesNothing(t *testing.T) {
@@ -214,6 +215,60 @@ func TestServicesAreStartedAgain(t *testing.T) {
 	})
 }
 
+// Who connects to a host's volumes is answered, whether the storage daemon runs just now or not, but not while the host has no power.
+func TestTheSocketOfVolumesOutlivesTheDaemon(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode Mode) {
+		f := bringUp(t, shortDir(t), mode)
+		socket := func() string { return volume.NBDSocket(host(t, f, "h1").RunDir) }
+		answered := func(when string) {
+			t.Helper()
+			conn, err := net.Dial("unix", socket())
+			if err != nil {
+				t.Fatalf("%s: %v", when, err)
+			}
+			defer conn.Close()
+			if said, err := io.ReadAll(conn); err != nil || string(said) != "h1\n" {
+				t.Errorf("%s: answered %q, %v", when, said, err)
+			}
+		}
+		kill := func() {
+			t.Helper()
+			if err := f.KillService(t.Context(), "h1", "storage"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		answered("after the start")
+		for range 3 {
+			kill()
+			answered("after the daemon was killed")
+		}
+		old := socket()
+		if err := f.Kill(t.Context(), "h1"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := net.Dial("unix", old); err == nil {
+			t.Error("a host without power is connected to")
+		}
+		if err := f.Start(t.Context(), "h1"); err != nil {
+			t.Fatal(err)
+		}
+		answered("after a power cut")
+		if err := os.Remove(socket()); err != nil {
+			t.Fatal(err)
+		}
+		kill()
+		eventually(t, "the socket that was removed is made anew", func() bool {
+			conn, err := net.Dial("unix", socket())
+			if err != nil {
+				return false
+			}
+			conn.Close()
+			return true
+		})
+		answered("after the socket was removed")
+	})
+}
+
 func TestFaultsStrike(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode Mode) {
 		f := bringUp(t, shortDir(t), mode)
@@ -259,7 +314,7 @@ func TestExecRunsInsideTheHost(t *testing.T) {
 			t.Fatalf("exit code %d, %v", code, err)
 		}
 		printed, err := os.ReadFile(out.Name())
-		if err != nil || !bytes.Contains(printed, []byte("storage.sock")) {
+		if err != nil || !bytes.Contains(printed, []byte("nbd.sock")) {
 			t.Errorf("printed %q, %v", printed, err)
 		}
 		if _, err := f.Exec(t.Context(), "h1", []string{"/no/such/program"}, in, out, out); !drover.Is(err, drover.Invalid) {

@@ -20,6 +20,8 @@ import (
 	"drover/internal/durable"
 	"drover/internal/fault"
 	"drover/internal/netdev"
+	"drover/internal/sockets"
+	"drover/volume"
 )
 
 // Descriptors that the rack gives to a host's first process, besides its standard input, which ends when the rack does.
@@ -141,7 +143,9 @@ func (h *hostProc) setUp(ctx context.Context) (pid int, ctl, power *net.UnixList
 	if ctl, err = listenDir(h.p.host(h.opts.ID), hostSocketName); err != nil {
 		return fail("listen on the control socket", err)
 	}
-	h.makeServices()
+	if err = h.makeServices(); err != nil {
+		return fail("make the services", err)
+	}
 	return pid, ctl, power, nil
 }
 
@@ -200,7 +204,7 @@ func becomeSubreaper() error {
 	return nil
 }
 
-func (h *hostProc) makeServices() {
+func (h *hostProc) makeServices() error {
 	env := append(os.Environ(),
 		fault.EnvDir+"="+h.p.faults(h.opts.ID),
 		powerEnv(h.powerSocket()))
@@ -213,13 +217,20 @@ func (h *hostProc) makeServices() {
 			children: h.children,
 			log:      h.opts.Log,
 		}
-		if name == "control" {
+		switch name {
+		case "control":
 			unix.CloseOnExec(listenerFD)
-			s.files = []*os.File{os.NewFile(listenerFD, "api")}
-			s.env = append(slices.Clone(env), "LISTEN_FDS=1", "LISTEN_FDNAMES=api")
+			api := os.NewFile(listenerFD, "api")
+			s.socket, s.env = func() (*os.File, error) { return api, nil }, append(slices.Clone(env), sockets.Env("api")...)
+		case "storage":
+			s.socket, s.env = sockets.Hold(volume.NBDSocket(h.run)).File, append(slices.Clone(env), sockets.Env("nbd")...)
+			if _, err := s.socket(); err != nil { // so that it is there as soon as the host is
+				return err
+			}
 		}
 		h.services = append(h.services, s)
 	}
+	return nil
 }
 
 // runServices runs the services until ctx ends, then stops them one after the other, the last first.

@@ -23,6 +23,7 @@ import (
 	"drover/internal/durable"
 	"drover/internal/fault"
 	"drover/internal/hostconf"
+	"drover/internal/sockets"
 )
 
 // TestMain makes the test binary play the drover program for the fleets that the tests bring up: rack and hosts are the real ones,
@@ -182,11 +183,9 @@ func playWorker(ctx context.Context, c *hostconf.Config) error {
 	}
 }
 
-// playStorage holds a socket in the run directory.
+// playStorage answers on the socket that it was started with.
 func playStorage(ctx context.Context, c *hostconf.Config) error {
-	path := filepath.Join(c.RunDir, "storage.sock")
-	os.Remove(path)
-	l, err := net.Listen("unix", path)
+	l, err := sockets.Inherited(os.Getenv)
 	if err != nil {
 		return err
 	}

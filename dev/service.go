@@ -17,8 +17,8 @@ import (
 	"drover/internal/durable"
 )
 
-// How a service is started again when it has died: after a pause that doubles from the first to the last, and is the first again once
-// it has run for a while.
+// How a service is started again when it has died: at once, then after a pause that doubles from the first to the last. Once it has run for a
+// while it is started at once again.
 const (
 	restartFirst = 100 * time.Millisecond
 	restartLast  = 5 * time.Second
@@ -42,11 +42,12 @@ type ServiceStatus struct {
 
 // service is one long-running process of a host.
 type service struct {
-	name     string
-	args     []string
-	env      []string
-	logPath  string
-	files    []*os.File // inherited from descriptor 3 on
+	name    string
+	args    []string
+	env     []string
+	logPath string
+	// socket is the listener that the service is started with, as descriptor 3, and that outlives it; nil for none.
+	socket   func() (*os.File, error)
 	children *children
 	log      *slog.Logger
 
@@ -58,8 +59,8 @@ type service struct {
 
 // run keeps the service running until ctx ends, then stops it: SIGTERM, and after stopTimeout SIGKILL.
 func (s *service) run(ctx context.Context) {
-	pause := restartFirst
-	for {
+	pause := time.Duration(0)
+	for ctx.Err() == nil {
 		began := time.Now()
 		p, err := s.start()
 		if err == nil {
@@ -74,7 +75,7 @@ func (s *service) run(ctx context.Context) {
 		}
 		s.ended(err)
 		if time.Since(began) >= restartReset {
-			pause = restartFirst
+			pause = 0
 		}
 		s.log.Warn("service ended, it is started again", "service", s.name, "err", err, "pause", pause)
 		select {
@@ -82,7 +83,7 @@ func (s *service) run(ctx context.Context) {
 			return
 		case <-time.After(pause):
 		}
-		pause = min(2*pause, restartLast)
+		pause = min(max(2*pause, restartFirst), restartLast)
 	}
 }
 
@@ -95,7 +96,13 @@ func (s *service) start() (*child, error) {
 	cmd := exec.Command(s.args[0], s.args[1:]...)
 	cmd.Env = s.env
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.ExtraFiles = s.files
+	if s.socket != nil {
+		socket, err := s.socket()
+		if err != nil {
+			return nil, err
+		}
+		cmd.ExtraFiles = []*os.File{socket}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p, err := s.children.start(cmd)

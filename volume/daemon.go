@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -18,6 +17,7 @@ import (
 	"drover/internal/durable"
 	"drover/internal/fault"
 	"drover/internal/fleetca"
+	"drover/internal/sockets"
 	"drover/nbd"
 )
 
@@ -40,6 +40,9 @@ type Config struct {
 	RunDir string
 	// Boot names the boot of the host that RunDir is from. Empty: the kernel's boot ID. Another one says that the power may have been cut.
 	Boot string
+	// NBD is the listening socket nbd.sock when it was there before the daemon and outlives it, so that VMs which connect while no daemon runs
+	// wait for the next one. Nil: the daemon makes it. Run closes it.
+	NBD net.Listener
 	// Listen is the host and port that other hosts read exports from, over TLS. Empty: no exports.
 	Listen string
 	// TLSDir has ca-cert.pem, server-cert.pem, server-key.pem, client-cert.pem and client-key.pem. A host's certificates have its
@@ -142,14 +145,17 @@ func lockDirs(cfg Config) (unlock func() error, err error) {
 
 // listeners are all that the daemon is reached by.
 type listeners struct {
-	control, unix, exports net.Listener
-	tls                    *tls.Config
+	control, exports net.Listener
+	nbd              []net.Listener
+	tls              *tls.Config
 }
 
 func (l listeners) close() error {
-	errs := []error{l.control.Close(), l.unix.Close()}
-	if l.exports != nil {
-		errs = append(errs, l.exports.Close())
+	var errs []error
+	for _, l := range append([]net.Listener{l.control, l.exports}, l.nbd...) {
+		if l != nil {
+			errs = append(errs, l.Close())
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -165,38 +171,45 @@ func listen(cfg Config) (l listeners, err error) {
 			return l, drover.Errorf(drover.Unavailable, "cannot listen for other hosts: %w", err)
 		}
 	}
-	if l.unix, err = listenUnix(filepath.Join(cfg.RunDir, nbdSocket)); err == nil {
-		if l.control, err = listenUnix(filepath.Join(cfg.RunDir, controlSocket)); err == nil {
-			return l, nil
-		}
-		err = errors.Join(err, l.unix.Close())
+	if l.nbd, err = listenNBD(cfg); err != nil {
+		return l, errors.Join(err, l.close())
 	}
-	if l.exports != nil {
-		err = errors.Join(err, l.exports.Close())
+	control, err := sockets.Listen(filepath.Join(cfg.RunDir, controlSocket))
+	if err != nil {
+		return l, errors.Join(err, l.close())
 	}
-	return l, err
+	l.control = control
+	return l, nil
 }
 
-// listenUnix makes a socket that only its owner may connect to.
-func listenUnix(path string) (net.Listener, error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, drover.Errorf(drover.Internal, "cannot remove the old socket: %w", err)
+// NBDSocket is where a storage daemon serves VMs and tools over NBD, in its run directory.
+func NBDSocket(runDir string) string { return filepath.Join(runDir, nbdSocket) }
+
+// listenNBD returns what VMs and tools connect to.
+func listenNBD(cfg Config) (all []net.Listener, err error) {
+	path := NBDSocket(cfg.RunDir)
+	if cfg.NBD != nil {
+		all = append(all, cfg.NBD)
+		if found, err := sockets.Private(cfg.NBD, path); err != nil || found {
+			return all, err
+		}
+		// Who connected before is answered still.
+		cfg.Log.Warn("the socket that this process was started with was removed or replaced: another one is made, which ends with this process", "path", path)
 	}
-	l, err := net.Listen("unix", path)
+	l, err := sockets.Listen(path)
 	if err != nil {
-		return nil, drover.Errorf(drover.Internal, "cannot make the socket %s: %w", path, err)
+		return all, err
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(drover.Errorf(drover.Internal, "cannot protect the socket: %w", err), l.Close())
-	}
-	return l, nil
+	return append(all, l), nil
 }
 
 // serve answers until ctx ends or a listener fails.
 func serve(ctx context.Context, p *pool, l listeners) error {
 	group, ctx := errgroup.WithContext(ctx)
 	local := nbd.NewServer(nbd.ServerConfig{Opener: opener{p}, Log: p.cfg.Log, Threads: p.cfg.Threads})
-	group.Go(func() error { return local.Serve(ctx, l.unix) })
+	for _, l := range l.nbd {
+		group.Go(func() error { return local.Serve(ctx, l) })
+	}
 	if l.exports != nil {
 		remote := nbd.NewServer(nbd.ServerConfig{Opener: opener{p}, TLS: l.tls, Log: p.cfg.Log})
 		group.Go(func() error { return remote.Serve(ctx, l.exports) })

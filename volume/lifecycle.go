@@ -2,7 +2,6 @@ package volume
 
 import (
 	"context"
-	"path/filepath"
 	"slices"
 
 	"drover"
@@ -43,7 +42,7 @@ func (p *pool) open(ctx context.Context, id drover.LayerID, epoch drover.Epoch) 
 	}
 	vhost := p.serveVhost(l, epoch)
 	l.log.Info("layer opened", "epoch", uint64(epoch))
-	return drover.Attachment{Transport: drover.TransportNBD, Socket: filepath.Join(p.run, nbdSocket), Export: exportName(id, epoch), VhostSocket: vhost}, nil
+	return drover.Attachment{Transport: drover.TransportNBD, Socket: NBDSocket(p.run), Export: exportName(id, epoch), VhostSocket: vhost}, nil
 }
 
 // mayOpen checks everything that is against opening the layer at the epoch.

@@ -9,12 +9,14 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	ossignal "os/signal"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"drover"
 	"drover/internal/fault"
+	"drover/internal/sockets"
 	"drover/nbd"
 )
 
@@ -35,10 +37,18 @@ func daemonMain(text string) int {
 		return 2
 	}
 	cfg.Faults = fault.FromEnv(os.Getenv)
+	inherited, err := sockets.Inherited(os.Getenv)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	cfg.NBD = inherited
 	if dir := os.Getenv(envObjects); dir != "" {
 		cfg.Objects = dirStore{dir}
 	}
-	if err := Run(context.Background(), cfg); err != nil {
+	ctx, stop := ossignal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := Run(ctx, cfg); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -53,6 +63,8 @@ type processHost struct {
 	cmd    *exec.Cmd
 	gone   chan struct{}
 	boots  int
+	// held is the socket that the daemon is started with; nil for none.
+	held *sockets.Held
 }
 
 func newProcessHost(t testing.TB, h *testHost) *processHost {
@@ -64,12 +76,25 @@ func newProcessHost(t testing.TB, h *testHost) *processHost {
 // spawn starts the daemon's process; await waits until it answers.
 func (p *processHost) spawn() {
 	p.tb.Helper()
+	if p.held == nil {
+		p.spawnWith(nil)
+		return
+	}
+	p.spawnWith(must[*os.File](p.tb)(p.held.File()))
+}
+
+// spawnWith is spawn with a listening socket, nil for none.
+func (p *processHost) spawnWith(socket *os.File) {
+	p.tb.Helper()
 	cfg := p.cfg
 	cfg.Log = nil
 	text := must[[]byte](p.tb)(json.Marshal(cfg))
 	p.cmd = exec.Command(os.Args[0])
 	p.cmd.Env = append(os.Environ(), envDaemon+"="+string(text), fault.EnvDir+"="+p.faults)
 	p.cmd.Env = append(p.cmd.Env, p.env...)
+	if socket != nil {
+		p.cmd.Env, p.cmd.ExtraFiles = append(p.cmd.Env, sockets.Env("nbd")...), []*os.File{socket}
+	}
 	p.cmd.Stderr = p.tb.Output()
 	noErr(p.tb, p.cmd.Start())
 	p.gone = make(chan struct{})

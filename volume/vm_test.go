@@ -45,7 +45,7 @@ const vmID drover.MachineID = "0123456789abcd"
 // newGuestVM makes the layers of a machine that runs a script, which has the console as its output.
 func newGuestVM(t *testing.T, transport drover.Transport, script string) *guestVM {
 	t.Helper()
-	v := &guestVM{t: t, host: newProcessHost(t, prepareHost(t, newCA(t), "h1")), dir: shortDir(t), writers: 4}
+	v := &guestVM{t: t, host: newHeldHost(t), dir: shortDir(t), writers: 4}
 	v.host.start()
 	root := v.rootImage(script)
 	v.spec = drover.VMSpec{Machine: vmID, CPUs: 1, MemoryMB: 192, MAC: vmID.MAC(), ConfigPath: filepath.Join(v.dir, "config"),

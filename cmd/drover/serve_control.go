@@ -23,6 +23,7 @@ import (
 	"drover/internal/durable"
 	"drover/internal/fleetca"
 	"drover/internal/hostconf"
+	"drover/internal/sockets"
 	"drover/natsbus"
 	"drover/powercommand"
 )
@@ -52,9 +53,6 @@ func apiLimits(conf hostconf.API) api.Limits {
 	set(&limits.Strangers, conf.StrangerRate)
 	return limits
 }
-
-// firstInheritedFD is the first of the listeners that a process is started with (sd_listen_fds(3)).
-const firstInheritedFD = 3
 
 // serveControl is the control side: the embedded bus unless it is external, the fleet's loop, and the API.
 func serveControl(ctx context.Context, p process) error {
@@ -202,26 +200,17 @@ func putToken(ctx context.Context, loop *fleet.Fleet, token string, log *slog.Lo
 
 // listenAPI takes over the listener that the process was started with, or makes one.
 func listenAPI(p process) (net.Listener, error) {
-	inherited := p.getenv("LISTEN_FDS")
-	pid := p.getenv("LISTEN_PID")
-	if inherited == "" || (pid != "" && pid != strconv.Itoa(os.Getpid())) {
-		l, err := net.Listen("tcp", p.conf.API.Listen)
-		if err != nil {
+	l, err := sockets.Inherited(p.getenv)
+	if err != nil {
+		return nil, err
+	}
+	inherited := l != nil
+	if !inherited {
+		if l, err = net.Listen("tcp", p.conf.API.Listen); err != nil {
 			return nil, drover.Errorf(drover.Unavailable, "cannot listen for the API: %w", err)
 		}
-		p.log.Info("the API listens", "address", l.Addr().String())
-		return l, nil
 	}
-	if inherited != "1" {
-		return nil, drover.Errorf(drover.Invalid, "LISTEN_FDS is %q; one listener is expected", inherited)
-	}
-	f := os.NewFile(firstInheritedFD, "api")
-	defer f.Close()
-	l, err := net.FileListener(f)
-	if err != nil {
-		return nil, drover.Errorf(drover.Invalid, "cannot take over the listener that this process was started with: %w", err)
-	}
-	p.log.Info("the API listens", "address", l.Addr().String(), "inherited", true)
+	p.log.Info("the API listens", "address", l.Addr().String(), "inherited", inherited)
 	return l, nil
 }
 

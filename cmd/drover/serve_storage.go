@@ -8,6 +8,7 @@ import (
 
 	"drover"
 	"drover/internal/hostconf"
+	"drover/internal/sockets"
 	"drover/volume"
 )
 
@@ -17,6 +18,10 @@ const storageThreads = 16
 // serveStorage is the storage daemon of a host.
 func serveStorage(ctx context.Context, p process) error {
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + storageThreads) // as nbd.ServerConfig.Threads asks for
+	inherited, err := sockets.Inherited(p.getenv)
+	if err != nil {
+		return err
+	}
 	// The connection is made in the background: volumes are served whether or not there is a bus.
 	conn, err := connectBus(ctx, p, nil)
 	if err != nil {
@@ -31,6 +36,7 @@ func serveStorage(ctx context.Context, p process) error {
 		Host:         p.conf.ID,
 		Dir:          filepath.Join(p.conf.DataDir, "storage"),
 		RunDir:       p.conf.RunDir,
+		NBD:          inherited,
 		Listen:       p.conf.StorageListen,
 		TLSDir:       p.conf.TLSDir,
 		Floor:        drover.Bytes(p.conf.PoolFloorMB) * drover.MiB,
