@@ -54,7 +54,7 @@ const (
 func ControlConditions() map[ConditionCode]Severity {
 	return map[ConditionCode]Severity{MarkExpired: SeverityWarning, ClassHalted: SeverityCritical, RegionNotDrainable: SeverityWarning,
 		HostIsSilent: SeverityCritical, HostIsPartitioned: SeverityCritical, HostIsUnreachable: SeverityCritical, StandbyLagging: SeverityWarning,
-		AuditIncomplete: SeverityWarning, PowerOffFails: SeverityCritical}
+		AuditIncomplete: SeverityWarning, PowerOffFails: SeverityCritical, MeshStale: SeverityCritical}
 }
 
 // Condition is something that is not as it should be, for as long as it is so.

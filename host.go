@@ -33,6 +33,8 @@ type HostInfo struct {
 	RouteAddress string `json:"route_address,omitempty"`
 	// Mesh is how other hosts reach its machines; nil where they cannot, or not by the mesh.
 	Mesh *HostMesh `json:"mesh,omitempty"`
+	// RoutesDigest stands for all that the host believes of where machines are, as its mesh said last; empty when that said nothing.
+	RoutesDigest string `json:"routes_digest,omitempty"`
 	// StorageAddress is the host and port of its storage daemon's TLS listener.
 	StorageAddress string `json:"storage_address,omitempty"`
 	Accel          Accel  `json:"accel,omitempty"`

@@ -15,6 +15,8 @@ type MeshKey struct {
 	Rotation *KeyRotation `json:"rotation,omitempty"`
 	// WaitsFor are the hosts that do not send by the next key yet; where that is taken back, those that still do.
 	WaitsFor []HostID `json:"waits_for,omitempty"`
+	// NextAt is when the host's schedule begins to give it another key; zero for never, and while it is getting one.
+	NextAt time.Time `json:"next_at,omitzero"`
 }
 
 // KeyRotation is how a host gets another key. It is part of the host's identity, where it stays until the next.

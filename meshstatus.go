@@ -14,8 +14,9 @@ type MeshStatus struct {
 	NameTaken bool `json:"name_taken,omitempty"`
 	// Links are those to the other hosts.
 	Links []MeshLink `json:"links,omitempty"`
-	// Routes is how many machines it knows a way to.
-	Routes int `json:"routes"`
+	// Routes is how many machines it knows a way to, RoutesDigest stands for all of these ways (RoutesDigest.String); empty while the host has not joined.
+	Routes       int    `json:"routes"`
+	RoutesDigest string `json:"routes_digest,omitempty"`
 	// SyncedAt is when it last knew all that the fleet agrees on; zero before, when it goes by what it knew in an earlier life.
 	SyncedAt time.Time `json:"synced_at,omitzero"`
 	// News tells how long the news of the last moves took, from the store to the table that packets follow.
@@ -78,4 +79,6 @@ const (
 	MeshLinkBad ConditionCode = "mesh-link-bad"
 	// MeshDown: machines of the host and those of others do not reach each other.
 	MeshDown ConditionCode = "mesh-down"
+	// MeshStale: the host sends packets for machines to where they are not. It is the control side that finds it.
+	MeshStale ConditionCode = "mesh-stale"
 )

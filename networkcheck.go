@@ -1,5 +1,7 @@
 package drover
 
+import "time"
+
 // NetworkCheck is what all hosts believe of where machines are, beside where they are placed.
 type NetworkCheck struct {
 	// OK: every host could be asked, and believes what is so; no link is bad.
@@ -26,4 +28,6 @@ type StaleRoute struct {
 	// Believed is the host to which packets go, an address for one that nobody has, empty for none; Placed the host of the placement, empty for none.
 	Believed string `json:"believed,omitempty"`
 	Placed   HostID `json:"placed,omitempty"`
+	// Since is when the placement became what it is, as far as the control host has seen that; else when it was first found that the host believes something else.
+	Since time.Time `json:"since"`
 }

@@ -26,6 +26,9 @@ func (f *Fleet) conditionsLocked(info drover.HostInfo) []drover.Condition {
 	if c := f.power.condition(info.ID); c != nil {
 		found = append(found, *c)
 	}
+	if c := f.beliefs.condition(info.ID); c != nil && info.Status == drover.HostOK { // what a host believes that is not heard is not known
+		found = append(found, *c)
+	}
 	if info.ID == f.cfg.Host {
 		if c := f.trail.condition(f.now()); c != nil {
 			found = append(found, *c)

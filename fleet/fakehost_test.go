@@ -53,6 +53,8 @@ type fakeHost struct {
 	// mesh is how others reach its machines, peers what it has seen of people's.
 	mesh  *drover.HostMesh
 	peers []drover.MeshPeer
+	// believes is what the host believes of where machines are; nil for a host without a mesh.
+	believes *fakeMesh
 
 	stop func()
 }
@@ -122,7 +124,7 @@ func (h *fakeHost) beat(ctx context.Context, bus *natsbus.HostBus) {
 		seen := h.observe()
 		h.mu.Lock()
 		info := drover.HostInfo{ID: h.id, Region: h.region, Roles: []drover.Role{drover.RoleWorker}, Memory: h.memory, Disk: h.disk,
-			StorageAddress: string(h.id) + ":1", Observations: seen, Mesh: h.mesh, Conditions: h.conditions}
+			StorageAddress: string(h.id) + ":1", Observations: seen, Mesh: h.mesh, RoutesDigest: h.believes.tells(), Conditions: h.conditions}
 		h.mu.Unlock()
 		_ = bus.PublishInfo(ctx, info)
 		h.publishAll(ctx, bus)
@@ -208,6 +210,8 @@ func (h *fakeHost) handlers() map[drover.Order]fakeHandler {
 		drover.OrderVolumeHydration: h.hydration, drover.OrderVolumeVerify: h.verify, drover.OrderVolumeStatus: h.volumeStatus,
 		drover.OrderStorageSettings: h.settings,
 		drover.OrderMeshPeers:       func([]byte) (any, error) { return drover.MeshPeersAnswer{Peers: h.peers}, nil },
+		drover.OrderMeshStatus:      func([]byte) (any, error) { return drover.MeshStatus{Mesh: h.mesh}, nil },
+		drover.OrderMeshRoutes:      func([]byte) (any, error) { return h.believes.list(nil) },
 		drover.OrderRecoveryMake:    h.recoveryMake,
 		drover.OrderStandbyFreeze:   h.standbyFreeze, drover.OrderStandbyRelease: h.standbyRelease,
 		drover.OrderStandbyCopy: h.standbyCopy, drover.OrderStandbyDrop: h.standbyDrop,

@@ -24,6 +24,8 @@ type Timing struct {
 	Unreachable time.Duration
 	// PowerOff is how long nobody may reach a host before it is switched off for machines that may be started elsewhere without asking.
 	PowerOff time.Duration
+	// Behind is how long a host may go on telling of where machines were before it is asked what it believes: news take up to a second, and what a host tells is up to 4 s old.
+	Behind time.Duration
 	// Offer is how long hosts may take to make an offer while others have made theirs. Resolve and Apply bound those orders on a host that says
 	// that it is at work; one that is silent is given up after seconds. Make bounds all that it takes to make a machine.
 	Offer, Resolve, Apply, Make time.Duration
@@ -53,7 +55,7 @@ type Timing struct {
 // DefaultTiming is the timing that a fleet uses.
 func DefaultTiming() Timing {
 	return Timing{
-		Ready: 5 * time.Second, Unreachable: 10 * time.Second, PowerOff: time.Minute,
+		Ready: 5 * time.Second, Unreachable: 10 * time.Second, PowerOff: time.Minute, Behind: 4 * time.Second,
 		Offer: 1500 * time.Millisecond, Resolve: 60 * time.Second, Apply: 20 * time.Second, Make: 2 * time.Minute,
 		LeaseTTL: 6 * time.Second, LeaseRenew: 2 * time.Second,
 		Repair: 10 * time.Second, Stale: 5 * time.Minute,
@@ -131,6 +133,8 @@ type Fleet struct {
 	numbers  *numbers
 	// regionsSeen remembers which regions could not be drained.
 	regionsSeen *regionWatch
+	// beliefs remembers what hosts believe of where machines are.
+	beliefs *beliefs
 }
 
 // New returns a Fleet that does nothing before Run.
@@ -154,7 +158,7 @@ func New(cfg Config) (*Fleet, error) {
 	}
 	f.state = newState(f.now)
 	f.traces = &traces{Fleet: f}
-	f.regionsSeen, f.power = newRegionWatch(), newPowerTries()
+	f.regionsSeen, f.power, f.beliefs = newRegionWatch(), newPowerTries(), newBeliefs()
 	f.roots.keys, f.used.at, f.proof, f.local = map[drover.KeyID][]byte{}, map[string]time.Time{}, newProof(), &localTokens{keys: map[string]bool{}}
 	f.trail = newTrail()
 	return f, nil
@@ -191,6 +195,12 @@ func (f *Fleet) Run(ctx context.Context) error {
 	g.Go(func() error {
 		if f.state.wait(ctx) == nil { // before that everything would be doubted
 			f.serveOwned(ctx)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		if f.state.wait(ctx) == nil {
+			f.watchBeliefs(ctx)
 		}
 		return nil
 	})

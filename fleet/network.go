@@ -15,15 +15,7 @@ import (
 // settleTime is how long news may take: what a host believes is stale when it still believes it that much later.
 const settleTime = time.Second
 
-// expectation is where packets should go: by a machine's address, the machine, its host, and the private address of that.
-type expectation struct {
-	machine drover.MachineID
-	host    drover.HostID
-	via     netip.Addr
-}
-
-// CheckNetwork asks every worker host by which hosts it reaches machines, and compares that with the placements. What is different is asked for once
-// more: news take their time.
+// CheckNetwork asks every worker host how its mesh is and by which hosts it reaches machines, and compares that with the placements.
 func (f *Fleet) CheckNetwork(ctx context.Context) (drover.NetworkCheck, error) {
 	if err := f.await(ctx); err != nil {
 		return drover.NetworkCheck{}, err
@@ -61,23 +53,8 @@ func (f *Fleet) checkHost(ctx context.Context, h *drover.NetworkHost) error {
 	if err := f.order(ctx, f.timing.Apply, h.Host, drover.OrderMeshStatus, drover.Empty{}, &h.Mesh); err != nil {
 		return err
 	}
-	first, _, err := f.staleRoutes(ctx, h.Host)
-	if err != nil || len(first) == 0 {
-		h.Checked = len(f.expectedRoutes())
-		return err
-	}
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(settleTime):
-	}
-	second, checked, err := f.staleRoutes(ctx, h.Host)
-	h.Checked = checked
-	for _, s := range second {
-		if slices.Contains(first, s) {
-			h.Stale = append(h.Stale, s)
-		}
-	}
+	var err error
+	h.Stale, h.Checked, err = f.look(ctx, h.Host)
 	return err
 }
 
@@ -95,12 +72,12 @@ func (f *Fleet) staleRoutes(ctx context.Context, host drover.HostID) ([]drover.S
 		}
 		believed = append(believed, page.Routes...)
 	}
-	expected := f.expectedRoutes()
-	return compareRoutes(believed, expected, f.hostsByAddress()), len(expected), nil
+	expected, hosts := f.ways()
+	return compareRoutes(believed, expected, hosts), len(expected), nil
 }
 
 // compareRoutes names what is believed and not so, and what is so and not believed.
-func compareRoutes(believed []drover.MeshRoute, expected map[netip.Addr]expectation, hosts map[netip.Addr]drover.HostID) []drover.StaleRoute {
+func compareRoutes(believed []drover.MeshRoute, expected map[netip.Addr]way, hosts map[netip.Addr]drover.HostID) []drover.StaleRoute {
 	var stale []drover.StaleRoute
 	seen := map[netip.Addr]bool{}
 	for _, b := range believed {
@@ -115,59 +92,30 @@ func compareRoutes(believed []drover.MeshRoute, expected map[netip.Addr]expectat
 		if id, ok := hosts[via]; ok {
 			who = string(id)
 		}
-		stale = append(stale, drover.StaleRoute{Machine: want.machine, Address: b.Machine, Believed: who, Placed: want.host})
+		stale = append(stale, drover.StaleRoute{Machine: want.machine, Address: b.Machine, Believed: who, Placed: want.host, Since: want.since})
 	}
 	for address, want := range expected {
 		if !seen[address] {
-			stale = append(stale, drover.StaleRoute{Machine: want.machine, Address: address.String(), Placed: want.host})
+			stale = append(stale, drover.StaleRoute{Machine: want.machine, Address: address.String(), Placed: want.host, Since: want.since})
 		}
 	}
 	slices.SortFunc(stale, func(a, b drover.StaleRoute) int { return cmp.Compare(a.Address, b.Address) })
 	return stale
 }
 
-// expectedRoutes says where packets for each machine should go.
-func (f *Fleet) expectedRoutes() map[netip.Addr]expectation {
-	addresses := map[drover.HostID]netip.Addr{}
-	for a, h := range f.hostsByAddress() {
-		addresses[h] = a
-	}
+// ways are where packets for each machine should go, by its address, and which hosts have which private addresses.
+func (f *Fleet) ways() (map[netip.Addr]way, map[netip.Addr]drover.HostID) {
 	f.state.mu.RLock()
 	defer f.state.mu.RUnlock()
-	expected := map[netip.Addr]expectation{}
-	for id, m := range f.state.machines.items {
-		p, placed := f.state.placements.items[id]
-		address, err := netip.ParseAddr(m.value.Address)
-		via, meshed := addresses[p.value.Host]
-		if placed && meshed && err == nil && drover.NetworkOf(address).IsValid() {
-			expected[address] = expectation{m.value.ID, p.value.Host, via}
-		}
+	r := f.state.routing
+	expected, hosts := make(map[netip.Addr]way, len(r.ways)), make(map[netip.Addr]drover.HostID, len(r.addresses))
+	for _, w := range r.ways {
+		expected[w.address] = w
 	}
-	for key, p := range f.state.peers.items {
-		address, err := netip.ParseAddr(p.value.Address)
-		if via, meshed := addresses[p.value.Host]; natsbus.IsPeerKey(key) && meshed && err == nil {
-			expected[address] = expectation{"", p.value.Host, via}
-		}
+	for id, a := range r.addresses {
+		hosts[a] = id
 	}
-	return expected
-}
-
-// hostsByAddress finds hosts by their private addresses. What a host says is its own counts less than what was allotted to another one.
-func (f *Fleet) hostsByAddress() map[netip.Addr]drover.HostID {
-	found, proven := map[netip.Addr]drover.HostID{}, map[netip.Addr]bool{}
-	for _, h := range f.hostList() {
-		if h.Mesh == nil {
-			continue
-		}
-		f.state.mu.RLock()
-		allotted, joined := f.state.identities.items[string(h.ID)]
-		f.state.mu.RUnlock()
-		own := joined && allotted.value.PrivateAddress == h.Mesh.PrivateAddress
-		if a, err := netip.ParseAddr(h.Mesh.PrivateAddress); err == nil && (own || !joined && !proven[a]) {
-			found[a], proven[a] = h.ID, own
-		}
-	}
-	return found
+	return expected, hosts
 }
 
 // ReleaseHost takes a host's name away from it, so that another may join with it. Precondition while the host is heard: it would be cut off.

@@ -3,6 +3,7 @@ package fleet
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -13,15 +14,19 @@ import (
 func TestWhatAHostBelievesIsComparedWithPlacements(t *testing.T) {
 	a := netip.MustParseAddr
 	h1, h2 := a("fdaa:0:0:0:1::1"), a("fdaa:0:0:0:2::1")
-	expected := map[netip.Addr]expectation{
-		a("fdaa:0:1:0:1::2"): {"m1", "h1", h1}, a("fdaa:0:1:0:2::2"): {"m2", "h2", h2}, a("fdaa:0:1:0:3::2"): {"m3", "h2", h2}, a("fdaa:0:1:0:4::2"): {"m4", "h2", h2},
+	at := time.Unix(1e9, 0)
+	to := func(id drover.MachineID, host drover.HostID) way {
+		return way{machine: id, host: host, via: map[drover.HostID]netip.Addr{"h1": h1, "h2": h2}[host], since: at}
+	}
+	expected := map[netip.Addr]way{
+		a("fdaa:0:1:0:1::2"): to("m1", "h1"), a("fdaa:0:1:0:2::2"): to("m2", "h2"), a("fdaa:0:1:0:3::2"): to("m3", "h2"), a("fdaa:0:1:0:4::2"): to("m4", "h2"),
 	}
 	believed := []drover.MeshRoute{{Machine: "fdaa:0:1:0:1::2", Host: h1.String()}, {Machine: "fdaa:0:1:0:2::2", Host: h1.String()},
 		{Machine: "fdaa:0:1:0:4::2"}, {Machine: "fdaa:0:1:0:9::2", Host: "fdaa:0:0:0:7::1"}}
 	want := []drover.StaleRoute{
-		{Machine: "m2", Address: "fdaa:0:1:0:2::2", Believed: "h1", Placed: "h2"},
-		{Machine: "m3", Address: "fdaa:0:1:0:3::2", Placed: "h2"},
-		{Machine: "m4", Address: "fdaa:0:1:0:4::2", Placed: "h2"},
+		{Machine: "m2", Address: "fdaa:0:1:0:2::2", Believed: "h1", Placed: "h2", Since: at},
+		{Machine: "m3", Address: "fdaa:0:1:0:3::2", Placed: "h2", Since: at},
+		{Machine: "m4", Address: "fdaa:0:1:0:4::2", Placed: "h2", Since: at},
 		{Address: "fdaa:0:1:0:9::2", Believed: "fdaa:0:0:0:7::1"},
 	}
 	if diff := cmp.Diff(want, compareRoutes(believed, expected, map[netip.Addr]drover.HostID{h1: "h1", h2: "h2"})); diff != "" {

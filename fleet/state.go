@@ -76,6 +76,7 @@ type state struct {
 	tokensBy   index[drover.TokenID]   // keys of tokens by their ID
 	drainsOf   index[drover.HostID]    // IDs of drains that empty a host now
 	loads      loads
+	routing    routing
 	listings   *listings
 	heard      map[drover.HostID]sign
 	startedAt  time.Time
@@ -123,7 +124,7 @@ func keep[K comparable, T any](x index[K], by func(T) (K, bool)) func(string, *T
 func newState(now func() time.Time) *state {
 	s := &state{now: now, machinesOf: index[drover.AppName]{}, volumesOf: index[drover.AppName]{}, volumesOn: index[drover.MachineID]{},
 		snapsOf: index[drover.VolumeID]{}, snapsIn: index[drover.AppName]{}, placedOn: index[drover.HostID]{}, movesOf: index[drover.MachineID]{}, heard: map[drover.HostID]sign{}, startedAt: now(),
-		releasesOf: index[drover.AppName]{}, tokensBy: index[drover.TokenID]{}, drainsOf: index[drover.HostID]{}, loads: newLoads(),
+		releasesOf: index[drover.AppName]{}, tokensBy: index[drover.TokenID]{}, drainsOf: index[drover.HostID]{}, loads: newLoads(), routing: newRouting(),
 		listings: &listings{of: map[drover.AppName]*listing{}}}
 	s.apps = newTable[drover.App](&s.mu, natsbus.BucketApps)
 	s.machines = newTable[drover.Machine](&s.mu, natsbus.BucketMachines)
@@ -131,6 +132,7 @@ func newState(now func() time.Time) *state {
 	s.machines.changed = func(key string, old, now *drover.Machine) {
 		ofApp(key, old, now)
 		s.recountLocked(key)
+		s.routeMachineLocked(key)
 		for _, m := range [...]*drover.Machine{old, now} {
 			if m != nil {
 				s.listings.touchLocked(m.App, key)
@@ -142,6 +144,7 @@ func newState(now func() time.Time) *state {
 	s.placements.changed = func(key string, old, now *drover.Placement) {
 		onHost(key, old, now)
 		s.recountLocked(key)
+		s.routeMachineLocked(key)
 		s.touchLocked(key)
 	}
 	s.status = newStatuses(s)
@@ -170,6 +173,7 @@ func newState(now func() time.Time) *state {
 		}
 	}
 	s.hosts = newTable[drover.HostInfo](&s.mu, natsbus.BucketHosts)
+	s.hosts.changed = func(key string, _, _ *drover.HostInfo) { s.meetLocked(drover.HostID(key)) }
 	s.tokens = newTable[tokenRecord](&s.mu, natsbus.BucketTokens)
 	s.tokens.changed = func(key string, old, now *tokenRecord) {
 		if !isToken(key) {
@@ -199,7 +203,9 @@ func newState(now func() time.Time) *state {
 	s.releases.changed = keep(s.releasesOf, func(r drover.Release) (drover.AppName, bool) { return r.App, true })
 	s.deploys = newTable[drover.Deploy](&s.mu, natsbus.BucketDeploys)
 	s.identities = newTable[drover.HostIdentity](&s.mu, natsbus.BucketIdentities)
+	s.identities.changed = func(string, *drover.HostIdentity, *drover.HostIdentity) { s.meetAllLocked() }
 	s.peers = newTable[drover.WireGuardPeer](&s.mu, natsbus.BucketWireGuard)
+	s.peers.changed = func(key string, _, _ *drover.WireGuardPeer) { s.routePeerLocked(key) }
 	s.policies = newTable[drover.AppPolicies](&s.mu, natsbus.BucketPolicies)
 	return s
 }

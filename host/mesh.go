@@ -39,7 +39,7 @@ func (a *Agent) meshLoop(ctx context.Context) {
 		}
 		if err != nil {
 			s = a.meshNow() // who this host is does not change by that
-			s.Problem, s.Links = err.Error(), nil
+			s.Problem, s.Links, s.RoutesDigest = err.Error(), nil, ""
 		}
 		if s.NameTaken {
 			a.cfg.Log.Error("the agent stops: it must do nothing in another host's name; machines and storage run on", "err", s.Problem)

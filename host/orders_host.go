@@ -49,7 +49,7 @@ func (a *Agent) info() (drover.HostInfo, error) {
 		return drover.HostInfo{}, err
 	}
 	return drover.HostInfo{ID: a.cfg.ID, Region: a.cfg.Region, Roles: a.cfg.Roles, Address: a.cfg.Address,
-		StorageAddress: a.cfg.StorageAddress, RouteAddress: a.routeAddress(), Mesh: a.meshNow().Mesh, Accel: a.cfg.Accel, AccelReason: a.cfg.AccelReason, VMM: a.cfg.VMMName,
+		StorageAddress: a.cfg.StorageAddress, RouteAddress: a.routeAddress(), Mesh: a.meshNow().Mesh, RoutesDigest: a.meshNow().RoutesDigest, Accel: a.cfg.Accel, AccelReason: a.cfg.AccelReason, VMM: a.cfg.VMMName,
 		Version: a.cfg.Version, CPUs: a.cfg.CPUs, CPUsTotal: float64(c.cpuTotal) / cpuUnit, CPUsUsed: float64(c.cpuUsed) / cpuUnit,
 		Dedication: a.cfg.Dedication, Memory: a.cfg.Memory, MemoryUsed: c.memoryUsed, Disk: c.diskTotal,
 		DiskUsed: c.diskTotal - c.diskRaw, DiskProvisioned: c.provisioned, Machines: c.machines, StartedAt: a.started,

@@ -4,12 +4,16 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+
+	"drover"
 )
 
 // Table says by which host a machine is reached: machine addresses to hosts' private addresses. Safe for concurrent use.
 type Table struct {
 	mu     sync.RWMutex
 	routes map[[16]byte]*hop
+	// digest stands for the routes.
+	digest drover.RoutesDigest
 	// hops are the hosts.
 	hops map[[16]byte]*hop
 	// users are the addresses of the persons' peers that connect to this host, people the end that they connect to.
@@ -36,15 +40,35 @@ func NewTable() *Table {
 // Set routes a machine by way of a host, from now on.
 func (t *Table) Set(machine, host netip.Addr) {
 	t.mu.Lock()
-	t.routes[machine.As16()] = t.hopLocked(host.As16())
-	t.mu.Unlock()
+	defer t.mu.Unlock()
+	h := t.hopLocked(host.As16())
+	if t.routes[machine.As16()] == h {
+		return
+	}
+	t.removeLocked(machine)
+	t.routes[machine.As16()] = h
+	t.digest = t.digest.With(machine, host)
 }
 
 // Remove forgets a machine.
 func (t *Table) Remove(machine netip.Addr) {
 	t.mu.Lock()
-	delete(t.routes, machine.As16())
+	t.removeLocked(machine)
 	t.mu.Unlock()
+}
+
+func (t *Table) removeLocked(machine netip.Addr) {
+	if h := t.routes[machine.As16()]; h != nil {
+		t.digest = t.digest.Without(machine, netip.AddrFrom16(h.host))
+		delete(t.routes, machine.As16())
+	}
+}
+
+// Digest tells how many routes there are, and what stands for all of them.
+func (t *Table) Digest() (int, drover.RoutesDigest) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return len(t.routes), t.digest
 }
 
 // All returns a copy of the table.

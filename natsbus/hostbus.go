@@ -290,6 +290,7 @@ func (h *HostBus) mustStore(info drover.HostInfo) bool {
 	defer h.mu.Unlock()
 	old := h.stored
 	old.MemoryUsed, old.CPUsUsed, old.DiskUsed, old.DiskProvisioned, old.Machines = info.MemoryUsed, info.CPUsUsed, info.DiskUsed, info.DiskProvisioned, info.Machines
+	old.RoutesDigest = info.RoutesDigest
 	return !reflect.DeepEqual(old, info) || time.Since(h.storedAt) > infoEvery
 }
 

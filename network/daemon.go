@@ -81,6 +81,8 @@ type Daemon struct {
 	boot bootRecord
 	// waits are the hosts that a rotation waits for.
 	waits []drover.HostID
+	// keyWait is until when a rotation that is due waits; zero when none is. It is rotateLoop's.
+	keyWait time.Time
 
 	mu      sync.Mutex
 	mesh    *drover.HostMesh
@@ -272,7 +274,7 @@ func (d *Daemon) open() error {
 	d.taken = false
 	d.mu.Unlock()
 	d.publish()
-	d.cfg.Log.Info("the mesh is open", "address", allotted.PrivateAddress, "listen", d.cfg.Listen.String(), "mtu", d.cfg.MTU, "routes", len(d.feed.routes.All()))
+	d.cfg.Log.Info("the mesh is open", "address", allotted.PrivateAddress, "listen", d.cfg.Listen.String(), "mtu", d.cfg.MTU, "routes", d.Status().Routes)
 	return nil
 }
 
@@ -311,7 +313,11 @@ func (d *Daemon) Status() drover.MeshStatus {
 		d.keys.Unlock()
 		s.Key = &key
 	}
-	s.Routes, s.SyncedAt, s.News = len(d.feed.routes.All()), d.feed.syncedAt(), d.feed.news()
+	count, digest := d.feed.routes.Digest()
+	if s.Mesh != nil {
+		s.RoutesDigest = digest.String()
+	}
+	s.Routes, s.SyncedAt, s.News = count, d.feed.syncedAt(), d.feed.news()
 	s.DroppedUnknown, s.DroppedMalformed = d.feed.routes.Dropped()
 	if refused, err := netdev.Refusals(); err == nil { // no machine was ever started here: there are no rules yet
 		s.Refused = refused

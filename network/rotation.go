@@ -83,6 +83,7 @@ func (d *Daemon) keyLocked() drover.MeshKey {
 		r := *f.Rotation
 		k.Rotation = &r
 	}
+	k.NextAt, _ = d.scheduleLocked()
 	return k
 }
 
@@ -103,26 +104,6 @@ func (d *Daemon) rotateLoop(ctx context.Context) error {
 			return err
 		}
 	}
-}
-
-// beginDue begins a rotation when the schedule asks for one.
-func (d *Daemon) beginDue() error {
-	d.keys.Lock()
-	f := d.id.file
-	since := f.KeySince
-	if since.IsZero() { // of an earlier version
-		since = f.Allotted.Since
-	}
-	if f.Rotation != nil && f.Rotation.EndedAt.After(since) { // canceled: who did that wants none for a while
-		since = f.Rotation.EndedAt
-	}
-	due := d.cfg.KeyEvery > 0 && !f.Rotation.Running() && !since.IsZero() && d.now().Sub(since) >= d.cfg.KeyEvery
-	d.keys.Unlock()
-	if !due {
-		return nil
-	}
-	_, err := d.Rotate(drover.BySchedule, false)
-	return err
 }
 
 // rotateStep does what is to be done next. steady is since when all peers are confirmed.

@@ -222,30 +222,3 @@ func TestAHostThatAnswersIsWaitedForAndASilentOneIsNot(t *testing.T) {
 		t.Errorf("not waited for: %v", r.Silent)
 	}
 }
-
-func TestAHostWithAScheduleGetsAnotherKeyByItself(t *testing.T) {
-	w, dir := newKeyWorld(t), t.TempDir()
-	d := newDaemon(t, dir, w)
-	since := d.id.file.KeySince
-	w.clock = since.Add(time.Hour - time.Minute)
-	for _, c := range []struct {
-		steps int
-		due   bool
-	}{{30, false}, {60, true}} {
-		d := newDaemon(t, dir, w)
-		d.cfg.KeyEvery = time.Hour
-		d.now, d.ends = func() time.Time { return w.clock }, w
-		if d.number() == 0 {
-			if err := d.claim(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-		}
-		w.clock = w.clock.Add(time.Duration(c.steps) * time.Second)
-		if err := d.beginDue(); err != nil {
-			t.Fatal(err)
-		}
-		if r := d.keyLocked().Rotation; r.Running() != c.due || c.due && r.By != drover.BySchedule {
-			t.Errorf("after %s: %+v", w.clock.Sub(since), r)
-		}
-	}
-}

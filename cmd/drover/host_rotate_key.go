@@ -130,7 +130,12 @@ func (c *cli) printKey(host drover.HostID, key drover.MeshKey) error {
 		return err
 	}
 	if len(r.Silent) > 0 {
-		return c.print("not waited for, because nothing came from them: %s\n", hostsText(r.Silent))
+		if err := c.print("not waited for, because nothing came from them: %s\n", hostsText(r.Silent)); err != nil {
+			return err
+		}
+	}
+	if !key.NextAt.IsZero() {
+		return c.print("its schedule gives it the next one at %s\n", c.moment(key.NextAt))
 	}
 	return nil
 }

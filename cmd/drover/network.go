@@ -61,7 +61,7 @@ func (c *cli) printNetwork(check drover.NetworkCheck) error {
 
 func (c *cli) printNetworkHosts(check drover.NetworkCheck) error {
 	hosts := table{header: []string{"HOST", "ADDRESS", "MACHINES", "STALE", "LINKS", "NEWS P99", "PROBLEM"}}
-	stale := table{header: []string{"HOST", "MACHINE", "ADDRESS", "BELIEVED ON", "IS ON"}}
+	stale := table{header: []string{"HOST", "MACHINE", "ADDRESS", "BELIEVED ON", "IS ON", "SINCE"}}
 	for _, h := range check.Hosts {
 		address, bad := "-", 0
 		if h.Mesh.Mesh != nil {
@@ -82,7 +82,7 @@ func (c *cli) printNetworkHosts(check drover.NetworkCheck) error {
 		}
 		hosts.add(h.Host, address, h.Checked, len(h.Stale), links, news, cmp.Or(h.Problem, h.Mesh.Problem, "-"))
 		for _, s := range h.Stale {
-			stale.add(h.Host, cmp.Or(string(s.Machine), "-"), s.Address, cmp.Or(s.Believed, "-"), cmp.Or(string(s.Placed), "-"))
+			stale.add(h.Host, cmp.Or(string(s.Machine), "-"), s.Address, cmp.Or(s.Believed, "-"), cmp.Or(string(s.Placed), "-"), c.moment(s.Since))
 		}
 	}
 	if err := c.printTable(hosts, "No worker hosts."); err != nil {
