@@ -15,8 +15,9 @@ type routing struct {
 	addresses map[drover.HostID]netip.Addr
 	// ways are by the machine's ID, or the peer's key.
 	ways map[string]way
-	// digest stands for all ways, as a host that believes them tells it.
+	// digest stands for all ways, told is how a host that believes them tells it.
 	digest drover.RoutesDigest
+	told   string
 	// past has until when the digest was what it is not any more, pastOrder the same from the oldest to the newest.
 	past      map[string]time.Time
 	pastOrder []pastDigest
@@ -43,7 +44,7 @@ const (
 )
 
 func newRouting() routing {
-	return routing{addresses: map[drover.HostID]netip.Addr{}, ways: map[string]way{}, past: map[string]time.Time{}}
+	return routing{addresses: map[drover.HostID]netip.Addr{}, ways: map[string]way{}, past: map[string]time.Time{}, told: drover.RoutesDigest(0).String()}
 }
 
 // routeMachineLocked looks anew by which host a machine is reached: it is once it has a record and a placement, whichever comes first.
@@ -97,6 +98,7 @@ func (s *state) putWayLocked(key string, is way) {
 		r.digest = r.digest.With(is.address, is.via)
 		r.ways[key] = is
 	}
+	r.told = r.digest.String()
 }
 
 // followed reports whether all that routing is made of was read once.
@@ -120,14 +122,13 @@ func (r *routing) keepPast(until time.Time) {
 		}
 		old++
 	}
-	d := r.digest.String()
-	r.past[d] = until
-	r.pastOrder = append(r.pastOrder[old:], pastDigest{d, until})
+	r.past[r.told] = until
+	r.pastOrder = append(r.pastOrder[old:], pastDigest{r.told, until})
 }
 
 // rightUntilLocked tells until when it was right to believe what a digest stands for: now when it is, zero when it never was, as far as is remembered.
 func (s *state) rightUntilLocked(digest string, now time.Time) time.Time {
-	if digest == s.routing.digest.String() {
+	if digest == s.routing.told {
 		return now
 	}
 	return s.routing.past[digest]

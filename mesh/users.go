@@ -20,11 +20,20 @@ import (
 type User struct {
 	PublicKey string
 	Address   netip.Addr
+	// Endpoint is where the person was last, when that is known: they are greeted there. Their client would find out by itself only after a quarter of a minute that a process of
+	// this host which it knew is gone.
+	Endpoint netip.AddrPort
+}
+
+// is reports whether two are let in by the same key and address.
+func (u User) is(other User) bool {
+	return u.PublicKey == other.PublicKey && u.Address == other.Address
 }
 
 // UserSeen is what was seen of a user. The counts begin when the user was set.
 type UserSeen struct {
 	PublicKey      string
+	Endpoint       netip.AddrPort
 	HandshakeAt    time.Time
 	Received, Sent uint64
 }
@@ -33,7 +42,7 @@ type UserSeen struct {
 func (d *Device) SetUser(u User) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.users[u.PublicKey] == u {
+	if d.users[u.PublicKey].is(u) {
 		return nil
 	}
 	if d.isOwnLocked(u.PublicKey) || d.isHostLocked(u.PublicKey) {
@@ -61,6 +70,15 @@ func (e *end) setUser(u User) error {
 	}
 	if err := e.wg.IpcSet(fmt.Sprintf("public_key=%s\nreplace_allowed_ips=true\nallowed_ip=%s/128\n", key, u.Address)); err != nil {
 		return drover.Errorf(drover.Internal, "cannot let in the peer %s: %w", u.Address, err)
+	}
+	if !u.Endpoint.IsValid() {
+		return nil
+	}
+	// WireGuard greets a peer that is to be kept alive; from then on that is the person's business.
+	for _, seconds := range []int{1, 0} {
+		if err := e.wg.IpcSet(fmt.Sprintf("public_key=%s\nupdate_only=true\nendpoint=%s\npersistent_keepalive_interval=%d\n", key, u.Endpoint, seconds)); err != nil {
+			return drover.Errorf(drover.Internal, "cannot greet the peer %s at %s: %w", u.Address, u.Endpoint, err)
+		}
 	}
 	return nil
 }
@@ -112,6 +130,9 @@ func (d *Device) isOwnLocked(publicKey string) bool {
 func (d *Device) Users() ([]UserSeen, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if len(d.users) == 0 {
+		return nil, nil
+	}
 	text, err := d.people.wg.IpcGet()
 	if err != nil {
 		return nil, drover.Errorf(drover.Internal, "cannot read the state of WireGuard: %w", err)
@@ -131,6 +152,9 @@ func (d *Device) Users() ([]UserSeen, error) {
 				now = &all[len(all)-1]
 			}
 			continue
+		}
+		if at, err := netip.ParseAddrPort(value); err == nil && now != nil && key == "endpoint" {
+			now.Endpoint = at
 		}
 		if n, err := strconv.ParseUint(value, 10, 64); err == nil && now != nil && n > 0 {
 			switch key {

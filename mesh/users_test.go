@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"testing"
+	"time"
 
 	"drover"
 )
@@ -92,6 +93,23 @@ func TestAPersonReachesTheirNetworkAndNothingElse(t *testing.T) {
 	seen := h1.do(order{Op: "users"}).Users
 	if len(seen) != 1 || seen[0].PublicKey != self.PublicKey || seen[0].HandshakeAt.IsZero() || seen[0].Received < biggest || seen[0].Sent < biggest {
 		t.Errorf("h1 has seen %+v", seen)
+	}
+	// The host knows nothing of the tunnel any more, as after a restart, but where the person was: it finds them there although they say nothing.
+	h1.do(order{Op: "nouser", Peer: self})
+	greeted := self
+	greeted.Endpoint = seen[0].Endpoint
+	h1.do(order{Op: "user", Peer: greeted})
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); ; <-tick.C {
+		if seen := h1.do(order{Op: "users"}).Users; len(seen) == 1 && !seen[0].HandshakeAt.IsZero() {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatalf("the person was at %s, and is not found there: %+v", greeted.Endpoint, seen)
+		}
+	}
+	if got := asks(personA, machineB, echoPort, 8); got != "h3" {
+		t.Errorf("a person that was greeted: %q", got)
 	}
 	h1.do(order{Op: "nouser", Peer: self})
 	connects(h2)

@@ -272,7 +272,7 @@ func (p *siteProcess) handle(o order) (r reply, err error) {
 		}
 		return r, p.alone.IpcSet(fmt.Sprintf("replace_peers=true\npublic_key=%s\nendpoint=%s\nallowed_ip=%s\n", key, o.Peer.Endpoint, drover.PrivateNetworks()))
 	case "user":
-		return r, p.device.SetUser(User{PublicKey: o.Peer.PublicKey, Address: o.Peer.Address})
+		return r, p.device.SetUser(User{PublicKey: o.Peer.PublicKey, Address: o.Peer.Address, Endpoint: o.Peer.Endpoint})
 	case "nouser":
 		return r, p.device.RemoveUser(o.Peer.PublicKey)
 	case "users":

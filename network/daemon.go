@@ -292,7 +292,7 @@ func (d *Daemon) watch(ctx context.Context) error {
 func (d *Daemon) saveLoop(ctx context.Context) {
 	for {
 		pause(ctx, saveEvery)
-		if err := d.feed.save(); err != nil {
+		if err := errors.Join(d.feed.look(), d.feed.save()); err != nil {
 			d.cfg.Log.Warn("the table is not stored: a start without the bus would go by an older one", "err", err)
 		}
 		if ctx.Err() != nil {

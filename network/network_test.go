@@ -216,9 +216,17 @@ func TestAPersonsPeerIsARouteThatIsKept(t *testing.T) {
 	if got := routesOf(d); got != both+ann {
 		t.Errorf("routes are %q", got)
 	}
+	d.feed.endpoints = map[string]netip.AddrPort{"k": netip.MustParseAddrPort("192.0.2.1:4000")}
+	d.feed.touch()
+	if err := d.feed.save(); err != nil {
+		t.Fatal(err)
+	}
 	again := newDaemon(t, dir, nil)
 	if got := routesOf(again); got != both+ann {
 		t.Errorf("after a start without the bus routes are %q", got)
+	}
+	if at := again.feed.endpoints["k"].String(); at != "192.0.2.1:4000" {
+		t.Errorf("the person was at %s", at)
 	}
 	follow(t, again, tell(t)) // it was removed meanwhile
 	if got := routesOf(again); got != both {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -25,6 +26,8 @@ type tablesFile struct {
 	Hosts    []route.Host    `json:"hosts"`
 	Machines []route.Machine `json:"machines"`
 	Peers    []route.Peer    `json:"peers,omitempty"`
+	// Endpoints are where the people were last whose peers connect to this host, by public key.
+	Endpoints map[string]netip.AddrPort `json:"endpoints,omitempty"`
 }
 
 // newsKept is how many moves' news are remembered.
@@ -53,6 +56,8 @@ type feed struct {
 	impostors map[drover.HostID]string
 	// troubles are hosts that cannot be peers, and why.
 	troubles map[drover.HostID]string
+	// endpoints are where the people were last whose peers connect here.
+	endpoints map[string]netip.AddrPort
 	// refused are people's peers that cannot be let in here, and why.
 	refused map[string]string
 	// lists are those of the fleet's lists that were told in full, since when.
@@ -79,19 +84,55 @@ func (f *feed) load() error {
 		return drover.Errorf(drover.Precondition, "%s cannot be used (version %d): the table begins empty: %w", f.path, file.Version, err)
 	}
 	f.change(func() []route.Route { return f.table.Load(file.Hosts, file.Machines, file.Peers) })
+	f.endpoints = file.Endpoints
+	return nil
+}
+
+// look learns where people are, so that the next process finds them.
+func (f *feed) look() error {
+	f.mu.Lock()
+	device := f.device
+	f.mu.Unlock()
+	if device == nil {
+		return nil
+	}
+	users, err := device.Users()
+	if err != nil {
+		return err
+	}
+	seen := map[string]netip.AddrPort{}
+	for _, u := range users {
+		seen[u.PublicKey] = u.Endpoint
+	}
+	peers := f.table.Peers()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	endpoints := map[string]netip.AddrPort{}
+	for _, p := range peers {
+		at := seen[p.PublicKey]
+		if !at.IsValid() {
+			at = f.endpoints[p.PublicKey] // nothing has come from them yet
+		}
+		if p.Host == f.self && at.IsValid() {
+			endpoints[p.PublicKey] = at
+		}
+	}
+	if !maps.Equal(endpoints, f.endpoints) {
+		f.endpoints, f.dirty = endpoints, true
+	}
 	return nil
 }
 
 // save stores the table if it has changed.
 func (f *feed) save() error {
 	f.mu.Lock()
-	dirty := f.dirty
+	dirty, endpoints := f.dirty, f.endpoints
 	f.dirty = false
 	f.mu.Unlock()
 	if !dirty {
 		return nil
 	}
-	err := durable.WriteJSON(f.path, tablesFile{Version: tablesVersion, Hosts: f.table.Hosts(), Machines: f.table.Machines(), Peers: f.table.Peers()}, 0o600)
+	err := durable.WriteJSON(f.path, tablesFile{Version: tablesVersion, Hosts: f.table.Hosts(), Machines: f.table.Machines(), Peers: f.table.Peers(), Endpoints: endpoints}, 0o600)
 	if err != nil {
 		f.touch()
 		return drover.Errorf(drover.Internal, "cannot store the table: %w", err)
@@ -162,7 +203,7 @@ func (f *feed) user(before, now route.Peer) {
 		err = f.device.RemoveUser(before.PublicKey)
 	}
 	if err == nil && now.Host == f.self {
-		err = f.device.SetUser(mesh.User{PublicKey: now.PublicKey, Address: now.Address})
+		err = f.device.SetUser(mesh.User{PublicKey: now.PublicKey, Address: now.Address, Endpoint: f.endpoints[now.PublicKey]})
 	}
 	delete(f.refused, now.Key)
 	if err != nil {

@@ -2,6 +2,7 @@ package test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -106,6 +107,13 @@ func TestMachinesHaveAPrivateNetwork(t *testing.T) {
 	run(t, "network", "policy", "set", "own", "--app", app, "--ingress", "any@app:"+app)
 	eventually(t, boundBoot, "the policy to hold", func() bool { return !annPings(b.PrivateIP) && ping(b.PrivateIP, "") })
 
+	// h1 hears no more of where machines are: what it sends to where b was is passed on, and it is named until it hears again.
+	run(t, "dev", "fault", "h1", "network.feed", "--kind", "hold")
+	release := func() { run(t, "dev", "fault", "h1", "network.feed", "--release") }
+	t.Cleanup(release)
+	staleOnH1 := func() bool {
+		return slices.ContainsFunc(ask[drover.HostInfo](t, "host", "show", "h1").Conditions, func(c drover.Condition) bool { return c.Code == drover.MeshStale })
+	}
 	moved := ask[drover.Migration](t, "machine", "move", string(b.ID), "--to", "h3", "--live", "--switch", "early")
 	if moved.Outcome != drover.Succeeded {
 		t.Fatalf("migration %+v", moved)
@@ -113,6 +121,9 @@ func TestMachinesHaveAPrivateNetwork(t *testing.T) {
 	if !ping(b.PrivateIP, "-s 1332") {
 		t.Error("the machine that moved is not reached")
 	}
+	eventually(t, boundMove, "h1 to be named for what it believes", staleOnH1)
+	release()
+	eventually(t, boundMove, "h1 to have caught up", func() bool { return !staleOnH1() })
 	if annPings(b.PrivateIP) {
 		t.Error("the policy has not moved along")
 	}

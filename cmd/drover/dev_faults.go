@@ -163,7 +163,7 @@ func newDevFaultCommand(c *cli) *cobra.Command {
 		Short: "Make a host crash, or wait, the next time it comes by a named point",
 		Long: `The next time one of the host's processes comes by the point, it is killed (--kind process), the host's power is cut (--kind
 host), or the process waits there until --release, at most two minutes (--kind hold): then something else can be done at just that moment.
-A fault strikes once; --release disarms one that has not struck. The points are those of the agent (host.), of the storage daemon (volume.) and of the control side (fleet.):
+A fault strikes once; --release disarms one that has not struck. The points are those of the agent (host.), of the storage daemon (volume.), of the mesh (network.) and of the control side (fleet.):
 --list shows them.`,
 		Example: "  drover dev fault h1 host.freeze.after\n  drover dev fault c1 fleet.move.switch.before --kind host\n" +
 			"  drover dev fault h1 host.freeze.after --kind hold\n  drover dev fault h1 host.freeze.after --release",
@@ -199,6 +199,9 @@ A fault strikes once; --release disarms one that has not struck. The points are 
 			}
 			if c.json {
 				return c.printJSON(map[string]string{"host": args[0], "point": args[1], "kind": kind})
+			}
+			if kind == "hold" {
+				return c.print("%s: will wait at %s until --release\n", args[0], args[1])
 			}
 			return c.print("%s: will crash at %s (%s)\n", args[0], args[1], kind)
 		},
