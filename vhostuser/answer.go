@@ -10,6 +10,7 @@ import (
 // answer does what a message says and replies if the frontend expects it. A message that cannot be done is refused if the frontend wants
 // to know, and ends the connection if not.
 func (d *Device) answer(m *message) error {
+	d.greet(m)
 	payload, fd, replies, err := d.query(m)
 	if replies && err == nil {
 		err = d.ch.reply(m.request, payload, fd)
@@ -32,6 +33,23 @@ func (d *Device) answer(m *message) error {
 		status = 1
 	}
 	return d.ch.reply(m.request, u64(status), -1)
+}
+
+// greet looks at the first message. QEMU does not notice that its backend died before the guest used the disk: it goes on with the next one where it was,
+// and takes what it agreed upon with the one before as agreed, answers included. (In 7.2 vhost_user_async_close does nothing until the device is started.)
+func (d *Device) greet(m *message) {
+	if d.greeted {
+		return
+	}
+	d.greeted = true
+	switch m.request {
+	case reqGetFeatures, reqSetOwner, reqGetProtocolFeatures, reqSetProtocolFeatures:
+		return
+	}
+	d.protocol = protocolFeatures
+	d.mu.Lock()
+	d.resumed = true
+	d.mu.Unlock()
 }
 
 // query answers the messages that ask for something; replies is false for all others.

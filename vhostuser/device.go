@@ -31,6 +31,7 @@ type Device struct {
 	inflight  *inflightArea
 	queueList [maxQueues]*queue
 	started   bool
+	greeted   bool
 
 	dirty   atomic.Pointer[dirtyLog] // changed under every queue's usedMu
 	logging atomic.Bool
@@ -48,6 +49,8 @@ type Device struct {
 	stopping bool
 	// backendFD is the connection on which the frontend is told of changes; -1 without.
 	backendFD int
+	// resumed: the frontend began in the middle (see greet).
+	resumed bool
 }
 
 // New makes a device.
@@ -176,6 +179,18 @@ func (d *Device) tearDown() error {
 func (d *Device) Resize(size int64) error {
 	d.size.Store(size)
 	d.mu.Lock()
+	resumed := d.resumed && d.backendFD < 0
+	d.mu.Unlock()
+	if resumed {
+		d.halt() // the guest uses the disk by now: the next connection begins at the beginning, and there it is told
+		return nil
+	}
+	return d.tellSize()
+}
+
+// tellSize tells the frontend to ask for the size, if it can be told.
+func (d *Device) tellSize() error {
+	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.backendFD < 0 {
 		return nil // it is asked for the size when it connects
@@ -184,7 +199,7 @@ func (d *Device) Resize(size int64) error {
 	b = order.AppendUint32(b, flagVersion)
 	b = order.AppendUint32(b, 0)
 	if err := unix.Sendto(d.backendFD, b, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil); err != nil {
-		return drover.Errorf(drover.Unavailable, "cannot tell the VM that its disk has %d bytes now: %w", size, err)
+		return drover.Errorf(drover.Unavailable, "cannot tell the VM that its disk has %d bytes now: %w", d.size.Load(), err)
 	}
 	return nil
 }

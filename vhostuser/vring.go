@@ -39,7 +39,12 @@ func (d *Device) setVring(m *message) error {
 		if q.enabled && q.running {
 			q.bell.ring() // its goroutine has to look again
 		}
-		return err
+		if q.enabled && q.index == 0 {
+			if err := d.tellSize(); err != nil { // it may have changed while nobody could tell
+				d.log.Warn("a VM may not know how large its disk is", "err", err)
+			}
+		}
+		return nil
 	}
 	if q.running {
 		return bad("ring %d is changed while it runs", q.index)

@@ -191,3 +191,32 @@ func TestGuestOutlivesTheDaemon(t *testing.T) {
 		})
 	}
 }
+
+// The daemon may die at any moment of a boot, too: QEMU does not notice that before the guest uses the disk.
+func TestGuestBootsOverTheDeathOfTheDaemon(t *testing.T) {
+	v := newGuestVM(t, drover.TransportVhost, writers)
+	vm := must[*qemu.VM](t)(v.d.Start(t.Context(), v.spec))
+	for _, disk := range []drover.Attachment{v.spec.Root, v.spec.Volumes[0]} {
+		connected(t, disk.Socket)
+	}
+	v.host.kill()
+	v.host.start()
+	v.goesOn()
+	v.intact(vm)
+}
+
+// connected waits until somebody has connected to a unix socket.
+func connected(t *testing.T, path string) {
+	t.Helper()
+	const established = " 03 "
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); <-tick.C {
+		for line := range strings.Lines(string(must[[]byte](t)(os.ReadFile("/proc/net/unix")))) {
+			if strings.HasSuffix(strings.TrimSpace(line), " "+path) && strings.Contains(line, established) {
+				return
+			}
+		}
+	}
+	t.Fatalf("nobody connects to %s", path)
+}
