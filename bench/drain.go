@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"drover"
 	"drover/internal/testkit"
 )
@@ -53,12 +55,16 @@ func measureDrain(ctx context.Context, s setup) (results []result, err error) {
 
 // measureDrains drains in one way, s.runs times. Each time everything comes home by the same way.
 func (f *fleet) measureDrains(ctx context.Context, s setup, mode string, writers []*writer) ([]result, error) {
-	for _, to := range []string{"h2", "h1"} { // what the plan is made of
-		move := []string{"machine", "move", writers[0].id, "--to", to}
-		if mode == "live" {
-			move = append(move, "--live")
+	for _, to := range []string{"h2", "h1"} { // what the plan is made of: as many at once as the drain moves, which share the CPUs as they will then
+		var moves errgroup.Group
+		for _, w := range writers[:min(s.parallel, len(writers))] {
+			move := []string{"machine", "move", w.id, "--to", to}
+			if mode == "live" {
+				move = append(move, "--live")
+			}
+			moves.Go(func() error { return f.cli.Ask(ctx, nil, move...) })
 		}
-		if err := f.cli.Ask(ctx, nil, move...); err != nil {
+		if err := moves.Wait(); err != nil {
 			return nil, err
 		}
 	}
