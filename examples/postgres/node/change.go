@@ -191,6 +191,9 @@ func (n *node) grant(ctx context.Context, candidate State) string {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.asking && me.ID < candidate.ID && !behind(me, candidate) {
+		return fmt.Sprintf("member %d asks for grants itself", me.ID) // or each would grant the other, and neither itself
+	}
 	if why := grant(me, candidate, alive, n.given, time.Now()); why != "" {
 		return why
 	}
@@ -209,7 +212,13 @@ func (n *node) collect(ctx context.Context, me State) string {
 	defer cancel()
 	n.mu.Lock()
 	members := slices.Clone(n.members)
+	n.asking = true
 	n.mu.Unlock()
+	defer func() {
+		n.mu.Lock()
+		n.asking = false
+		n.mu.Unlock()
+	}()
 	if len(members) == 0 {
 		members = []Member{n.cfg.self}
 	}
@@ -227,15 +236,11 @@ func (n *node) collect(ctx context.Context, me State) string {
 	defer cancel() // who has not answered is not needed
 	waits := 0
 	for _, m := range members {
-		if !m.Voter {
+		if !m.Voter || m.ID == me.ID {
 			continue
 		}
 		waits++
 		asking.Go(func() {
-			if m.ID == me.ID {
-				answers <- answer{m.ID, n.grant(ctx, me)}
-				return
-			}
 			_, err := post(ctx, n.cfg, m.Address, "grant", bytes.NewReader(body))
 			if err != nil {
 				answers <- answer{m.ID, fmt.Sprintf("member %d: %v", m.ID, err)}
@@ -244,18 +249,22 @@ func (n *node) collect(ctx context.Context, me State) string {
 			answers <- answer{m.ID, ""}
 		})
 	}
-	granted, against := map[int]bool{}, []string{}
-	for range waits {
+	// Its own grant comes last, when it is the one that is missing: were it given first, a member that is refused by one which has more, and asks again and
+	// again, would keep its grant from that one for ever.
+	granted, against := map[int]bool{me.ID: true}, []string{}
+	for asked := 0; !majority(members, granted); asked++ {
+		if asked == waits {
+			delete(granted, me.ID)
+			return fmt.Sprintf("granted by %v of %d voters; %s", slices.Sorted(maps.Keys(granted)), voters(members), strings.Join(against, "; "))
+		}
 		a := <-answers
 		if a.why != "" {
 			against = append(against, a.why)
 			continue
 		}
-		if granted[a.id] = true; majority(members, granted) && granted[me.ID] {
-			return ""
-		}
+		granted[a.id] = true
 	}
-	return fmt.Sprintf("granted by %v of %d voters; %s", slices.Sorted(maps.Keys(granted)), voters(members), strings.Join(against, "; "))
+	return n.grant(ctx, me)
 }
 
 // promote makes a replica the primary, with the grants of a majority.

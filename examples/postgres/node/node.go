@@ -46,7 +46,9 @@ type node struct {
 	// lostAt is since when a replica does not stream from the primary that there is, orphanAt since when there is none.
 	lostAt, orphanAt time.Time
 
-	mu      sync.Mutex
+	mu sync.Mutex
+	// asking: it asks others for grants.
+	asking  bool
 	state   State
 	members []Member
 	answers []State
