@@ -44,7 +44,7 @@ func (f *Fleet) nameOfAppTaken(ctx context.Context, wanted drover.App) *drover.E
 		return taken.WithHint("its app was destroyed and is being wiped: ask again in a moment, and see `drover app list --deleted`")
 	default:
 		return taken.WithHint("its app was destroyed and is kept until %s: bring it back (drover app undelete %s), or give it up (drover app destroy %s --now)",
-			d.WipeAt.Format(time.DateTime), wanted.Name, wanted.Name)
+			d.WipeAt.Format(time.RFC3339), wanted.Name, wanted.Name)
 	}
 }
 

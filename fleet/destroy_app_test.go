@@ -26,15 +26,17 @@ func (w *world) gone(n *node, name drover.AppName) {
 	})
 }
 
-// keeping gives control hosts a clock that can be set ahead, and the time in which what was destroyed is kept.
-func (w *world) keeping() (n *node, ahead *atomic.Int64) {
-	w.t.Helper()
+// keepingWorld is a world whose control hosts keep for a day what is destroyed, and have a clock that can be set ahead.
+func keepingWorld(t *testing.T) (w *world, n *node, ahead *atomic.Int64) {
+	t.Helper()
+	w, n = newWorld(t)
+	n.kill()
 	ahead = &atomic.Int64{}
 	w.clock = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 	w.tune = func(timing *Timing, _ *migrate.Rules) { timing.KeepVolumes = 24 * time.Hour }
 	n = w.control("c1", nil)
-	w.eventually("hosts are heard of", func() bool { return n.reachable("h1") && n.reachable("h2") })
-	return n, ahead
+	w.eventually("hosts are heard of", func() bool { return n.reachable("h1") && n.reachable("h2") && n.reachable("h3") })
+	return w, n, ahead
 }
 
 // stateOf is the state of a machine as its host tells, whatever became of the app.
@@ -45,10 +47,8 @@ func (n *node) stateOf(id drover.MachineID) drover.MachineState {
 
 func TestADestroyedAppComesBackAsItWas(t *testing.T) {
 	t.Parallel()
-	w, n := newWorld(t)
+	w, n, _ := keepingWorld(t)
 	ctx := t.Context()
-	n.kill()
-	n, _ = w.keeping()
 	vol := w.volume(n, "h1").Volume
 	runs := w.machine(n, CreateMachine{Name: "runs", Config: drover.MachineConfig{Image: "busybox", Mounts: []drover.Mount{{Volume: vol.ID, Path: "/data"}}}}).Machine
 	rests := w.machine(n, CreateMachine{Name: "rests", SkipLaunch: true}).Machine
@@ -116,9 +116,7 @@ func TestADestroyedAppComesBackAsItWas(t *testing.T) {
 // TestTheEndOfAnAppMayBeCutAnywhere kills the control host at every step of it; the next one goes on.
 func TestTheEndOfAnAppMayBeCutAnywhere(t *testing.T) {
 	t.Parallel()
-	w, n := newWorld(t)
-	n.kill()
-	n, ahead := w.keeping()
+	w, n, ahead := keepingWorld(t)
 	for _, c := range []struct {
 		point string
 		comes func() // what makes the control host come to the point
@@ -166,9 +164,7 @@ func TestTheEndOfAnAppMayBeCutAnywhere(t *testing.T) {
 
 func TestAnAppWithoutVolumesGoesAtOnce(t *testing.T) {
 	t.Parallel()
-	w, n := newWorld(t)
-	n.kill()
-	n, _ = w.keeping()
+	w, n, _ := keepingWorld(t)
 	w.machine(n, CreateMachine{})
 	if _, gone, err := n.DestroyApp(t.Context(), DestroyApp{App: "shop"}); err != nil || !gone {
 		t.Fatalf("gone is %v, %v", gone, err)
@@ -184,9 +180,7 @@ func TestAnAppWithoutVolumesGoesAtOnce(t *testing.T) {
 
 func TestTheEndOfAnAppWaitsForASilentHostAndForAMove(t *testing.T) {
 	t.Parallel()
-	w, n := newWorld(t)
-	n.kill()
-	n, ahead := w.keeping()
+	w, n, ahead := keepingWorld(t)
 	vol := w.volume(n, "h1").Volume
 	moves := w.machine(n, CreateMachine{Host: "h2"}).Machine.ID
 	silent := w.machine(n, CreateMachine{Config: drover.MachineConfig{Image: "busybox", Mounts: []drover.Mount{{Volume: vol.ID, Path: "/data"}}}}).Machine.ID

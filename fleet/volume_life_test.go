@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -285,14 +284,8 @@ func TestLimitsReachTheHostWhenItIsBack(t *testing.T) {
 
 func TestADestroyedVolumeCanBeBroughtBackForADay(t *testing.T) {
 	t.Parallel()
-	w, n := newWorld(t)
+	w, n, ahead := keepingWorld(t)
 	ctx := t.Context()
-	n.kill()
-	var ahead atomic.Int64
-	w.clock = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
-	w.tune = func(timing *Timing, _ *migrate.Rules) { timing.KeepVolumes = 24 * time.Hour }
-	n = w.control("c1", nil)
-	w.eventually("h1 is heard of", func() bool { return n.reachable("h1") })
 	vol := w.volume(n, "h1").Volume
 	v, err := n.DestroyVolume(ctx, "shop", vol.ID)
 	if err != nil || v.Volume.State != drover.VolumeDestroyed || v.Volume.WipeAt.Sub(v.Volume.DestroyedAt) != 24*time.Hour {

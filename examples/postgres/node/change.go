@@ -7,11 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"math"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -191,10 +189,7 @@ func (n *node) grant(ctx context.Context, candidate State) string {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.asking && me.ID < candidate.ID && !behind(me, candidate) {
-		return fmt.Sprintf("member %d asks for grants itself", me.ID) // or each would grant the other, and neither itself
-	}
-	if why := grant(me, candidate, alive, n.given, time.Now()); why != "" {
+	if why := grant(me, candidate, alive, n.asking, n.given, time.Now()); why != "" {
 		return why
 	}
 	given := Given{To: candidate.ID, Until: time.Now().Add(grantFor)}
@@ -226,20 +221,14 @@ func (n *node) collect(ctx context.Context, me State) string {
 	if err != nil {
 		return err.Error()
 	}
-	type answer struct {
-		id  int
-		why string
-	}
 	answers := make(chan answer, len(members))
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	defer cancel() // who has not answered is not needed
-	waits := 0
 	for _, m := range members {
 		if !m.Voter || m.ID == me.ID {
 			continue
 		}
-		waits++
 		asking.Go(func() {
 			_, err := post(ctx, n.cfg, m.Address, "grant", bytes.NewReader(body))
 			if err != nil {
@@ -249,22 +238,7 @@ func (n *node) collect(ctx context.Context, me State) string {
 			answers <- answer{m.ID, ""}
 		})
 	}
-	// Its own grant comes last, when it is the one that is missing: were it given first, a member that is refused by one which has more, and asks again and
-	// again, would keep its grant from that one for ever.
-	granted, against := map[int]bool{me.ID: true}, []string{}
-	for asked := 0; !majority(members, granted); asked++ {
-		if asked == waits {
-			delete(granted, me.ID)
-			return fmt.Sprintf("granted by %v of %d voters; %s", slices.Sorted(maps.Keys(granted)), voters(members), strings.Join(against, "; "))
-		}
-		a := <-answers
-		if a.why != "" {
-			against = append(against, a.why)
-			continue
-		}
-		granted[a.id] = true
-	}
-	return n.grant(ctx, me)
+	return count(me.ID, members, func() answer { return <-answers }, func() string { return n.grant(ctx, me) })
 }
 
 // promote makes a replica the primary, with the grants of a majority.

@@ -3,7 +3,9 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -123,7 +125,8 @@ type Given struct {
 }
 
 // grant says why a voter does not grant the candidate; empty when it does. alive: it follows a primary that is not the candidate, and hears of it.
-func grant(me, candidate State, alive bool, given Given, now time.Time) string {
+// asking: it asks for grants itself.
+func grant(me, candidate State, alive, asking bool, given Given, now time.Time) string {
 	switch {
 	case !candidate.Voter:
 		return fmt.Sprintf("member %d is no voter", candidate.ID)
@@ -135,11 +138,38 @@ func grant(me, candidate State, alive bool, given Given, now time.Time) string {
 		return fmt.Sprintf("member %d hears of its primary %s", me.ID, me.Upstream)
 	case given.To != candidate.ID && now.Before(given.Until):
 		return fmt.Sprintf("member %d has granted member %d until %s", me.ID, given.To, given.Until.Format(time.TimeOnly))
+	case asking && me.ID < candidate.ID && !behind(me, candidate):
+		return fmt.Sprintf("member %d asks for grants itself", me.ID) // or each would grant the other, and neither itself
 	case behind(candidate, me):
 		return fmt.Sprintf("member %d has timeline %d up to %X, and member %d has only timeline %d up to %X", me.ID, me.Timeline, me.LSN,
 			candidate.ID, candidate.Timeline, candidate.LSN)
 	}
 	return ""
+}
+
+// answer is what another voter says to a candidate; why is empty when it grants.
+type answer struct {
+	id  int
+	why string
+}
+
+// count counts the grants of a candidate until it has a majority: empty then, else why not. next is the answer of one more of the other voters. Its own grant comes last,
+// when it is the one that is missing: were it given first, a member that is refused by one which has more, and asks again and again, would keep its grant from that one
+// for ever.
+func count(me int, members []Member, next func() answer, own func() string) string {
+	granted, against := map[int]bool{me: true}, []string{}
+	for asked := 1; !majority(members, granted); asked++ {
+		if asked == voters(members) {
+			delete(granted, me)
+			return fmt.Sprintf("granted by %v of %d voters; %s", slices.Sorted(maps.Keys(granted)), voters(members), strings.Join(against, "; "))
+		}
+		if a := next(); a.why != "" {
+			against = append(against, a.why)
+		} else {
+			granted[a.id] = true
+		}
+	}
+	return own()
 }
 
 // orphanBound is how long a replica neither streams nor knows of a primary before it asks for grants by itself: repmgrd is quicker (see README.md, "What a

@@ -19,11 +19,12 @@ func TestWhoIsGranted(t *testing.T) {
 	now := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 	candidate := State{Member: two, Role: Replica, Timeline: 3, LSN: 100}
 	for name, c := range map[string]struct {
-		me    State
-		as    State
-		alive bool
-		given Given
-		want  string
+		me     State
+		as     State
+		alive  bool
+		asking bool
+		given  Given
+		want   string
 	}{
 		"a replica that has the same":         {me: State{Member: three, Role: Replica, Timeline: 3, LSN: 100}},
 		"itself":                              {me: candidate},
@@ -37,16 +38,49 @@ func TestWhoIsGranted(t *testing.T) {
 		"one that starts":                     {me: State{Member: three}, want: "does not know yet"},
 		"a primary that was stopped in order": {me: State{Member: one, WasPrimary: true, Timeline: 3, LSN: 99}},
 		"a primary that lost its power":       {me: State{Member: one, WasPrimary: true, Timeline: 3}, want: "does not know yet"},
+		"one that asks, too, and goes first":  {me: State{Member: one, Role: Replica, Timeline: 3, LSN: 100}, asking: true, want: "asks for grants itself"},
+		"one that asks, too, and comes later": {me: State{Member: three, Role: Replica, Timeline: 3, LSN: 100}, asking: true},
+		"one that asks, and lacks something":  {me: State{Member: one, Role: Replica, Timeline: 3, LSN: 99}, asking: true},
 		"for a reader":                        {me: State{Member: three, Role: Replica}, as: State{Member: four, Role: Replica, Timeline: 9}, want: "is no voter"},
 	} {
 		as := c.as
 		if as.ID == 0 {
 			as = candidate
 		}
-		got := grant(c.me, as, c.alive, c.given, now)
+		got := grant(c.me, as, c.alive, c.asking, c.given, now)
 		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
+	}
+}
+
+// A candidate that is refused must not keep its own grant from the member that has more than it.
+func TestACandidateGrantsItselfLast(t *testing.T) {
+	refuses, grants := answer{id: 3, why: "member 3 has more"}, answer{id: 3}
+	for name, c := range map[string]struct {
+		answers []answer
+		own     string
+		asked   bool
+		want    string
+	}{
+		"refused and unreachable": {answers: []answer{refuses, {id: 1, why: "member 1: connection refused"}}, want: "granted by [] of 3 voters; member 3 has more; member 1"},
+		"granted by one":          {answers: []answer{grants}, asked: true},
+		"granted by the second":   {answers: []answer{{id: 1, why: "member 1: connection refused"}, grants}, asked: true},
+		"granted, but not itself": {answers: []answer{grants}, own: "member 2 has granted member 3", asked: true, want: "has granted member 3"},
+	} {
+		asked := false
+		next := func() answer {
+			a := c.answers[0]
+			c.answers = c.answers[1:]
+			return a
+		}
+		got := count(2, []Member{one, two, three, four}, next, func() string { asked = true; return c.own })
+		if asked != c.asked || (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%s: asked itself is %v, %q, want %q", name, asked, got, c.want)
+		}
+	}
+	if got := count(1, []Member{one}, nil, func() string { return "" }); got != "" {
+		t.Errorf("the only member: %q", got)
 	}
 }
 
@@ -96,7 +130,7 @@ func TestWhoIsGrantedHasEveryAcknowledgedCommit(t *testing.T) {
 		candidate := states[rapid.IntRange(0, count-1).Draw(t, "candidate")]
 		granted := map[int]bool{}
 		for _, s := range states {
-			if rapid.Bool().Draw(t, "answers") && grant(s, candidate, false, Given{}, time.Now()) == "" {
+			if rapid.Bool().Draw(t, "answers") && grant(s, candidate, false, false, Given{}, time.Now()) == "" {
 				granted[s.ID] = true
 			}
 		}
