@@ -2,6 +2,7 @@ package natsbus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -288,6 +289,20 @@ func TestServerRestartKeepsDataAndEverybodyComesBack(t *testing.T) {
 		}
 	}
 	waitServed(t, conn)
+}
+
+// A process may be told to end before what it serves has begun: that is an end like any other.
+func TestServingThatEndsBeforeItBeginsIsNoFailure(t *testing.T) {
+	conn := connect(t, startServer(t, t.TempDir(), 0).ClientURL())
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	conn.Close()
+	err := ServeKeys(ctx, conn, func(context.Context, drover.KeyRequest) (drover.SealedKey, error) {
+		return drover.SealedKey{}, errors.New("nobody asks")
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 func TestConnectReturnsBeforeThereIsAServer(t *testing.T) {

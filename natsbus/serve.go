@@ -3,6 +3,7 @@ package natsbus
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -49,6 +50,9 @@ func (c *Conn) listen(ctx context.Context, subject, queue, order string, l liste
 	defer handlers.Wait() // after the subscription is gone
 	requests := make(chan *nats.Msg, maxHandlers)
 	sub, err := c.nc.ChanQueueSubscribe(subject, queue, requests)
+	if ctx.Err() != nil && errors.Is(err, nats.ErrConnectionClosed) {
+		return nil // it ended before it began
+	}
 	if err != nil {
 		return translate(err, fmt.Sprintf("cannot listen for %s", order))
 	}
