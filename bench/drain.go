@@ -21,7 +21,8 @@ const drainPeers = "Fly.io: \"a handful of minutes\" for a host of machines with
 	"GCE: 60 s of notice before a VM is migrated live"
 
 // measureDrain empties a host with writers on it, live and cold, and compares what that took with what the dry run had said. The moves before
-// tell the plan what moves take on this machine. While it drains live, a client on a host that is not concerned asks every machine all the time.
+// tell the plan what moves take on this machine. A client on a host that is not concerned
+// asks every machine all the time.
 func measureDrain(ctx context.Context, s setup) (results []result, err error) {
 	f, err := raiseFleet(ctx, s)
 	if err != nil {
@@ -55,18 +56,8 @@ func measureDrain(ctx context.Context, s setup) (results []result, err error) {
 
 // measureDrains drains in one way, s.runs times. Each time everything comes home by the same way.
 func (f *fleet) measureDrains(ctx context.Context, s setup, mode string, writers []*writer) ([]result, error) {
-	for _, to := range []string{"h2", "h1"} { // what the plan is made of: as many at once as the drain moves, which share the CPUs as they will then
-		var moves errgroup.Group
-		for _, w := range writers[:min(s.parallel, len(writers))] {
-			move := []string{"machine", "move", w.id, "--to", to}
-			if mode == "live" {
-				move = append(move, "--live")
-			}
-			moves.Go(func() error { return f.cli.Ask(ctx, nil, move...) })
-		}
-		if err := moves.Wait(); err != nil {
-			return nil, err
-		}
+	if err := f.primeDrain(ctx, s, mode, writers); err != nil {
+		return nil, err
 	}
 	var took, planned, lost, acked, unanswered, asked []float64
 	for run := range s.runs {
@@ -89,6 +80,28 @@ func (f *fleet) measureDrains(ctx context.Context, s setup, mode string, writers
 		results = append(results, compare("drain.live.requests", "lost requests", "lower", "requests", unanswered, asked))
 	}
 	return results, nil
+}
+
+// primeDrain makes the moves that the plan is made of: as many at once as the drain moves, and asked all the time, so that they share the CPUs as
+// they will then.
+func (f *fleet) primeDrain(ctx context.Context, s setup, mode string, writers []*writer) error {
+	answers, err := f.askAll(ctx, writers)
+	if err != nil {
+		return err
+	}
+	for _, to := range []string{"h2", "h1"} {
+		var moves errgroup.Group
+		for _, w := range writers[:min(s.parallel, len(writers))] {
+			move := []string{"machine", "move", w.id, "--to", to}
+			if mode == "live" {
+				move = append(move, "--live")
+			}
+			moves.Go(func() error { return f.cli.Ask(ctx, nil, move...) })
+		}
+		err = errors.Join(err, moves.Wait())
+	}
+	_, aerr := answers()
+	return errors.Join(err, aerr)
 }
 
 // drained is one run.

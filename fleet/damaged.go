@@ -58,8 +58,13 @@ func (f *Fleet) damagedLocked(host drover.HostID, m drover.Machine) string {
 			mine = mine || c.Subject == string(mount.Volume)
 		}
 		if mine {
-			return c.Text + ": its move would not end. A drain with --suspect takes it along, and drover machine move --damaged does"
+			return damagedStays(c.Text)
 		}
 	}
 	return ""
+}
+
+// damagedStays says why a drain leaves a machine where its damaged disk is.
+func damagedStays(damage string) string {
+	return damage + ": its move would not end. A drain with --suspect takes it along, and drover machine move --damaged does"
 }

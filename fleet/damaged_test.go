@@ -21,7 +21,6 @@ func TestAMachineWithADamagedDiskIsNotMovedWithoutThought(t *testing.T) {
 				h.layers[lid] = l
 			}
 		}
-		h.conditions = []drover.Condition{{Code: drover.LayerDamaged, Severity: drover.SeverityCritical, Subject: string(vol.Volume.ID), Text: "2 places are damaged"}}
 	})
 	check, err := n.CheckMove(t.Context(), Move{Machine: id, Target: "h2"})
 	if err != nil || check.Possible {
@@ -34,16 +33,20 @@ func TestAMachineWithADamagedDiskIsNotMovedWithoutThought(t *testing.T) {
 	_, err = n.MoveMachine(t.Context(), Move{Machine: id, Target: "h2", Options: drover.MoveOptions{Damaged: true, Switch: drover.SwitchLate}})
 	wantError(t, err, drover.Precondition, "switch", "")
 
-	w.eventually("the control host has heard of it", func() bool {
-		info, err := n.Host(t.Context(), "h1")
-		return err == nil && len(info.Conditions) > 0
-	})
+	// The host has not told of it by a condition yet.
 	planned, err := n.PlanDrain(t.Context(), StartDrain{Host: "h1", Actor: "ann", Reason: "disk"})
-	if err != nil || planned.Problem == nil || planned.Item(id) == nil || !strings.Contains(planned.Item(id).Reason, "damaged") {
+	if err != nil || planned.Problem == nil || planned.Item(id) == nil || !strings.Contains(planned.Item(id).Reason, "is damaged at offset 40960") {
 		t.Fatalf("%+v, %v", planned, err)
 	}
 	_, err = n.CreateDrain(t.Context(), StartDrain{Host: "h1", Actor: "ann", Reason: "disk"})
 	wantError(t, err, drover.Precondition, "", "")
+	h.set(func() {
+		h.conditions = []drover.Condition{{Code: drover.LayerDamaged, Severity: drover.SeverityCritical, Subject: string(vol.Volume.ID), Text: "2 places are damaged"}}
+	})
+	w.eventually("the control host has heard of it", func() bool {
+		planned, err := n.PlanDrain(t.Context(), StartDrain{Host: "h1", Actor: "ann", Reason: "disk"})
+		return err == nil && planned.Item(id) != nil && strings.Contains(planned.Item(id).Reason, "2 places are damaged")
+	})
 	o := brisk()
 	o.Suspect = true
 	if d := w.drained(n, w.drain(n, "h1", o).ID); d.State != drover.DrainDone || d.Item(id).State != drover.ItemMoved {

@@ -131,7 +131,7 @@ func (r *drainer) weighNew(ctx context.Context, d drover.Drain, facts plan.Drain
 	if !fresh {
 		return
 	}
-	if err := r.weigh(ctx, d.Host, facts.There); err != nil {
+	if err := r.weigh(ctx, d.Host, facts.There, d.Options.Suspect); err != nil {
 		r.log.Debug("what machines hold is not known", "drain", d.ID, "err", err)
 	}
 }

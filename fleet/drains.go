@@ -153,20 +153,22 @@ func (f *Fleet) leavers(ctx context.Context, host drover.HostID, suspect bool) (
 			WithHint("see `drover drain show %s`", d.ID)
 	}
 	list := f.candidatesOn(host, suspect)
-	return list, f.weigh(ctx, host, list)
+	return list, f.weigh(ctx, host, list, suspect)
 }
 
-// weigh asks a host what the disks of its machines hold.
-func (f *Fleet) weigh(ctx context.Context, host drover.HostID, list []plan.Candidate) error {
+// weigh asks a host what the disks of its machines hold, and what of it is damaged: the conditions that it sends now and then may not say so yet.
+func (f *Fleet) weigh(ctx context.Context, host drover.HostID, list []plan.Candidate, suspect bool) error {
 	var layers []drover.LayerStatus
 	if err := f.order(ctx, f.timing.Apply, host, drover.OrderLayers, drover.Empty{}, &layers); err != nil {
 		return drover.AsError(fmt.Errorf("host %q cannot be drained now: %w", host, err)).
 			WithHint("a drain needs the host alive, since its machines' disks are there%s", f.ailing(host))
 	}
 	held := map[drover.DiskID]drover.Bytes{}
+	damaged := map[drover.DiskID]string{}
 	for _, l := range layers {
 		if l.State == drover.LayerReady {
 			held[l.Disk] += l.Allocated
+			damaged[l.Disk] = cmp.Or(damaged[l.Disk], damagedDisk(l))
 		}
 	}
 	f.state.mu.RLock()
@@ -175,9 +177,15 @@ func (f *Fleet) weigh(ctx context.Context, host drover.HostID, list []plan.Candi
 		if list[i].Source != host {
 			continue
 		}
-		list[i].Bytes = held[drover.RootDisk(list[i].Machine)] + held[drover.MemoryDisk(list[i].Machine)]
+		disks := []drover.DiskID{drover.RootDisk(list[i].Machine), drover.MemoryDisk(list[i].Machine)}
 		for id := range f.state.volumesOn[list[i].Machine] {
-			list[i].Bytes += held[drover.VolumeID(id).Disk()]
+			disks = append(disks, drover.VolumeID(id).Disk())
+		}
+		for _, disk := range disks {
+			list[i].Bytes += held[disk]
+			if why := damaged[disk]; why != "" && !suspect && list[i].Cannot == "" {
+				list[i].Cannot = damagedStays(why)
+			}
 		}
 	}
 	return nil
@@ -233,7 +241,7 @@ func (f *Fleet) homecomers(ctx context.Context, req StartDrain) (drover.HostID, 
 	}
 	f.state.mu.RUnlock()
 	for host := range sources {
-		if err := f.weigh(ctx, host, list); err != nil {
+		if err := f.weigh(ctx, host, list, req.Options.Suspect); err != nil {
 			return "", nil, err
 		}
 	}

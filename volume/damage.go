@@ -94,6 +94,28 @@ func (c *content) checkEdge(p []byte, off int64) error {
 	return nil
 }
 
+// checkWrite looks at the blocks that a write covers in part only: what it leaves of a damaged one would count as good from then on, since the
+// sum of a block that was written in part is made of what the disk has. A disk with sectors of 4 KiB gives the same error when it cannot read
+// the one that a part of is to be written.
+func (c *content) checkWrite(off, n int64) error {
+	if !c.checksWrite(off, n) {
+		return nil
+	}
+	end := off + n
+	if off%blockSize != 0 {
+		if err := c.checkEdge(nil, off); err != nil || end <= (off/blockSize+1)*blockSize {
+			return err
+		}
+	}
+	if end%blockSize == 0 {
+		return nil
+	}
+	return c.checkEdge(nil, end)
+}
+
+// checksWrite reports whether checkWrite reads, and so may wait.
+func (c *content) checksWrite(off, n int64) bool { return c.sums != nil && (off|n)%blockSize != 0 }
+
 // check compares blocks that were read with their sums. Of those that differ it reports the first and remembers all.
 func (c *content) check(p []byte, first int64) (err error) {
 	var sums [lookedUp]uint32

@@ -432,6 +432,9 @@ func (c *content) readCached(p []byte, off int64) bool {
 }
 
 func (c *content) tryWriteAt(p []byte, off int64) (bool, error) {
+	if c.checksWrite(off, int64(len(p))) {
+		return false, nil
+	}
 	o := c.enterGuest()
 	defer o.leave()
 	first, end := blocksOf(off, int64(len(p)))

@@ -134,7 +134,7 @@ func (c *content) tryReadVec(iov [][]byte, off int64) bool {
 // tryWriteVec writes to present blocks, into the page cache.
 func (c *content) tryWriteVec(iov [][]byte, off int64) (bool, error) {
 	f, ok := c.data.(vecFile)
-	if !ok {
+	if !ok || c.checksWrite(off, vecLen(iov)) {
 		return false, nil
 	}
 	o := c.enterGuest()

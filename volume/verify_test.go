@@ -118,6 +118,17 @@ func TestGuestIsNotGivenADamagedBlock(t *testing.T) {
 				}
 				guestReads(t, f, bad-int64(n), data[bad-n:bad])
 			}
+			// A write of a part of it must not make the rest of it count as good.
+			for _, part := range []struct{ off, n int64 }{{bad, 512}, {bad + 512, 512}, {bad - blockSize, blockSize + 512}, {bad + 3584, blockSize}} {
+				if status := f.Write(part.off, data[part.off:part.off+part.n]); status != vhosttest.IOErr {
+					t.Errorf("a write of %d bytes at %d, a part of the damaged block, ends with status %d", part.n, part.off, status)
+				}
+			}
+			if _, status := f.Read(bad, blockSize); status != vhosttest.IOErr {
+				t.Errorf("then the damaged block is read with status %d", status)
+			}
+			guestWrites(t, f, bad-512, data[bad-512:bad]) // a part of a sound one
+			guestReads(t, f, bad-blockSize, data[bad-blockSize:bad])
 			want := drover.ByteRange{Offset: bad, Length: blockSize}
 			if v := h.layer("vol_a").Verification; v == nil || len(v.Damaged) != 1 || v.Damaged[0] != want {
 				t.Errorf("reported is %+v", v)

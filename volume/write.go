@@ -14,6 +14,9 @@ func (c *content) WriteAt(ctx context.Context, p []byte, off int64, fua bool) er
 	if err := c.room(off, int64(len(p))); err != nil {
 		return err
 	}
+	if err := c.checkWrite(off, int64(len(p))); err != nil {
+		return err
+	}
 	o := c.enterGuest()
 	if o == nil {
 		return c.written(ctx, fua, c.data.WriteAt(p, off))
@@ -79,6 +82,9 @@ func (c *content) Zero(ctx context.Context, off, n int64, keep, fua bool) error 
 
 func (c *content) clearRange(ctx context.Context, off, n int64, fua bool, do func(off, n int64) error) error {
 	if err := c.failure(); err != nil {
+		return err
+	}
+	if err := c.checkWrite(off, n); err != nil {
 		return err
 	}
 	o := c.enterGuest()
