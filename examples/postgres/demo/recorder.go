@@ -16,8 +16,26 @@ type recorder struct {
 	acked map[int64]bool
 	last  time.Time
 	// gap is the longest time between two of them since mark, most the longest of all.
-	gap, most time.Duration
+	gap, most gap
 	count     int
+}
+
+// gap is a time in which no commit was acknowledged.
+type gap struct {
+	from time.Time
+	took time.Duration
+}
+
+func (g gap) or(other gap) gap {
+	if other.took > g.took {
+		return other
+	}
+	return g
+}
+
+// String tells how long it took and since when, which can be compared with the times of a move.
+func (g gap) String() string {
+	return fmt.Sprintf("%d ms from %s", g.took.Milliseconds(), g.from.UTC().Format("15:04:05.000"))
 }
 
 func newRecorder() *recorder { return &recorder{acked: map[int64]bool{}} }
@@ -49,8 +67,8 @@ func (r *recorder) ack(id int64, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.last.IsZero() {
-		r.gap = max(r.gap, at.Sub(r.last))
-		r.most = max(r.most, r.gap)
+		r.gap = r.gap.or(gap{r.last, at.Sub(r.last)})
+		r.most = r.most.or(r.gap)
 	}
 	r.acked[id], r.last, r.count = true, at, r.count+1
 }
@@ -59,18 +77,18 @@ func (r *recorder) ack(id int64, at time.Time) {
 func (r *recorder) mark() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.gap = 0
+	r.gap = gap{}
 }
 
 // gaps returns the longest gap since mark, and the longest of all. One that is not over counts as long as it is.
-func (r *recorder) gaps(now time.Time) (sinceMark, ever time.Duration) {
+func (r *recorder) gaps(now time.Time) (sinceMark, ever gap) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var open time.Duration
+	var open gap
 	if !r.last.IsZero() {
-		open = now.Sub(r.last)
+		open = gap{r.last, now.Sub(r.last)}
 	}
-	return max(r.gap, open), max(r.most, open)
+	return r.gap.or(open), r.most.or(open)
 }
 
 // total is how many commits were acknowledged.

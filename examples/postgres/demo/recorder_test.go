@@ -13,15 +13,15 @@ func TestTheRecorderKnowsWhatIsMissingAndHowLongNothingCame(t *testing.T) {
 	r.ack(1, now)
 	r.ack(3, now.Add(700*time.Millisecond))
 	r.ack(2, now.Add(900*time.Millisecond))
-	if gap, ever := r.gaps(now.Add(time.Second)); gap != 700*time.Millisecond || ever != gap {
+	if gap, ever := r.gaps(now.Add(time.Second)); gap.String() != "700 ms from 12:00:00.000" || ever != gap {
 		t.Errorf("the gap is %v, the longest ever %v", gap, ever)
 	}
 	r.mark()
-	if gap, ever := r.gaps(now.Add(time.Second)); gap != 100*time.Millisecond || ever != 700*time.Millisecond {
+	if gap, ever := r.gaps(now.Add(time.Second)); gap.took != 100*time.Millisecond || ever.took != 700*time.Millisecond {
 		t.Errorf("after a mark the gap is %v, the longest ever %v", gap, ever)
 	}
 	// What is not over counts as long as it is.
-	if gap, ever := r.gaps(now.Add(4 * time.Second)); gap != 3100*time.Millisecond || ever != gap {
+	if gap, ever := r.gaps(now.Add(4 * time.Second)); gap.String() != "3100 ms from 12:00:00.900" || ever != gap {
 		t.Errorf("the gap is %v, the longest ever %v", gap, ever)
 	}
 	lost := r.missing(map[int64]bool{1: true, 9: true})

@@ -196,8 +196,8 @@ func (s *stage) drain(ctx context.Context, host drover.HostID, cut bool) error {
 		return err
 	}
 	gap, ever := s.rec.gaps(time.Now())
-	s.report.WriteGapMSMax = ever.Milliseconds()
-	fmt.Printf("  %d commits so far; the longest time without one: %d ms\n", s.rec.total(), gap.Milliseconds())
+	s.report.WriteGapMSMax = ever.took.Milliseconds()
+	fmt.Printf("  %d commits so far; the longest time without one: %v\n", s.rec.total(), gap)
 	return s.typed(ctx, "host", "uncordon", string(host))
 }
 
@@ -229,7 +229,7 @@ func (s *stage) drainWithPowerCut(ctx context.Context, args []string) error {
 		return err
 	}
 	gap, _ := s.rec.gaps(time.Now())
-	s.say("Writes are acknowledged again, after %d ms at most. The host gets its power back.", gap.Milliseconds())
+	s.say("Writes are acknowledged again, after %d ms at most. The host gets its power back.", gap.took.Milliseconds())
 	if err := s.typed(ctx, "dev", "start", string(old.Host)); err != nil {
 		return err
 	}
