@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"time"
 
 	"drover"
 	"drover/migrate"
@@ -113,7 +112,7 @@ func ill(v MachineView) string {
 
 // drainFacts is what memory knows about a drain.
 func (f *Fleet) drainFacts(d drover.Drain) plan.DrainFacts {
-	facts := plan.DrainFacts{Machines: map[drover.MachineID]plan.MachineFacts{}, Halted: map[string]string{}, Rates: f.measuredRates(!d.Options.Cold)}
+	facts := plan.DrainFacts{Machines: map[drover.MachineID]plan.MachineFacts{}, Halted: map[string]string{}, Rates: f.measuredRates(d)}
 	if d.Kind == drover.DrainAway {
 		facts.There = f.candidatesOn(d.Host, d.Options.Suspect)
 	}
@@ -230,74 +229,4 @@ func (f *Fleet) downLocked(facts plan.DrainFacts) map[string][]string {
 		slices.Sort(list)
 	}
 	return down
-}
-
-// ratesOf is how many migrations the rates are made of.
-const ratesOf = 50
-
-// measuredRates tells from the newest migrations what moves take. Live ones tell of live ones and cold ones of cold ones, where there are any: a boot
-// takes many times what it takes to hand over a machine that runs.
-func (f *Fleet) measuredRates(live bool) plan.Rates {
-	f.state.mu.RLock()
-	var ended []drover.Migration
-	for _, i := range f.state.migrations.items {
-		if i.value.Outcome == drover.Succeeded {
-			ended = append(ended, i.value)
-		}
-	}
-	f.state.mu.RUnlock()
-	return ratesFrom(alike(ended, live))
-}
-
-// alike returns the newest of the migrations that were made of running machines and as live as is asked; of all of them when there are none.
-func alike(ended []drover.Migration, live bool) []drover.Migration {
-	same := slices.DeleteFunc(slices.Clone(ended), func(m drover.Migration) bool { return m.Live != live || !m.WasRunning })
-	if len(same) == 0 {
-		same = ended
-	}
-	slices.SortFunc(same, func(a, b drover.Migration) int { return b.CreatedAt.Compare(a.CreatedAt) })
-	return same[:min(len(same), ratesOf)]
-}
-
-// leastCopy is the least that must have been copied for a rate to mean something.
-const leastCopy = 16 * drover.MiB
-
-func ratesFrom(ended []drover.Migration) plan.Rates {
-	rates := plan.DefaultRates()
-	rates.Of = map[drover.MachineID]time.Duration{}
-	var before, after, copied, gaps []float64
-	own := map[drover.MachineID][]float64{}
-	for _, m := range ended {
-		hydrate := slices.IndexFunc(m.Steps, func(s drover.Step) bool { return s.Phase == drover.PhaseHydrate })
-		if hydrate < 0 || m.Hydration == nil || m.Steps[hydrate].EndedAt.IsZero() {
-			continue
-		}
-		step := m.Steps[hydrate]
-		before = append(before, step.StartedAt.Sub(m.CreatedAt).Seconds())
-		took := step.EndedAt.Sub(step.StartedAt).Seconds()
-		if m.Hydration.Copied < leastCopy {
-			after = append(after, took)
-		} else if took > 0 {
-			copied = append(copied, float64(m.Hydration.Copied)/took)
-		}
-		if gap := m.RunningAt.Sub(m.StoppedAt); m.WasRunning && !m.StoppedAt.IsZero() && gap > 0 {
-			gaps = append(gaps, gap.Seconds())
-			own[m.Machine] = append(own[m.Machine], gap.Seconds())
-		}
-	}
-	set := func(into *time.Duration, from []float64) {
-		if len(from) > 0 {
-			*into = time.Duration(plan.Median(from) * float64(time.Second))
-		}
-	}
-	set(&rates.Before, before)
-	set(&rates.After, after)
-	set(&rates.Interruption, gaps)
-	if len(copied) > 0 {
-		rates.Copy = max(plan.Median(copied), 1)
-	}
-	for id, list := range own {
-		rates.Of[id] = time.Duration(plan.Median(list) * float64(time.Second))
-	}
-	return rates
 }

@@ -107,7 +107,7 @@ func (f *Fleet) fillPlan(ctx context.Context, d *drover.Drain, candidates []plan
 		d.Items = append(d.Items, item)
 	}
 	now := f.now().UTC()
-	facts := plan.DrainFacts{Machines: map[drover.MachineID]plan.MachineFacts{}, Rates: f.measuredRates(!d.Options.Cold)}
+	facts := plan.DrainFacts{Machines: map[drover.MachineID]plan.MachineFacts{}, Rates: f.measuredRates(*d)}
 	for _, c := range candidates {
 		facts.Machines[c.Machine] = plan.MachineFacts{Candidate: c, Host: c.Source}
 	}

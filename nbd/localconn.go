@@ -29,6 +29,8 @@ type localConn struct {
 	local  net.Addr
 	remote net.Addr
 
+	wait wait // of the reader
+
 	mu     sync.Mutex // guards what follows
 	users  int        // calls that use fd
 	closed bool
@@ -100,12 +102,17 @@ func (c *localConn) Close() error {
 	return nil
 }
 
-// Read is net.Conn's.
+// Read is net.Conn's, for one reader at a time.
 func (c *localConn) Read(p []byte) (int, error) {
 	if err := c.use(); err != nil {
 		return 0, err
 	}
 	defer c.done()
+	c.wait.slice.Yield()
+	if n := c.wait.poll(c.fd, p); n > 0 {
+		return n, nil
+	}
+	defer func(began time.Time) { c.wait.learn(time.Since(began)) }(time.Now())
 	for {
 		n, err := unix.Read(c.fd, p)
 		switch {

@@ -10,8 +10,10 @@ import (
 
 // Rates is what moves take, measured from those that were made.
 type Rates struct {
-	// Before is from the beginning of a move until the machine runs on its target, After what its end takes besides the copying.
+	// Before is from the beginning of a move until the machine runs on its target, After what its end takes, both besides the copying.
 	Before, After time.Duration
+	// LateOver is from how many bytes on they are copied before the machine runs on its target, by a late switch; 0 is never.
+	LateOver drover.Bytes
 	// Copy is what one host copies to others, in bytes per second, shared by all moves off it.
 	Copy float64
 	// Interruption is what a move interrupts a machine for; Of has machines whose own moves tell.
@@ -47,11 +49,17 @@ type Planned struct {
 type flight struct {
 	Planned
 	index int
-	// left is what is to be copied yet; copying from arrived on. ends is when it is over, once all is copied.
-	arrived, left, ends float64
-	settled, done       bool
-	slot                Slot
+	// left is what is to be copied yet, from copying on.
+	copying, left float64
+	// arrived is when the machine runs on its target, ends when the move is over; never, until that is known.
+	arrived, ends float64
+	late, copied  bool
+	settled, done bool
+	slot          Slot
 }
+
+// never is the time of what is not known yet.
+var never = math.Inf(1)
 
 // Schedule simulates the moves of candidates, in their order, under the limits, and returns when each is expected to begin and to end; slots are
 // taken by what is under way already and stay taken. What never gets its turn because of them is expected after everything else.
@@ -103,9 +111,15 @@ func (s *simulation) begin() {
 		s.waiting = slices.DeleteFunc(s.waiting, func(j int) bool { return j == i })
 		s.plans[i].Begin = s.now
 		c := p.Candidate
-		s.flying = append(s.flying, &flight{index: i, Planned: p, arrived: s.now + s.rates.Before.Seconds(), left: float64(c.Bytes),
+		f := &flight{index: i, Planned: p, left: float64(c.Bytes), copying: s.now, arrived: never, ends: never,
+			late: s.rates.LateOver > 0 && c.Bytes > s.rates.LateOver,
 			slot: Slot{Machine: c.Machine, App: c.App, Network: c.Network, Group: c.Group, Class: c.Class, Source: c.Source, Target: p.Target,
-				Unsettled: true, Alone: alone(c)}})
+				Unsettled: true, Alone: alone(c)}}
+		if !f.late {
+			f.arrived = s.now + s.rates.Before.Seconds()
+			f.copying = f.arrived
+		}
+		s.flying = append(s.flying, f)
 		if s.trace != nil {
 			s.trace(s.slots())
 		}
@@ -137,13 +151,13 @@ func (s *simulation) advance() bool {
 		return false
 	}
 	rates := s.copyRates()
-	step := math.Inf(1)
+	step := never
 	for i, f := range s.flying {
 		step = min(step, s.until(f, rates[i]))
 	}
 	step = max(step, 1e-6)
 	for i, f := range s.flying {
-		if s.now >= f.arrived-1e-9 {
+		if s.copies(f) {
 			f.left = max(0, f.left-rates[i]*step)
 		}
 	}
@@ -164,7 +178,7 @@ func (s *simulation) copyRates() []float64 {
 		}
 	}
 	rates := make([]float64, len(s.flying))
-	share := math.Inf(1)
+	share := never
 	if s.o.Bandwidth > 0 {
 		share = float64(s.o.Bandwidth) / float64(max(min(s.o.PerSource, len(s.plans)), 1))
 	}
@@ -176,23 +190,20 @@ func (s *simulation) copyRates() []float64 {
 
 // until is how long it is to the next change of a move.
 func (s *simulation) until(f *flight, rate float64) float64 {
-	next := math.Inf(1)
-	for _, at := range []float64{f.arrived, f.arrived + s.healthyAfter(f)} {
+	next := never
+	for _, at := range []float64{f.copying, f.arrived, f.arrived + s.healthyAfter(f), f.ends} {
 		if at > s.now+1e-9 {
 			next = min(next, at-s.now)
 		}
 	}
-	switch {
-	case s.copies(f):
+	if s.copies(f) {
 		next = min(next, f.left/rate)
-	case !f.done && f.ends > s.now:
-		next = min(next, f.ends-s.now)
 	}
 	return next
 }
 
 // copies reports whether a move copies now.
-func (s *simulation) copies(f *flight) bool { return s.now >= f.arrived-1e-9 && f.ends == 0 && !f.done }
+func (s *simulation) copies(f *flight) bool { return s.now >= f.copying-1e-9 && !f.copied }
 
 func (s *simulation) healthyAfter(f *flight) float64 {
 	if !f.Candidate.Running {
@@ -204,9 +215,13 @@ func (s *simulation) healthyAfter(f *flight) float64 {
 // settle notes what a move has reached.
 func (s *simulation) settle(f *flight) {
 	if s.copies(f) && f.left < 1 {
-		f.ends = s.now + s.rates.After.Seconds()
+		f.copied = true
+		if f.late {
+			f.arrived = s.now + s.rates.Before.Seconds()
+		}
+		f.ends = max(s.now, f.arrived) + s.rates.After.Seconds()
 	}
-	if !f.done && f.ends > 0 && s.now >= f.ends-1e-9 {
+	if !f.done && s.now >= f.ends-1e-9 {
 		f.done = true
 		f.slot.Source, f.slot.Target = "", ""
 		s.plans[f.index].End = s.now

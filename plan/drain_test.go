@@ -2,9 +2,11 @@ package plan
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -85,7 +87,9 @@ func TestAScheduleKeepsTheLimitsAndEnds(t *testing.T) {
 			PerApp: rapid.IntRange(1, 3).Draw(t, "per app"), PerNetwork: rapid.IntRange(1, 3).Draw(t, "per network"),
 			Suspect: rapid.Bool().Draw(t, "suspect")}.WithDefaults()
 		Order(candidates, o.Suspect)
-		s := simulation{o: o, rates: DefaultRates(), plans: make([]Planned, len(candidates)), trace: func(slots []Slot) { checkSlots(t, slots, candidates, o) }}
+		rates := DefaultRates()
+		rates.LateOver = drover.Bytes(rapid.Int64Range(0, 1<<30).Draw(t, "late over"))
+		s := simulation{o: o, rates: rates, plans: make([]Planned, len(candidates)), trace: func(slots []Slot) { checkSlots(t, slots, candidates, o) }}
 		for i, c := range candidates {
 			s.plans[i] = Planned{Candidate: c, Target: targets[c.Machine]}
 			if targets[c.Machine] != "" {
@@ -102,6 +106,18 @@ func TestAScheduleKeepsTheLimitsAndEnds(t *testing.T) {
 			t.Fatalf("%d moves wait and %d fly for ever", len(s.waiting), len(s.flying))
 		}
 	})
+}
+
+// A machine whose data is copied first runs on its target afterwards; the others run there first. Both take as long, but the next of the app waits longer.
+func TestASchedulePutsTheCopyWhereTheSwitchHasIt(t *testing.T) {
+	rates := Rates{Before: 4 * time.Second, After: time.Second, Copy: 100, LateOver: 500}
+	for bytes, want := range map[drover.Bytes][2]float64{400: {6, 9}, 600: {12, 11}} {
+		c := Candidate{Machine: "m", Source: "h1", Bytes: bytes, Running: true}
+		p := Schedule([]Candidate{c}, map[drover.MachineID]drover.HostID{"m": "h2"}, drover.DrainOptions{MinHealthy: drover.Duration(2 * time.Second)}, rates)[0]
+		if math.Abs(p.Settled-want[0]) > 0.01 || math.Abs(p.End-max(want[0], want[1])) > 0.01 {
+			t.Errorf("%d bytes: %+v, want settled and ended at %v", bytes, p, want)
+		}
+	}
 }
 
 // checkSlots holds what is under way against the limits.

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"drover"
+	"drover/internal/timeslice"
 )
 
 // bell is what the goroutine of a ring sleeps on: the guest's kicks, and a descriptor of our own by which it is woken for anything else. The
@@ -15,7 +16,8 @@ import (
 type bell struct {
 	wake, kick int
 	fds        [2]unix.PollFd // of both; not waited for any more when negative
-	done       chan struct{}  // closed when the goroutine has ended
+	slice      timeslice.Slice
+	done       chan struct{} // closed when the goroutine has ended
 }
 
 // newBell takes the descriptor of the kicks over when it succeeds.
@@ -37,6 +39,7 @@ func (b *bell) ring() { notify(b.wake) }
 // wait sleeps until something is to be looked at, at most for the limit if that is not negative. It may end early. An error says that
 // there will be no more kicks; it comes once.
 func (b *bell) wait(limit time.Duration) error {
+	b.slice.Yield()
 	var timeout *unix.Timespec
 	if limit >= 0 {
 		t := unix.NsecToTimespec(int64(limit))

@@ -9,11 +9,12 @@ const (
 	dryTime = 200 * time.Microsecond
 	// mostHeld is how many completions are announced together at most.
 	mostHeld = 8
-	// firstPause and longestPause lie between two trials of a limit that is too high, up to alonePause when the guest had nothing but the one completion
+	// firstPause and longestPause lie between two trials of a limit that is too high; alonePause and longestAlone when the guest had nothing but the one completion
 	// that was held back: it seldom is another guest a moment later, and each trial is one of its slowest requests.
 	firstPause   = time.Millisecond
 	longestPause = 32 * time.Millisecond
-	alonePause   = 256 * time.Millisecond
+	alonePause   = 32 * time.Millisecond
+	longestAlone = 256 * time.Millisecond
 )
 
 // holder decides how many completions are announced to the guest together. An interrupt costs a guest more than a small request does, and a guest
@@ -21,7 +22,7 @@ const (
 //
 // Which of the two a guest does is found out by trying. A limit that is reached, because the guest makes further requests meanwhile, is
 // doubled. When the guest waits instead the limit falls to half of what came, so that it never runs out of requests again, and a higher one is tried
-// more and more seldom until the highest was reached. A guest with one request at a time is told of each at once, but for one in alonePause.
+// more and more seldom until the highest was reached. A guest with one request at a time is told of each at once, but for one in longestAlone.
 type holder struct {
 	limit int       // completions that are announced together; 0 is 1
 	held  int       // completions that are not announced
@@ -64,10 +65,10 @@ func (h *holder) expired(now time.Time) {
 		return
 	}
 	h.limit = max(1, h.held/2)
-	longest := longestPause
+	first, longest := firstPause, longestPause
 	if h.held == 1 {
-		longest = alonePause
+		first, longest = alonePause, longestAlone
 	}
-	h.pause = min(max(2*h.pause, firstPause), longest)
+	h.pause = min(max(2*h.pause, first), longest)
 	h.again = now.Add(h.pause)
 }

@@ -31,3 +31,22 @@ func TestExpectationsComeFromMovesOfTheSameKind(t *testing.T) {
 		t.Errorf("where there is nothing alike, what there is tells: %+v", r)
 	}
 }
+
+// What is copied before a late switch is no part of what a move takes besides, and two that copy off a host at a time share what it can copy.
+func TestWhatIsCopiedBeforeTheSwitchCountsOnce(t *testing.T) {
+	t.Parallel()
+	begun := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	at := func(s float64) time.Time { return begun.Add(time.Duration(s * float64(time.Second))) }
+	move := func(source drover.HostID, from float64) drover.Migration {
+		return drover.Migration{Source: source, CreatedAt: at(from), WasRunning: true, Hydration: &drover.Hydration{Copied: drover.MiB}, Steps: []drover.Step{
+			{Phase: drover.PhaseConverge, StartedAt: at(from + 1), EndedAt: at(from + 9), Bytes: 256 * drover.MiB},
+			{Phase: drover.PhaseHydrate, StartedAt: at(from + 12), EndedAt: at(from + 12.5)}}}
+	}
+	r := ratesFrom([]drover.Migration{move("h1", 0), move("h1", 0), move("h2", 0)})
+	if r.Before != 4*time.Second || r.After != 500*time.Millisecond || r.Copy != 64*float64(drover.MiB) {
+		t.Errorf("%+v", r)
+	}
+	if r := ratesFrom([]drover.Migration{move("h1", 0), move("h1", 4)}); r.Copy != 48*float64(drover.MiB) {
+		t.Errorf("two that overlap by half: %+v", r)
+	}
+}
