@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"drover"
 	"drover/internal/testkit"
 )
 
@@ -32,7 +33,8 @@ func run(ctx context.Context, args []string) (err error) {
 	flags := flag.NewFlagSet("demo-postgres", flag.ContinueOnError)
 	bin := flags.String("bin", "bin", "directory with drover and pgload")
 	image := flags.String("image", "build/postgres/image", "the image's folder")
-	variant := flags.String("variant", "live", "live, cold (moves), powercut (of the primary's host, in the middle of a drain) or two-on-one (two members on one host)")
+	variant := flags.String("variant", "live", "live, cold (moves), powercut (of a host, in the middle of a drain) or two-on-one (two members on one host)")
+	seed := flags.Uint64("seed", 0, "of the variant powercut: which host loses its power when; 0 is the primary's, as soon as the second drain moves something")
 	keep := flags.Bool("keep", false, "leave the fleet running at the end")
 	fleet := flags.String("fleet", "", "directory of the fleet that an earlier run kept: what is there of the cluster is not made again")
 	if err := flags.Parse(args); err != nil {
@@ -47,7 +49,7 @@ func run(ctx context.Context, args []string) (err error) {
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return err
 	}
-	s := &stage{bin: path, image: "oci:" + layout, dir: dir, variant: *variant, rec: newRecorder(), began: time.Now(),
+	s := &stage{bin: path, image: "oci:" + layout, dir: dir, variant: *variant, cut: cutOf(*seed, []drover.HostID{"h1", "h2", "h3", "h4"}), rec: newRecorder(), began: time.Now(),
 		cli: testkit.CLI{Bin: filepath.Join(path, "drover"), Dir: filepath.Join(dir, "fleet"), Stderr: os.Stderr}}
 	if *fleet != "" {
 		s.cli.Dir, *keep = *fleet, true

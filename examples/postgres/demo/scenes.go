@@ -143,6 +143,9 @@ func (s *stage) next(ctx context.Context, done map[drover.HostID]bool) (drover.H
 }
 
 func (s *stage) drainAll(ctx context.Context) error {
+	if s.variant == "powercut" {
+		s.say("A power cut is to come. In %v.", s.cut)
+	}
 	done := map[drover.HostID]bool{}
 	for len(done) < 3 {
 		if err := s.await(ctx, 4); err != nil {
@@ -153,7 +156,7 @@ func (s *stage) drainAll(ctx context.Context) error {
 			return err
 		}
 		done[host] = true
-		if err := s.drain(ctx, host, s.variant == "powercut" && len(done) == 2); err != nil {
+		if err := s.drain(ctx, host, s.variant == "powercut" && len(done) == s.cut.drain); err != nil {
 			return err
 		}
 	}
@@ -208,10 +211,9 @@ func how(live bool) string {
 	return "cold"
 }
 
-// drainWithPowerCut cuts the power of the primary's host in the middle of a drain of another one, and gives it back when there is a new primary.
+// drainWithPowerCut cuts the power of a host in the middle of a drain, the primary's as a rule, and gives it back when commits are acknowledged again.
 func (s *stage) drainWithPowerCut(ctx context.Context, args []string) error {
-	old, err := s.awaitPrimary(ctx)
-	if err != nil {
+	if _, err := s.awaitPrimary(ctx); err != nil {
 		return err
 	}
 	if err := s.typed(ctx, append(args, "--detach")...); err != nil {
@@ -221,8 +223,16 @@ func (s *stage) drainWithPowerCut(ctx context.Context, args []string) error {
 	if err := s.lastDrain(ctx, &drain, "begins to move", func() bool { return drain.Totals.InFlight > 0 || drain.Totals.Moved > 0 }); err != nil {
 		return err
 	}
-	s.say("The power of host %s is cut, with the primary %s.", old.Host, old.Name)
-	if err := s.typed(ctx, "dev", "kill", string(old.Host)); err != nil {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(s.cut.after):
+	}
+	host, err := s.powerless(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.typed(ctx, "dev", "kill", string(host)); err != nil {
 		return err
 	}
 	if err := s.written(ctx, 20); err != nil {
@@ -230,7 +240,7 @@ func (s *stage) drainWithPowerCut(ctx context.Context, args []string) error {
 	}
 	gap, _ := s.rec.gaps(time.Now())
 	s.say("Writes are acknowledged again, after %d ms at most. The host gets its power back.", gap.took.Milliseconds())
-	if err := s.typed(ctx, "dev", "start", string(old.Host)); err != nil {
+	if err := s.typed(ctx, "dev", "start", string(host)); err != nil {
 		return err
 	}
 	if err := s.lastDrain(ctx, &drain, "ends", func() bool { return drain.Ended() }); err != nil {
@@ -240,6 +250,20 @@ func (s *stage) drainWithPowerCut(ctx context.Context, args []string) error {
 		return fmt.Errorf("drain %s is %s: %v", drain.ID, drain.State, drain.Problem)
 	}
 	return s.await(ctx, 4)
+}
+
+// powerless says which host loses its power now.
+func (s *stage) powerless(ctx context.Context) (drover.HostID, error) {
+	if s.cut.host != "" {
+		s.say("The power of host %s is cut.", s.cut.host)
+		return s.cut.host, nil
+	}
+	m, err := s.awaitPrimary(ctx)
+	if err != nil {
+		return "", err
+	}
+	s.say("The power of host %s is cut, with the primary %s.", m.Host, m.Name)
+	return m.Host, nil
 }
 
 // lastDrain waits until the drain that is under way is as it should be.

@@ -33,6 +33,7 @@ const password = "rosebud-of-the-demo"
 // stage is the fleet of the demo, and the means to type commands at it.
 type stage struct {
 	bin, image, dir, variant string
+	cut                      cut
 	cli                      testkit.CLI
 	began                    time.Time
 	rec                      *recorder
