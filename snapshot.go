@@ -45,6 +45,8 @@ type Snapshot struct {
 	Scheduled bool `json:"scheduled,omitempty"`
 	// Quiesced: the guest's file systems were frozen for the moment; without it the snapshot is what a power cut would leave.
 	Quiesced bool `json:"quiesced,omitempty"`
+	// Full: all of it is stored again, also what the object store has, which mends what is damaged there.
+	Full bool `json:"full,omitempty"`
 	// RetentionDays is how long it is kept after TakenAt.
 	RetentionDays int `json:"retention_days"`
 	// TakenAt is the moment whose content it has.
@@ -64,4 +66,6 @@ type SnapshotSource struct {
 	Manifest string   `json:"manifest"`
 	Size     Bytes    `json:"size"`
 	Data     Bytes    `json:"data"`
+	// Full is Snapshot.Full, for an upload.
+	Full bool `json:"full,omitempty"`
 }

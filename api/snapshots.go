@@ -48,7 +48,7 @@ func (h *handler) createSnapshot(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	order := fleet.CreateSnapshot{App: c.app.Name, Volume: id, Quiesce: req.Quiesce}
+	order := fleet.CreateSnapshot{App: c.app.Name, Volume: id, Quiesce: req.Quiesce, Full: req.Full}
 	if req.RetentionDays != nil {
 		order.RetentionDays = *req.RetentionDays
 	}

@@ -97,6 +97,7 @@ func snapshotForm(s drover.Snapshot) apiv1.Snapshot {
 		Encrypted:     s.Cipher != nil,
 		Scheduled:     s.Scheduled,
 		Quiesced:      s.Quiesced,
+		Full:          s.Full,
 		Problem:       s.Problem,
 	}
 	taken := s.TakenAt

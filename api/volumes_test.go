@@ -146,8 +146,8 @@ func TestVolumesAsClientsOfTheMachinesAPIWriteThem(t *testing.T) {
 
 func TestNamesAndSizesOfWhatAVolumeIsMadeOf(t *testing.T) {
 	_, s, v := volumeServer(t)
-	snapshot := decode[apiv1.Snapshot](t, s.want(200, "POST", volumes+"/"+string(v.ID)+"/snapshots", `{"quiesce":true,"retention_days":9}`))
-	if !snapshot.Quiesced || snapshot.RetentionDays != 9 {
+	snapshot := decode[apiv1.Snapshot](t, s.want(200, "POST", volumes+"/"+string(v.ID)+"/snapshots", `{"quiesce":true,"full":true,"retention_days":9}`))
+	if !snapshot.Quiesced || !snapshot.Full || snapshot.RetentionDays != 9 {
 		t.Errorf("%+v", snapshot)
 	}
 	for _, from := range []string{`"source_volume_id":"` + string(v.ID) + `"`, `"snapshot_id":"` + string(snapshot.ID) + `"`} {

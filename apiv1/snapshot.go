@@ -31,6 +31,8 @@ type Snapshot struct {
 	// Scheduled: it was made by the volume's schedule. Quiesced: the guest's file systems were frozen for the moment.
 	Scheduled bool `json:"scheduled"`
 	Quiesced  bool `json:"quiesced"`
+	// Full: all of it was stored again, also what the object store had.
+	Full bool `json:"full,omitempty"`
 	// Host takes the snapshot, and Progress is how far it is on its way into the object store, while the status is creating.
 	Host     drover.HostID  `json:"host,omitempty"`
 	Progress *drover.Upload `json:"progress,omitempty"`
@@ -42,6 +44,8 @@ type Snapshot struct {
 type CreateSnapshotRequest struct {
 	// Quiesce freezes the guest's file systems for the moment, so that they are clean in the snapshot. Without it the snapshot is what a
 	// power cut would leave.
-	Quiesce       bool `json:"quiesce,omitempty"`
+	Quiesce bool `json:"quiesce,omitempty"`
+	// Full stores all of it again, also what the object store has, which mends what is damaged there, for older snapshots too.
+	Full          bool `json:"full,omitempty"`
 	RetentionDays *int `json:"retention_days,omitempty"`
 }

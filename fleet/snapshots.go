@@ -42,7 +42,7 @@ func (f *Fleet) CreateSnapshot(ctx context.Context, req CreateSnapshot) (drover.
 		return drover.Snapshot{}, err
 	}
 	s := newSnapshot(v, host)
-	s.CreatedAt = f.now().UTC()
+	s.CreatedAt, s.Full = f.now().UTC(), req.Full
 	if req.RetentionDays != 0 {
 		s.RetentionDays = req.RetentionDays
 	}

@@ -85,8 +85,8 @@ func TestASnapshotFromItsMomentToItsEnd(t *testing.T) {
 	if !vol.AutoBackup || vol.RetentionDays != drover.DefaultRetentionDays || vol.SnapshotInterval != drover.DefaultSnapshotInterval {
 		t.Errorf("a new volume has no schedule: %+v", vol)
 	}
-	first, err := n.CreateSnapshot(ctx, CreateSnapshot{App: "shop", Volume: vol.ID, Quiesce: true, RetentionDays: 9})
-	if err != nil || first.TakenAt.IsZero() || !first.Quiesced || first.State != drover.SnapshotCreating || first.RetentionDays != 9 || first.Size != drover.GiB {
+	first, err := n.CreateSnapshot(ctx, CreateSnapshot{App: "shop", Volume: vol.ID, Quiesce: true, Full: true, RetentionDays: 9})
+	if err != nil || first.TakenAt.IsZero() || !first.Quiesced || !first.Full || first.State != drover.SnapshotCreating || first.RetentionDays != 9 || first.Size != drover.GiB {
 		t.Fatalf("%+v, %v", first, err)
 	}
 	first = w.stored(n, first.ID)

@@ -155,6 +155,7 @@ type CreateSnapshot struct {
 	App           drover.AppName
 	Volume        drover.VolumeID
 	Quiesce       bool
+	Full          bool
 	RetentionDays int
 }
 

@@ -121,7 +121,7 @@ func (f fakeStorage) Upload(_ context.Context, id drover.LayerID, source drover.
 		if l.status.Upload != nil {
 			u.Read, u.Stored, u.Done, u.Manifest = u.Total, u.Total, true, "manifest of "+string(id)
 		}
-		l.status.Upload = &u
+		l.status.Upload, f.s.h.uploadedFrom = &u, source
 		return nil
 	})
 }

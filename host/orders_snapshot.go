@@ -28,7 +28,7 @@ func (a *Agent) volumeSnapshot(ctx context.Context, req drover.SnapshotRequest) 
 	}
 	a.hit("host.upload.before")
 	status, err := call(ctx, func(ctx context.Context) (drover.LayerStatus, error) {
-		return a.cfg.Storage.Upload(ctx, f.Layer, drover.SnapshotSource{Snapshot: id, Volume: v, Size: f.Size})
+		return a.cfg.Storage.Upload(ctx, f.Layer, drover.SnapshotSource{Snapshot: id, Volume: v, Size: f.Size, Full: req.Snapshot.Full})
 	})
 	if err != nil {
 		return p, fmt.Errorf("cannot copy the layer %q into the object store: %w", f.Layer, err)

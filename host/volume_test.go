@@ -96,6 +96,16 @@ func TestACrashAtEveryStepOfASnapshot(t *testing.T) {
 	}
 }
 
+func TestAFullSnapshotIsStoredInFull(t *testing.T) {
+	started(t, nil, func(t *testing.T, w *world, h *fakeHost, req *drover.ApplyRequest) {
+		want := snapshotRequest(true, false)
+		want.Snapshot.Full = true
+		if _, err := order[drover.SnapshotProgress](h, drover.OrderVolumeSnapshot, want); err != nil || !h.uploadedFrom.Full || h.uploadedFrom.Snapshot != testSnapshot {
+			t.Errorf("%+v, %v", h.uploadedFrom, err)
+		}
+	})
+}
+
 func TestWhatAQuiescedSnapshotPromises(t *testing.T) {
 	started(t, nil, func(t *testing.T, w *world, h *fakeHost, req *drover.ApplyRequest) {
 		p, err := order[drover.SnapshotProgress](h, drover.OrderVolumeSnapshot, snapshotRequest(false, true))

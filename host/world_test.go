@@ -87,7 +87,9 @@ type fakeHost struct {
 	// wiped lists layers that were made unreadable, settings what was set for the storage; vmSizes is what VMs were told of their disks.
 	wiped    map[drover.LayerID]bool
 	settings drover.StorageSettings
-	vmSizes  map[int]drover.Bytes
+	// uploadedFrom is what the last upload was asked for with.
+	uploadedFrom drover.SnapshotSource
+	vmSizes      map[int]drover.Bytes
 	// guestFrozen is not 0 while a guest's file system is frozen; guestGrown counts how often one was made larger.
 	guestFrozen, guestGrown int
 

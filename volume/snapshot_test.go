@@ -315,6 +315,21 @@ func TestRestoreNeverPassesOnWhatIsDamaged(t *testing.T) {
 			}
 			return nil
 		})
+		// A snapshot that shares it does not mend it; one that stores all of it does, for those before it, too.
+		next := drover.LayerID(fmt.Sprintf("vol_a.n%d", i))
+		v.split(next)
+		if shared := h.uploadDone(next, drover.SnapshotID(fmt.Sprintf("vs_n%d", i))); shared.Upload.Stored > 64*drover.KiB && i == 0 {
+			t.Errorf("a snapshot without a change stored %d bytes", shared.Upload.Stored)
+		}
+		whole := drover.LayerID(fmt.Sprintf("vol_a.w%d", i))
+		v.split(whole)
+		must[drover.LayerStatus](t)(h.Upload(t.Context(), whole, drover.SnapshotSource{Snapshot: drover.SnapshotID(fmt.Sprintf("vs_w%d", i)), Volume: "vol_a", Full: true}))
+		if full := h.uploaded(whole); full.Upload.Stored < 8*drover.MiB {
+			t.Errorf("a full snapshot stored %d bytes", full.Upload.Stored)
+		}
+		mended := id + "_m"
+		h.restore(mended, sourceOf(s), 8*drover.MiB)
+		holds(t, h.dial(string(mended)), v.model)
 	}
 }
 

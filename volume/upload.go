@@ -29,6 +29,8 @@ type uploadRecord struct {
 	Snapshot drover.SnapshotID `json:"snapshot"`
 	Volume   drover.VolumeID   `json:"volume"`
 	BegunAt  time.Time         `json:"begun_at"`
+	// Full: nothing that the store has is relied on.
+	Full bool `json:"full,omitempty"`
 	// Compared: Previous was looked for, and is the snapshot that this one is compared with; empty for none.
 	Compared bool              `json:"compared,omitempty"`
 	Previous drover.SnapshotID `json:"previous,omitempty"`
@@ -106,7 +108,7 @@ func (p *pool) beginUpload(ctx context.Context, id drover.LayerID, src *drover.S
 		l.uploader.total.Store(0)
 		l.uploader.read.Store(0)
 		l.uploader.stored.Store(0)
-		rec := &uploadRecord{Snapshot: src.Snapshot, Volume: src.Volume, BegunAt: time.Now().UTC()}
+		rec := &uploadRecord{Snapshot: src.Snapshot, Volume: src.Volume, BegunAt: time.Now().UTC(), Full: src.Full}
 		if err := l.update(func(m *meta) { m.Upload = rec }); err != nil {
 			return nil, err
 		}

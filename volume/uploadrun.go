@@ -38,6 +38,9 @@ func (r *uploadRun) attempt(ctx context.Context) (err error) {
 		if r.store, err = r.pool.newStore(l.meta().Upload.Volume); err != nil {
 			return err
 		}
+		if l.meta().Upload.Full {
+			r.store = r.store.Rewriting()
+		}
 	}
 	if err := r.prepare(ctx); err != nil {
 		return err
@@ -88,8 +91,10 @@ func (r *uploadRun) manifest() *manifest.Manifest {
 func (r *uploadRun) prepare(ctx context.Context) (err error) {
 	rec := r.layer.meta().Upload
 	if !rec.Compared {
-		if r.previous, err = r.store.Newest(ctx, rec.Snapshot); err != nil {
-			return err
+		if !rec.Full {
+			if r.previous, err = r.store.Newest(ctx, rec.Snapshot); err != nil {
+				return err
+			}
 		}
 		return r.measure(ctx)
 	}

@@ -14,7 +14,7 @@ func (b *Backend) CreateSnapshot(_ context.Context, req fleet.CreateSnapshot) (d
 	_, err := b.change("CreateSnapshot", req.App, req.Volume, func(v *fleet.VolumeView) error {
 		vol, now := v.Volume, b.Now()
 		s = drover.Snapshot{ID: snapshotID(b.nextLocked()), Volume: vol.ID, App: vol.App, Name: vol.Name, State: drover.SnapshotCreating, Host: vol.Host, Size: vol.Size,
-			Data: vol.Size / 4, Cipher: vol.Cipher, Quiesced: req.Quiesce, RetentionDays: req.RetentionDays, TakenAt: now, CreatedAt: now}
+			Data: vol.Size / 4, Cipher: vol.Cipher, Quiesced: req.Quiesce, Full: req.Full, RetentionDays: req.RetentionDays, TakenAt: now, CreatedAt: now}
 		if s.RetentionDays == 0 {
 			s.RetentionDays = vol.RetentionDays
 		}

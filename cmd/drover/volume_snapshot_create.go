@@ -22,7 +22,9 @@ func newSnapshotCreateCommand(c *cli) *cobra.Command {
 		Long: `Create takes a snapshot of what a volume holds at this moment, without stopping
 the machine that has it: what the machine has written and not flushed may or may
 not be in it, as after a power cut. With --quiesce the guest's file systems are
-frozen for that moment, and clean in the snapshot.
+frozen for that moment, and clean in the snapshot. With --full all of it is
+stored again, not only what is new: chunks that are damaged in the object store
+are whole afterwards, for older snapshots that share them too.
 
 Then what is new in it goes into the object store. The command follows that to
 its end; Ctrl-C ends the following, not the snapshot.`,
@@ -54,6 +56,7 @@ its end; Ctrl-C ends the following, not the snapshot.`,
 	}
 	addApp(cmd, &app)
 	cmd.Flags().BoolVar(&req.Quiesce, "quiesce", false, "freeze the guest's file systems for the moment")
+	cmd.Flags().BoolVar(&req.Full, "full", false, "store all of it again, also what the object store has: mends what is damaged there")
 	cmd.Flags().IntVar(&days, "retention", 0, "days for which it is kept (default: the volume's)")
 	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "do not wait; print the ID only")
 	return cmd

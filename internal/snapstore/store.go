@@ -16,6 +16,8 @@ type Store struct {
 	objects drover.ObjectStore
 	volume  drover.VolumeID
 	codec   *manifest.Codec
+	// rewrite: what is there is written again.
+	rewrite bool
 }
 
 // New returns the volume's part of the store.
@@ -27,7 +29,23 @@ func New(objects drover.ObjectStore, volume drover.VolumeID, codec *manifest.Cod
 	if err := manifest.CheckVolume(volume); err != nil {
 		return nil, err
 	}
-	return &Store{objects, volume, codec}, nil
+	return &Store{objects: objects, volume: volume, codec: codec}, nil
+}
+
+// Rewriting returns the store as it is for one who does not rely on what it has: chunks and pages are stored whether they are there or not, which mends those
+// that are damaged.
+func (s *Store) Rewriting() *Store {
+	r := *s
+	r.rewrite = true
+	return &r
+}
+
+// has reports whether there is an object that need not be stored.
+func (s *Store) has(ctx context.Context, name string) (bool, error) {
+	if s.rewrite {
+		return false, nil
+	}
+	return s.objects.Has(ctx, name)
 }
 
 // damage marks an error that says that the store answers and what it has is wrong or missing, so that to ask again will not help.
@@ -102,7 +120,7 @@ func (s *Store) Page(ctx context.Context, ref manifest.PageRef) (p *manifest.Pag
 		return nil
 	})
 	if err != nil {
-		return nil, drover.Errorf(missing(err), "cannot read page %d (%s) of a snapshot of volume %s: %w", ref.Index, ref.Hash, s.volume, err)
+		return nil, s.mendable(drover.Errorf(missing(err), "cannot read page %d (%s) of a snapshot of volume %s: %w", ref.Index, ref.Hash, s.volume, err))
 	}
 	return p, nil
 }
@@ -111,9 +129,17 @@ func (s *Store) Page(ctx context.Context, ref manifest.PageRef) (p *manifest.Pag
 func (s *Store) Chunk(ctx context.Context, p []byte, h manifest.Hash) error {
 	err := s.verified(ctx, manifest.ChunkName(s.volume, h), func(b []byte) error { return s.codec.Decode(p, b, h) })
 	if err != nil {
-		return drover.Errorf(missing(err), "cannot read a chunk of volume %s: %w", s.volume, err)
+		return s.mendable(drover.Errorf(missing(err), "cannot read a chunk of volume %s: %w", s.volume, err))
 	}
 	return nil
+}
+
+// mendable adds what can be done about an object that is damaged.
+func (s *Store) mendable(err *drover.Error) error {
+	if !Damaged(err) {
+		return err
+	}
+	return err.WithHint("as far as the volume still holds it, this stores it again, for older snapshots too: drover volume snapshot create %s --full", s.volume)
 }
 
 // missing is the code for an object that must be there.
@@ -127,7 +153,7 @@ func missing(err error) drover.Code {
 // PutChunk stores a chunk unless it is there, and returns how many bytes that took. buf is used for its stored form.
 func (s *Store) PutChunk(ctx context.Context, buf, chunk []byte, h manifest.Hash, pack bool) (int64, error) {
 	name := manifest.ChunkName(s.volume, h)
-	if there, err := s.objects.Has(ctx, name); err != nil || there {
+	if there, err := s.has(ctx, name); err != nil || there {
 		return 0, err
 	}
 	return s.SendChunk(ctx, buf, chunk, h, pack)
@@ -144,7 +170,7 @@ func (s *Store) PutPage(ctx context.Context, p *manifest.Page) (ref manifest.Pag
 	b := p.Encode()
 	ref = p.Ref(b)
 	name := manifest.PageName(s.volume, ref.Hash)
-	if there, err := s.objects.Has(ctx, name); err != nil || there {
+	if there, err := s.has(ctx, name); err != nil || there {
 		return ref, 0, err
 	}
 	return ref, int64(len(b)), s.objects.Put(ctx, name, b)

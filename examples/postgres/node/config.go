@@ -41,9 +41,10 @@ func (c config) name() string       { return nodeName(c.self.ID) }
 func nodeName(id int) string { return fmt.Sprintf("node%d", id) }
 
 // conninfo is how members reach each other: by the literal private address, which a machine has for life. The private network encrypts between
-// hosts; TLS and Kerberos on top would only cost each connection, most of all on an emulated processor.
+// hosts; TLS and Kerberos on top would only cost each connection, most of all on an emulated processor. tcp_user_timeout, in milliseconds, ends the wait for an
+// answer of a host without power: keepalives are for connections on which nothing was asked.
 func (c config) conninfo(address string) string {
-	return fmt.Sprintf("host=%s port=%d user=repmgr dbname=repmgr connect_timeout=10 sslmode=disable gssencmode=disable keepalives_idle=5 keepalives_interval=2 keepalives_count=3 passfile=%s",
+	return fmt.Sprintf("host=%s port=%d user=repmgr dbname=repmgr connect_timeout=10 sslmode=disable gssencmode=disable keepalives_idle=5 keepalives_interval=2 keepalives_count=3 tcp_user_timeout=6000 passfile=%s",
 		address, pgPort, c.passFile())
 }
 
