@@ -32,7 +32,7 @@ type Snapshot struct {
 	Scheduled bool `json:"scheduled"`
 	Quiesced  bool `json:"quiesced"`
 	// Full: all of it was stored again, also what the object store had.
-	Full bool `json:"full,omitempty"`
+	Full bool `json:"full"`
 	// Host takes the snapshot, and Progress is how far it is on its way into the object store, while the status is creating.
 	Host     drover.HostID  `json:"host,omitempty"`
 	Progress *drover.Upload `json:"progress,omitempty"`
