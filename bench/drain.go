@@ -20,38 +20,32 @@ const drainPort = "7777"
 const drainPeers = "Fly.io: \"a handful of minutes\" for a host of machines without volumes (2020); Incus: as many instances at a time as CPUs/16; " +
 	"GCE: 60 s of notice before a VM is migrated live"
 
-// measureDrain empties a host with writers on it, live and cold, and compares what that took with what the dry run had said. The moves before
-// tell the plan what moves take on this machine. A client on a host that is not concerned
-// asks every machine all the time.
-func measureDrain(ctx context.Context, s setup) (results []result, err error) {
-	f, err := raiseFleet(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, f.close(ctx)) }()
-	var writers []*writer
-	defer func() {
-		for _, w := range writers {
-			w.stop()
-		}
-	}()
-	for i := range s.machines {
-		// Records at a pace that leaves emulated guests time for each other.
-		w, err := f.startWriter(ctx, fmt.Sprintf("w%d", i), "h1", 1, s.fillMiB, "-pause", "100ms", "-serve", drainPort)
+// measureDrain empties a host with writers on it, live or cold, and compares what that took with what the dry run had said. The moves before
+// tell the plan what moves take on this machine. A client on a host that is not concerned asks every machine all the time.
+func measureDrain(mode string) func(ctx context.Context, s setup) ([]result, error) {
+	return func(ctx context.Context, s setup) (results []result, err error) {
+		f, err := raiseFleet(ctx, s)
 		if err != nil {
 			return nil, err
 		}
-		writers = append(writers, w)
-	}
-	fmt.Fprintf(s.log, "peers, by their own words: %s\n", drainPeers)
-	for _, mode := range []string{"live", "cold"} {
-		one, err := f.measureDrains(ctx, s, mode, writers)
-		if err != nil {
-			return results, err
+		defer func() { err = errors.Join(err, f.close(ctx)) }()
+		var writers []*writer
+		defer func() {
+			for _, w := range writers {
+				w.stop()
+			}
+		}()
+		for i := range s.machines {
+			// Records at a pace that leaves emulated guests time for each other.
+			w, err := f.startWriter(ctx, fmt.Sprintf("w%d", i), "h1", 1, s.fillMiB, "-pause", "100ms", "-serve", drainPort)
+			if err != nil {
+				return nil, err
+			}
+			writers = append(writers, w)
 		}
-		results = append(results, one...)
+		fmt.Fprintf(s.log, "peers, by their own words: %s\n", drainPeers)
+		return f.measureDrains(ctx, s, mode, writers)
 	}
-	return results, nil
 }
 
 // measureDrains drains in one way, s.runs times. Each time everything comes home by the same way.
@@ -131,6 +125,18 @@ func (f *fleet) drainOnce(ctx context.Context, s setup, mode string, writers []*
 	if d.State != drover.DrainDone {
 		return one, fmt.Errorf("drain %s is %s: %v", d.ID, d.State, d.Problem)
 	}
+	for _, i := range d.Items {
+		was := plan.Item(i.Machine)
+		if was == nil {
+			continue
+		}
+		var m drover.Migration
+		if err := f.cli.Ask(ctx, &m, "migration", "show", string(i.Migration)); err != nil {
+			return one, err
+		}
+		fmt.Fprintf(s.log, "%s: planned from %.1f s to %.1f s, went from %.1f s to %.1f s:%s\n", i.Name, was.ExpectedStart.Sub(plan.CreatedAt).Seconds(),
+			was.ExpectedEnd.Sub(plan.CreatedAt).Seconds(), i.StartedAt.Sub(d.StartedAt).Seconds(), i.EndedAt.Sub(d.StartedAt).Seconds(), phasesOf(m))
+	}
 	one = drained{took: d.EndedAt.Sub(d.StartedAt).Seconds(), planned: plan.ExpectedSeconds, requests: requests}
 	for _, w := range writers {
 		lost, acked, err := w.count(ctx)
@@ -140,6 +146,16 @@ func (f *fleet) drainOnce(ctx context.Context, s setup, mode string, writers []*
 		one.lost, one.acked = one.lost+lost, one.acked+acked
 	}
 	return one, f.cli.Ask(ctx, &back, append([]string{"drain", "return", string(d.ID)}, flags...)...)
+}
+
+// phasesOf tells what a move was made of.
+func phasesOf(m drover.Migration) (text string) {
+	for _, step := range m.Steps {
+		if took := step.EndedAt.Sub(step.StartedAt); took > 100*time.Millisecond {
+			text += fmt.Sprintf(" %s %.1f s", step.Phase, took.Seconds())
+		}
+	}
+	return text
 }
 
 // count compares what a machine has with what it acknowledged.
