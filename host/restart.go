@@ -1,7 +1,9 @@
 package host
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -179,7 +181,7 @@ func (r *records) startFailed(err error, now time.Time) {
 	o := &r.Obs
 	o.StartTries++
 	permanent := drover.Is(err, drover.Invalid) || drover.Is(err, drover.NotFound) || drover.Is(err, drover.Denied)
-	waits := drover.Is(err, drover.Unavailable) || drover.Is(err, drover.Conflict) || drover.Is(err, drover.Canceled)
+	waits := drover.Is(err, drover.Unavailable) || drover.Is(err, drover.Conflict) || drover.Is(err, drover.Canceled) || scarce(err)
 	if permanent || !waits && o.StartTries >= maxTries {
 		r.fail("cannot start: " + err.Error())
 		r.event(now, event{kind: "start-failed", source: "drover", text: "the start failed: " + err.Error()})
@@ -190,6 +192,13 @@ func (r *records) startFailed(err error, now time.Time) {
 	o.Status.Run = r.Desired.Machine.Run
 	o.Status.State = drover.StateStarting
 	o.Status.Reason = fmt.Sprintf("cannot start yet: %s; next try in %s", err, wait)
+}
+
+// scarce reports whether an error comes from what this host has too little of, or from its disk: that is mended sooner or later, or the machine is moved away, and a
+// machine that had failed for good would not be started then.
+func scarce(err error) bool {
+	return drover.Is(err, drover.Exhausted) || slices.ContainsFunc([]unix.Errno{unix.ENOSPC, unix.EDQUOT, unix.ENOMEM, unix.EMFILE, unix.ENFILE, unix.EIO, unix.EROFS},
+		func(e unix.Errno) bool { return errors.Is(err, e) })
 }
 
 // fail ends the run: the machine stays failed until a user starts it again.

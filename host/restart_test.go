@@ -1,8 +1,14 @@
 package host
 
 import (
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"drover"
 )
@@ -98,7 +104,7 @@ func TestStartFailed(t *testing.T) {
 		fails bool
 	}{
 		{drover.Invalid, 0, true}, {drover.NotFound, 0, true}, {drover.Denied, 0, true},
-		{drover.Exhausted, 0, false}, {drover.Exhausted, 2, true}, {drover.Internal, 2, true},
+		{drover.Exhausted, 0, false}, {drover.Exhausted, 999, false}, {drover.Internal, 2, true},
 		{drover.Unavailable, 2, false}, {drover.Unavailable, 999, false}, {drover.Conflict, 999, false},
 	} {
 		r := &records{Desired: &drover.ApplyRequest{Machine: drover.Machine{Run: 3}}, Obs: observed{StartTries: c.tries}}
@@ -108,6 +114,22 @@ func TestStartFailed(t *testing.T) {
 		}
 		if !c.fails && !r.Obs.RetryAt.After(t0) {
 			t.Errorf("%s: no wait before the next try", c.code)
+		}
+	}
+}
+
+// A disk that is full has room again later: the machine must not need a user then.
+func TestAStartWaitsForWhatTheHostLacks(t *testing.T) {
+	for err, waits := range map[error]bool{
+		&fs.PathError{Op: "write", Path: "/x", Err: unix.ENOSPC}: true,
+		&fs.PathError{Op: "mkdir", Path: "/x", Err: unix.EIO}:    true,
+		os.NewSyscallError("socket", unix.EMFILE):                true,
+		&fs.PathError{Op: "open", Path: "/x", Err: unix.EACCES}:  false,
+	} {
+		r := &records{Desired: &drover.ApplyRequest{Machine: drover.Machine{Run: 3}}, Obs: observed{StartTries: 999}}
+		r.startFailed(fmt.Errorf("cannot make the link: %w", drover.Errorf(drover.Internal, "cannot store the policy: %w", err)), t0)
+		if r.Obs.Over == waits || waits != r.Obs.RetryAt.After(t0) || !strings.Contains(r.Obs.Status.Reason, err.Error()) {
+			t.Errorf("%v: %+v", err, r.Obs)
 		}
 	}
 }
