@@ -262,6 +262,9 @@ func (f *Fleet) record(ctx context.Context, m drover.Machine, p drover.Placement
 	defer f.tellsFirst(m.ID)() // over before it is taken back, where that has to be: this is the repair's work
 	f.hit("fleet.make.record.before")
 	rev, err := f.state.machines.create(ctx, string(m.ID), m)
+	if drover.Is(err, drover.Exists) { // the ID is new: the repair took this making for one whose control host died, and fenced it
+		return drover.Errorf(drover.Unavailable, "machine %q was not created: what it needs took longer than %v to claim, and was taken back", m.Name, f.timing.Stale).WithHint("ask again")
+	}
 	if err != nil {
 		return err
 	}

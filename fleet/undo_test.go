@@ -100,7 +100,12 @@ func TestAnAbortDoesNotWaitForAHostThatHangs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		<-hangs
+		select {
+		case <-hangs:
+		case <-time.After(time.Minute):
+			m, err = n.Migration(t.Context(), m.ID)
+			t.Fatalf("%s was never asked: %+v, %v", c.order, m, err)
+		}
 		asked := time.Now()
 		if m, err = n.AbortMigration(t.Context(), m.ID); err != nil || m.Outcome != drover.Aborting && m.Outcome != drover.Aborted {
 			t.Fatalf("%s: %s, %v", c.order, m.Outcome, err)

@@ -57,14 +57,14 @@ type world struct {
 	born time.Time
 }
 
-// quick is the timing of tests: everything that waits for a silence is short.
+// quick is the timing of tests: everything that waits for a silence is short, but long enough for a busy machine to be heard.
 func quick() (*Timing, *migrate.Rules) {
 	timing := DefaultTiming()
 	timing.Ready = 20 * time.Second
-	timing.Unreachable = 1500 * time.Millisecond
+	timing.Unreachable = 2500 * time.Millisecond
 	timing.LeaseTTL, timing.LeaseRenew = 1500*time.Millisecond, 200*time.Millisecond
 	timing.Repair = 200 * time.Millisecond
-	timing.Stale = time.Second
+	timing.Stale = 2 * time.Second
 	timing.KeepVolumes, timing.Work = 0, 30*time.Millisecond
 	timing.Drain = 20 * time.Millisecond
 	rules := migrate.DefaultRules()
