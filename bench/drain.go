@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"drover"
 	"drover/internal/testkit"
 )
@@ -20,8 +18,8 @@ const drainPort = "7777"
 const drainPeers = "Fly.io: \"a handful of minutes\" for a host of machines without volumes (2020); Incus: as many instances at a time as CPUs/16; " +
 	"GCE: 60 s of notice before a VM is migrated live"
 
-// measureDrain empties a host with writers on it, live or cold, and compares what that took with what the dry run had said. The moves before
-// tell the plan what moves take on this machine. A client on a host that is not concerned asks every machine all the time.
+// measureDrain empties a host with writers on it, live or cold, and compares what that took with what the dry run had said. A drain before
+// tells the plan what moves take on this machine. A client on a host that is not concerned asks every machine all the time.
 func measureDrain(mode string) func(ctx context.Context, s setup) ([]result, error) {
 	return func(ctx context.Context, s setup) (results []result, err error) {
 		f, err := raiseFleet(ctx, s)
@@ -76,26 +74,26 @@ func (f *fleet) measureDrains(ctx context.Context, s setup, mode string, writers
 	return results, nil
 }
 
-// primeDrain makes the moves that the plan is made of: as many at once as the drain moves, and asked all the time, so that they share the CPUs as
-// they will then.
+// primeDrain drains the host and brings everything home, asked all the time, so that the plan is made of moves like those to come: guests that have just booted are busy for
+// a while yet, in the way of the next ones.
 func (f *fleet) primeDrain(ctx context.Context, s setup, mode string, writers []*writer) error {
 	answers, err := f.askAll(ctx, writers)
 	if err != nil {
 		return err
 	}
-	for _, to := range []string{"h2", "h1"} {
-		var moves errgroup.Group
-		for _, w := range writers[:min(s.parallel, len(writers))] {
-			move := []string{"machine", "move", w.id, "--to", to}
-			if mode == "live" {
-				move = append(move, "--live")
-			}
-			moves.Go(func() error { return f.cli.Ask(ctx, nil, move...) })
-		}
-		err = errors.Join(err, moves.Wait())
+	flags := drainFlags(s, mode)
+	var d, back drover.Drain
+	if err = f.cli.Ask(ctx, &d, append([]string{"host", "drain", "h1"}, flags...)...); err == nil {
+		err = f.cli.Ask(ctx, &back, append([]string{"drain", "return", string(d.ID)}, flags...)...)
 	}
 	_, aerr := answers()
 	return errors.Join(err, aerr)
+}
+
+// drainFlags is how the host is drained, and how everything returns.
+func drainFlags(s setup, mode string) []string {
+	return []string{"--" + mode, "--reason", "bench", "--min-healthy", "1s", "--max-per-app", fmt.Sprint(s.parallel),
+		"--max-parallel", fmt.Sprint(s.parallel), "--max-per-target", fmt.Sprint(s.parallel)}
 }
 
 // drained is one run.
@@ -107,8 +105,7 @@ type drained struct {
 
 // drainOnce plans, drains, looks at every record, and brings everything home.
 func (f *fleet) drainOnce(ctx context.Context, s setup, mode string, writers []*writer) (one drained, err error) {
-	flags := []string{"--" + mode, "--reason", "bench", "--min-healthy", "1s", "--max-per-app", fmt.Sprint(s.parallel),
-		"--max-parallel", fmt.Sprint(s.parallel), "--max-per-target", fmt.Sprint(s.parallel)}
+	flags := drainFlags(s, mode)
 	var plan, d, back drover.Drain
 	if err := f.cli.Ask(ctx, &plan, append([]string{"host", "drain", "h1", "--dry-run"}, flags...)...); err != nil {
 		return one, err
