@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"time"
 
 	"drover"
 	"drover/internal/durable"
@@ -72,6 +73,9 @@ type Config struct {
 	// in, and powers off. 0 means 60 s.
 	BootDeadline drover.Duration `json:"boot_deadline,omitempty"`
 }
+
+// CheckDeadline bounds a boot from the moment at which it begins to check a file system: the whole of a large one takes minutes.
+const CheckDeadline = 30 * time.Minute
 
 // Process is one of several.
 type Process struct {

@@ -26,7 +26,7 @@
 // # Kernel, initial RAM disk, command line
 //
 // script/bootstrap and script/build-guest leave in build/guest: vmlinux (the kernel unpacked, which QEMU starts by its PVH entry),
-// vmlinuz (the same, packed), initrd.img (drover-init, modules, mke2fs; not compressed because that boots fastest). An
+// vmlinuz (the same, packed), initrd.img (drover-init, modules, mke2fs, e2fsck; not compressed because that boots fastest). An
 // emulated CPU (TCG) takes a second to unpack vmlinuz: give it vmlinux. With KVM either will do; vmlinuz also
 // randomises the kernel's addresses.
 //

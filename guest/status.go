@@ -12,6 +12,8 @@ import (
 
 // What a StatusEvent tells.
 const (
+	// EventChecking: a file system that had errors is checked before it is mounted, which may take long; the boot has CheckDeadline from now on.
+	EventChecking = "checking"
 	// EventBooted: disks and network are ready.
 	EventBooted = "booted"
 	// EventStarted: the main process was executed.
@@ -48,7 +50,7 @@ type StatusEvent struct {
 	Signal int `json:"signal,omitempty"`
 	// OOM: the kernel killed a process for lack of memory during this boot (exited).
 	OOM bool `json:"oom,omitempty"`
-	// Stage is what the boot was doing (failed).
+	// Stage is what the boot was doing (failed), or does (checking).
 	Stage string `json:"stage,omitempty"`
 	// Error says in words what went wrong (failed; exited without started; poweroff when something could not be unmounted).
 	Error string `json:"error,omitempty"`

@@ -79,7 +79,7 @@ func (s *shared) build() error {
 	if c.Modules, err = initrd.Modules("../build/guest/modules"); err != nil {
 		return err
 	}
-	if c.MkFS, err = initrd.ReadProgram("/sbin/mke2fs"); err != nil {
+	if c.Tools, err = initrd.ReadTools("/sbin"); err != nil {
 		return err
 	}
 	var image bytes.Buffer

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"drover"
+	"drover/guest"
 )
 
 // actionKind is one thing that the loop of a machine can do.
@@ -181,6 +182,9 @@ func nextRunning(v view) action {
 		return action{kind: actWait}
 	}
 	deadline := vm.At.Add(v.bootTimeout)
+	if vm.Checking {
+		deadline = deadline.Add(guest.CheckDeadline)
+	}
 	if !v.now.Before(deadline) {
 		return action{kind: actKill, why: whyBoot}
 	}

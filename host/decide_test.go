@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"drover"
+	"drover/guest"
 )
 
 func TestNext(t *testing.T) {
@@ -67,6 +68,8 @@ func TestNext(t *testing.T) {
 		{"back-off is over", owned("started", backing), vmNone, time.Minute, false, actStart, 0},
 		{"boots", owned("started", live(vmRecord{})), vmLive, time.Second, false, actWait, 30 * time.Second},
 		{"boot hangs", owned("started", live(vmRecord{})), vmLive, 30 * time.Second, false, actKill, 0},
+		{"boot checks a file system", owned("started", live(vmRecord{Checking: true})), vmLive, 30 * time.Second, false, actWait, 30*time.Second + guest.CheckDeadline},
+		{"boot checks a file system and hangs", owned("started", live(vmRecord{Checking: true})), vmLive, 30*time.Second + guest.CheckDeadline, false, actKill, 0},
 		{"runs", owned("started", live(vmRecord{MainStarted: true})), vmLive, time.Hour, false, actWait, 0},
 		{"main process ended, VM not yet", owned("started", live(vmRecord{MainStarted: true, Exit: &exitReport{}})), vmLive, time.Hour, false, actWait, 0},
 		{"to be stopped", owned("stopped", live(vmRecord{MainStarted: true})), vmLive, 0, false, actStop, 0},

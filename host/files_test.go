@@ -20,7 +20,7 @@ func TestReportsAreReadFromTheGuestsFile(t *testing.T) {
 	}
 	var data []byte
 	for _, ev := range []guest.StatusEvent{{T: 5, Run: "r", Event: guest.EventStarted}, {T: 9, Run: "r", Event: guest.EventExited, Code: 3, OOM: true},
-		{Event: guest.EventFailed, Stage: "mount", Error: "no disk"}} {
+		{Event: guest.EventFailed, Stage: "mount", Error: "no disk"}, {Run: "r", Event: guest.EventChecking, Stage: "check it"}} {
 		line, err := json.Marshal(ev)
 		if err != nil {
 			t.Fatal(err)
@@ -32,7 +32,7 @@ func TestReportsAreReadFromTheGuestsFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, next, err := f.Reports(t.Context(), path, 0)
-	if err != nil || next != int64(len(data)) || len(got) != 3 {
+	if err != nil || next != int64(len(data)) || len(got) != 4 || got[3].Kind != reportChecking || got[3].Text != "check it" {
 		t.Fatalf("%+v %d %v", got, next, err)
 	}
 	if got[0].Kind != reportStarted || got[0].Run != "r" {

@@ -64,6 +64,8 @@ func reportOf(ev guest.StatusEvent) report {
 		r.Text = strings.TrimPrefix(ev.Stage+": "+ev.Error, ": ")
 	case guest.EventChecks:
 		r.Kind = reportChecks
+	case guest.EventChecking:
+		r.Kind, r.Text = reportChecking, ev.Stage
 	}
 	return r
 }

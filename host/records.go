@@ -86,6 +86,8 @@ type vmRecord struct {
 	Loaded   bool `json:"loaded,omitempty"`
 	// ClockDue: the guest stood still, and its clock is to be set; until then it is tried.
 	ClockDue time.Time `json:"clock_due,omitzero"`
+	// Checking: the guest told that it checks a file system, for which the boot has more time.
+	Checking bool `json:"checking,omitempty"`
 	// MainStarted: the guest told that the main process runs.
 	MainStarted bool `json:"main_started,omitempty"`
 	// Exit is what the guest told of the main process's end.

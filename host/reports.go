@@ -50,6 +50,8 @@ const (
 	reportExited  reportKind = "exited"
 	reportFailed  reportKind = "failed"
 	reportChecks  reportKind = "checks"
+	// reportChecking is of a boot that checks a file system.
+	reportChecking reportKind = "checking"
 	// reportOther is one that the agent has no use for.
 	reportOther reportKind = ""
 )
@@ -99,6 +101,9 @@ func (r *records) learn(rep report, now time.Time) {
 		o.VM.BootError = rep.Text
 	case reportChecks:
 		o.Status.Checks = rep.Checks
+	case reportChecking:
+		o.VM.Checking, o.Status.Reason = true, "the boot goes on to "+rep.Text+", which had errors"
+		r.event(now, event{kind: "check", source: "guest", text: rep.Text})
 	case reportOther:
 	}
 }

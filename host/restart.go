@@ -34,6 +34,8 @@ type end struct {
 	reason string
 	// watched: this agent was attached to the VM when it ended. If not, the host may have lost its power.
 	watched bool
+	// short is what this host has too little of, or what ails its disk, in words; empty when it does well.
+	short string
 }
 
 // settle deals with the end of a VM: it writes the observed record as it is afterwards, and the events that tell of it. Nothing is
@@ -162,9 +164,15 @@ func (r *records) applyPolicy(failed bool, why string, at, now time.Time) {
 	r.event(now, event{kind: "restart", source: "drover", text: fmt.Sprintf("restart %d by the policy %q in %s", o.Retries, policy.Policy, wait)})
 }
 
-// bootFailed counts a boot that did not get to its main process.
+// bootFailed counts a boot that did not get to its main process. One on a host that is short of something is made again for as long as that is so, and
+// not counted: that the guest could not mount its disks or swap is no wonder then.
 func (r *records) bootFailed(e end, kind, why string, now time.Time) {
 	o := &r.Obs
+	if e.short != "" {
+		r.startFailed(drover.Errorf(drover.Unavailable, "the boot failed (%s) while %s", why, e.short), now)
+		r.event(now, event{kind: kind, source: "drover", text: why + ", while " + e.short, request: r.exitRequest(exitInfo{restarting: true, at: e.at})})
+		return
+	}
 	o.BootTries++
 	o.Status.State = drover.StateStarting
 	o.Status.Reason = fmt.Sprintf("boot %d of %d failed: %s", o.BootTries, maxTries, why)

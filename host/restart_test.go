@@ -24,6 +24,7 @@ func TestSettle(t *testing.T) {
 		vm       vmRecord
 		retries  int
 		boots    int
+		short    string
 		watched  bool
 		auto     bool
 		state    drover.MachineState
@@ -53,6 +54,8 @@ func TestSettle(t *testing.T) {
 		{name: "first boot hangs", vm: vmRecord{Killed: whyBoot}, watched: true, state: "starting"},
 		{name: "third boot hangs", vm: vmRecord{Killed: whyBoot}, boots: 2, watched: true, state: "failed", over: true},
 		{name: "third boot breaks", vm: vmRecord{BootError: "mount"}, boots: 2, watched: true, state: "failed", over: true},
+		{name: "third boot breaks on a full host", vm: vmRecord{BootError: "mount"}, boots: 2, short: "the disk is full", watched: true, state: "starting", wait: time.Second},
+		{name: "third boot hangs on a full host", vm: vmRecord{Killed: whyBoot}, boots: 2, short: "the disk is full", watched: true, state: "starting", wait: time.Second},
 		{name: "power cut in the boot", boots: 2, state: "starting"},
 		{name: "auto-destroy", policy: "no", auto: true, vm: vmRecord{MainStarted: true, Exit: exit(0, 5)}, watched: true, state: "stopped", over: true},
 	}
@@ -67,7 +70,7 @@ func TestSettle(t *testing.T) {
 			r := &records{Desired: &drover.ApplyRequest{Machine: m}, Obs: observed{VM: c.vm, Retries: c.retries, BootTries: c.boots}}
 			r.Obs.Status.StartedAt = t0
 			now := t0.Add(10 * time.Minute)
-			settle(r, end{at: t0.Add(10 * time.Second), reason: "gone", watched: c.watched}, now)
+			settle(r, end{at: t0.Add(10 * time.Second), reason: "gone", watched: c.watched, short: c.short}, now)
 			o := r.Obs
 			if o.Status.State != c.state || o.Over != c.over || o.Retries != c.retriesA {
 				t.Errorf("state %s over %v retries %d; want %s %v %d (%s)", o.Status.State, o.Over, o.Retries, c.state, c.over, c.retriesA, o.Status.Reason)

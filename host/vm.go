@@ -46,6 +46,7 @@ func (m *machine) settle(ctx context.Context) error {
 			e.at = m.agent.now()
 		}
 	}
+	e.short = m.agent.shortOf()
 	if err := m.readReports(ctx); err != nil { // what the guest wrote last
 		return err
 	}

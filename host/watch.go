@@ -119,6 +119,28 @@ func (a *Agent) watch(ctx context.Context) {
 	}
 }
 
+// shortOf says what this host has too little of for its machines' disks, or what ails its disk, now or when it was looked last; empty when it does well.
+func (a *Agent) shortOf() string {
+	var all []found
+	if total, free, err := a.cfg.DiskSpace(a.cfg.DataDir); err == nil { // that it cannot be asked is told by watch
+		all = poolFindings(total, free, drover.PoolFloor(total, a.cfg.PoolFloor), nil)
+	}
+	all = append(all, a.trial.findings(time.Now())...)
+	for _, f := range all {
+		if f.Code != drover.PoolFilling {
+			return f.text
+		}
+	}
+	a.watched.mu.Lock()
+	defer a.watched.mu.Unlock()
+	for _, c := range a.watched.shown {
+		if slices.Contains([]drover.ConditionCode{drover.PoolFull, drover.DiskStalled, drover.DiskFailing}, c.Code) {
+			return c.Text
+		}
+	}
+	return ""
+}
+
 // forgetKeys takes back the reports of keys that no layer here needs any more. The caller holds the lock.
 func (w *watcher) forgetKeys() {
 	maps.DeleteFunc(w.reported, func(k conditionKey, _ found) bool {

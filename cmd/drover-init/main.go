@@ -48,6 +48,7 @@ type boot struct {
 	logPort, agentPort *port
 	root               string
 	volumes            []volume
+	mender             *mender
 	// mounted are the volumes' paths, in the order in which they were mounted.
 	mounted  []string
 	switched bool
@@ -59,6 +60,7 @@ type boot struct {
 // run boots, and returns when the main process has ended, or with what went wrong.
 func (b *boot) run(watchdog *time.Timer) error {
 	trace := os.Getenv(traceVariable) != ""
+	b.mender = newMender(b, watchdog)
 	for _, step := range []struct {
 		name string
 		do   func() error
@@ -92,6 +94,9 @@ func (b *boot) run(watchdog *time.Timer) error {
 	m := &machine{cfg: b.cfg, report: b.report, procs: b.procs, filesystems: newFilesystems(b.volumes), logs: &logWriter{port: b.logPort},
 		checks: newChecker(b.cfg, b.report), env: environment(b.cfg.Env, b.cfg.Hostname, b.user), programs: b.programs, dir: path.Clean("/" + b.cfg.WorkDir)}
 	watchdog.Stop()
+	for _, text := range b.mender.mended {
+		m.logs.say("%s", text)
+	}
 	if err := m.run(b.agentPort); err != nil {
 		console("%v", err)
 	}
@@ -130,11 +135,14 @@ func (b *boot) mountRoot() (err error) {
 	if b.root, err = findDisk(guest.RootSerial, string(drover.RootDisk(drover.MachineID(b.cfg.Hostname))), 0); err != nil {
 		return err
 	}
+	if err := b.mender.mend("the root disk", b.root); err != nil {
+		return err
+	}
 	return mountRoot(b.root)
 }
 
 func (b *boot) prepareVolumes() (err error) {
-	b.volumes, err = prepareVolumes(b.cfg.Volumes, b.procs)
+	b.volumes, err = prepareVolumes(b.cfg.Volumes, b.mender)
 	return err
 }
 

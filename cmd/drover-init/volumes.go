@@ -1,22 +1,16 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"drover/guest"
 )
 
 // mkfsTimeout bounds the making of a file system.
 const mkfsTimeout = 2 * time.Minute
-
-// mkfsOutput bounds what is kept of what mke2fs says.
-const mkfsOutput = 4096
 
 // volume is a volume of the config with the disk it is on.
 type volume struct {
@@ -26,9 +20,9 @@ type volume struct {
 	fresh bool
 }
 
-// prepareVolumes finds the volumes' disks and makes a file system on those that are blank and may get one. Anything else that is
-// not ext4 is refused. This happens before the root disk becomes "/", because mke2fs is in the initial RAM disk.
-func prepareVolumes(cfg []guest.Volume, procs *processes) ([]volume, error) {
+// prepareVolumes finds the volumes' disks, mends file systems that need it, and makes one on disks that are blank and may get one. Anything else that is
+// not ext4 is refused. This happens before the root disk becomes "/", because mke2fs and e2fsck are in the initial RAM disk.
+func prepareVolumes(cfg []guest.Volume, m *mender) ([]volume, error) {
 	var volumes []volume
 	for i, v := range cfg {
 		device, err := findDisk(guest.VolumeSerial(i), v.Name, i+2)
@@ -42,12 +36,15 @@ func prepareVolumes(cfg []guest.Volume, procs *processes) ([]volume, error) {
 		fresh := false
 		switch {
 		case kind == contentExt4:
+			if err := m.mend("volume "+v.Name, device); err != nil {
+				return nil, err
+			}
 		case kind == contentOther:
 			return nil, fmt.Errorf("volume %s has no ext4 file system but %s; it is left as it is", v.Name, looks)
 		case !v.MkFS:
 			return nil, fmt.Errorf("volume %s is blank, but was used before: its data is not there; it is left as it is", v.Name)
 		default:
-			if err := makeFilesystem(device, procs); err != nil {
+			if err := makeFilesystem(device, m.procs); err != nil {
 				return nil, fmt.Errorf("volume %s: %w", v.Name, err)
 			}
 			fresh = true
@@ -71,34 +68,11 @@ func makeFilesystem(device string, procs *processes) error {
 		args = append(args, "-J", "size=16")
 	}
 	args = append(args, device)
-	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	code, said, err := runTool(procs, mkfsTimeout, args...)
 	if err != nil {
 		return fmt.Errorf("cannot make a file system on %s: %w", device, err)
 	}
-	defer closeFD(null)
-	output, w, err := outputPipe()
-	if err != nil {
-		return err
-	}
-	defer output.Close() // only read
-	proc, err := procs.start(command{path: "/sbin/mke2fs", argv: args, dir: "/", files: [3]int{null, w, w},
-		env: []string{"LD_LIBRARY_PATH=/lib", "PATH=/sbin"}})
-	if err := errors.Join(err, unix.Close(w)); err != nil {
-		return fmt.Errorf("cannot run mke2fs: %w", err)
-	}
-	if err := output.SetReadDeadline(time.Now().Add(mkfsTimeout)); err != nil {
-		return fmt.Errorf("cannot run mke2fs: %w", err)
-	}
-	said, err := io.ReadAll(io.LimitReader(output, mkfsOutput))
-	if err != nil {
-		return fmt.Errorf("mke2fs on %s did not end: %w", device, errors.Join(err, procs.killGroup(proc)))
-	}
-	select {
-	case <-proc.done:
-	case <-time.After(mkfsTimeout):
-		return fmt.Errorf("mke2fs on %s did not end in %s: %w", device, mkfsTimeout, procs.killGroup(proc))
-	}
-	if code, _ := exitCode(proc.status); code != 0 {
+	if code != 0 {
 		return fmt.Errorf("mke2fs on %s failed with code %d: %s", device, code, said)
 	}
 	return nil

@@ -3,6 +3,7 @@ package initrd
 import (
 	"fmt"
 	"io"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -13,15 +14,15 @@ type Contents struct {
 	// Init is drover-init, statically linked.
 	Init    []byte
 	Modules []Module
-	// MkFS is mke2fs.
-	MkFS Program
+	// Tools are for /sbin: mke2fs and e2fsck.
+	Tools []Program
 }
 
-// Write writes the image: /init, /modules/NN-NAME.ko in load order, /sbin/mke2fs with its libraries. It is not compressed: to copy a
+// Write writes the image: /init, /modules/NN-NAME.ko in load order, /sbin with its programs and their libraries. It is not compressed: to copy a
 // few megabytes takes less time than to unpack them, above all on an emulated CPU.
 func Write(w io.Writer, c Contents) error {
 	a := NewArchive(w)
-	for _, dir := range directories(c.MkFS) {
+	for _, dir := range directories(c.Tools) {
 		a.Dir(dir, 0o755)
 	}
 	// The kernel opens /dev/console for PID 1 before anything is mounted.
@@ -30,34 +31,34 @@ func Write(w io.Writer, c Contents) error {
 	for i, m := range c.Modules {
 		a.File(fmt.Sprintf("modules/%02d-%s.ko", i, m.Name), 0o644, m.Data)
 	}
-	a.File("sbin/mke2fs", 0o755, c.MkFS.Data)
-	if c.MkFS.Loader != "" {
-		loader := strings.TrimPrefix(c.MkFS.Loader, "/")
-		a.File(loader, 0o755, c.MkFS.LoaderData)
-		for _, name := range sortedKeys(c.MkFS.Libraries) {
-			a.File("lib/"+name, 0o755, c.MkFS.Libraries[name])
+	files := map[string][]byte{}
+	for _, tool := range c.Tools {
+		a.File("sbin/"+tool.Name, 0o755, tool.Data)
+		if tool.Loader == "" {
+			continue
 		}
+		files[strings.TrimPrefix(tool.Loader, "/")] = tool.LoaderData
+		for name, data := range tool.Libraries {
+			files["lib/"+name] = data
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		a.File(name, 0o755, files[name])
 	}
 	return a.Close()
 }
 
 // directories lists the image's directories, parents first.
-func directories(p Program) []string {
+func directories(tools []Program) []string {
 	dirs := []string{"dev", "lib", "modules", "proc", "root", "sbin", "sys"}
-	if p.Loader != "" {
-		for dir := path.Dir(strings.TrimPrefix(p.Loader, "/")); dir != "."; dir = path.Dir(dir) {
+	for _, tool := range tools {
+		if tool.Loader == "" {
+			continue
+		}
+		for dir := path.Dir(strings.TrimPrefix(tool.Loader, "/")); dir != "."; dir = path.Dir(dir) {
 			dirs = append(dirs, dir)
 		}
 	}
 	slices.Sort(dirs)
 	return slices.Compact(dirs)
-}
-
-func sortedKeys(m map[string][]byte) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }

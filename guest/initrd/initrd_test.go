@@ -158,19 +158,20 @@ func TestSlimRefusesABrokenSignature(t *testing.T) {
 }
 
 func TestProgramComesWithItsLibraries(t *testing.T) {
-	p, err := ReadProgram("/sbin/mke2fs")
+	tools, err := ReadTools("/sbin")
 	if err != nil {
 		t.Fatal(err)
 	}
+	p := tools[0]
 	if p.Loader == "" || p.Libraries["libext2fs.so.2"] == nil || p.Libraries["libc.so.6"] == nil {
 		t.Errorf("loader %q, %d libraries", p.Loader, len(p.Libraries))
 	}
 	var b bytes.Buffer
-	if err := Write(&b, Contents{Init: []byte("init"), Modules: []Module{{Name: "m", Data: []byte("m")}}, MkFS: p}); err != nil {
+	if err := Write(&b, Contents{Init: []byte("init"), Modules: []Module{{Name: "m", Data: []byte("m")}}, Tools: tools}); err != nil {
 		t.Fatal(err)
 	}
 	got := readArchive(t, b.Bytes())
-	for _, name := range []string{"init", "modules/00-m.ko", "sbin/mke2fs", "lib/libc.so.6", strings.TrimPrefix(p.Loader, "/"),
+	for _, name := range []string{"init", "modules/00-m.ko", "sbin/mke2fs", "sbin/e2fsck", "lib/libc.so.6", strings.TrimPrefix(p.Loader, "/"),
 		"dev/console", "root"} {
 		if _, there := got[name]; !there {
 			t.Errorf("no %s in the image", name)

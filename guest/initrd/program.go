@@ -15,6 +15,8 @@ var libraryDirs = []string{"/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu",
 
 // Program is a dynamically linked program with all that it needs to run.
 type Program struct {
+	// Name is its file name.
+	Name string
 	Data []byte
 	// Loader is the path of the dynamic loader as the program names it.
 	Loader     string
@@ -23,9 +25,22 @@ type Program struct {
 	Libraries map[string][]byte
 }
 
+// ReadTools reads what drover-init runs, from a directory.
+func ReadTools(dir string) ([]Program, error) {
+	var tools []Program
+	for _, name := range []string{"mke2fs", "e2fsck"} {
+		p, err := ReadProgram(path.Join(dir, name))
+		if err != nil {
+			return nil, fmt.Errorf("cannot take %s: %w", name, err)
+		}
+		tools = append(tools, p)
+	}
+	return tools, nil
+}
+
 // ReadProgram reads a program of this machine with its loader and every shared library that it needs.
 func ReadProgram(file string) (Program, error) {
-	p := Program{Libraries: map[string][]byte{}}
+	p := Program{Name: path.Base(file), Libraries: map[string][]byte{}}
 	var err error
 	if p.Data, err = os.ReadFile(file); err != nil {
 		return p, err

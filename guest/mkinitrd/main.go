@@ -21,12 +21,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("mkinitrd", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	modules := flags.String("modules", "build/guest/modules", "the kernel's module `directory`")
-	mkfs := flags.String("mke2fs", "/sbin/mke2fs", "the mke2fs `program` to take")
+	tools := flags.String("tools", "/sbin", "the `directory` with the programs to take: mke2fs and e2fsck")
 	out := flags.String("out", "build/guest/initrd.img", "the `file` to write")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
-	size, err := build(*modules, *mkfs, *out)
+	size, err := build(*modules, *tools, *out)
 	if err != nil {
 		fmt.Fprintf(stderr, "mkinitrd: %v\n", err)
 		return 1
@@ -35,7 +35,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-func build(modules, mkfs, out string) (size int, err error) {
+func build(modules, tools, out string) (size int, err error) {
 	var c initrd.Contents
 	if c.Init, err = buildInit(); err != nil {
 		return 0, err
@@ -43,8 +43,8 @@ func build(modules, mkfs, out string) (size int, err error) {
 	if c.Modules, err = initrd.Modules(modules); err != nil {
 		return 0, err
 	}
-	if c.MkFS, err = initrd.ReadProgram(mkfs); err != nil {
-		return 0, fmt.Errorf("cannot take %s: %w", mkfs, err)
+	if c.Tools, err = initrd.ReadTools(tools); err != nil {
+		return 0, err
 	}
 	var image bytes.Buffer
 	if err := initrd.Write(&image, c); err != nil {
