@@ -56,6 +56,8 @@ type Config struct {
 	ParentWait time.Duration
 	// Floor is how much of the pool's file system guests leave free. 0 means one per cent, at most 64 MiB.
 	Floor drover.Bytes
+	// RoomWait is how long writes wait for room in a pool that is full, from the first one on, before they are refused with ENOSPC. 0 means 30 s.
+	RoomWait time.Duration
 	// Objects is where snapshots are kept; nil for nowhere.
 	Objects drover.ObjectStore
 	// UploadLimit bounds what is read for snapshots, in bytes per second; 0 for no limit. Guests go first in any case.
@@ -68,6 +70,9 @@ type Config struct {
 func (cfg Config) withDefaults() (Config, error) {
 	if cfg.ParentWait == 0 {
 		cfg.ParentWait = defaultParentWait
+	}
+	if cfg.RoomWait == 0 {
+		cfg.RoomWait = defaultRoomWait
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -86,6 +91,8 @@ func (cfg Config) withDefaults() (Config, error) {
 		return cfg, drover.Errorf(drover.Invalid, "the storage daemon needs a pool directory and a run directory")
 	case cfg.Floor < 0:
 		return cfg, drover.Errorf(drover.Invalid, "the room that is kept free in the pool, %d bytes, is negative", cfg.Floor).WithField("floor")
+	case cfg.RoomWait < 0:
+		return cfg, drover.Errorf(drover.Invalid, "the time to wait for room, %v, is negative", cfg.RoomWait).WithField("room_wait")
 	case cfg.ParentWait < 0:
 		return cfg, drover.Errorf(drover.Invalid, "the time to wait for a parent, %v, is negative", cfg.ParentWait).WithField("parent_wait")
 	case cfg.UploadLimit < 0:

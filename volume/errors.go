@@ -1,9 +1,7 @@
 package volume
 
 import (
-	"errors"
 	"sync/atomic"
-	"syscall"
 
 	"drover"
 )
@@ -28,7 +26,7 @@ func ioError[L drover.LayerID | *label](layer L, what string, err error) error {
 		return nil
 	}
 	code := drover.Internal
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if noRoom(err) {
 		code = drover.Exhausted
 	}
 	return drover.Errorf(code, "cannot %s layer %v: %w", what, layer, err)

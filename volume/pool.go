@@ -43,7 +43,7 @@ type pool struct {
 // openPool opens every layer. A layer that is damaged is refused; the others are served.
 func openPool(cfg Config, dial dialFunc) (*pool, error) {
 	p := &pool{
-		env:      env{pool: cfg.Dir, run: cfg.RunDir, boot: cfg.Boot, cfg: cfg, budget: newBudget(), space: newSpace(cfg.Dir, cfg.Floor), dial: dial},
+		env:      env{pool: cfg.Dir, run: cfg.RunDir, boot: cfg.Boot, cfg: cfg, budget: newBudget(), space: newSpace(cfg.Dir, cfg.Floor, cfg.RoomWait), dial: dial},
 		fences:   fences{dir: filepath.Join(cfg.Dir, "fences"), known: map[drover.DiskID]drover.Epoch{}},
 		absorber: absorber{wake: make(chan struct{}, 1)}, wiping: make(chan struct{}, 1),
 		layers: map[drover.LayerID]*layer{}, broken: map[drover.LayerID]error{}, needed: map[drover.LayerID]drover.LayerID{}, turns: map[string]chan struct{}{},

@@ -76,7 +76,7 @@ func prepareHost(tb testing.TB, ca *fleetca.CA, id drover.HostID) *testHost {
 		tb.Fatal(err)
 	}
 	h := &testHost{tb: tb, id: id, ca: ca, cfg: Config{Host: id, Dir: filepath.Join(dir, "pool"), RunDir: filepath.Join(dir, "run"),
-		Listen: freeAddress(tb), TLSDir: tlsDir, Log: testLog(tb)}}
+		Listen: freeAddress(tb), TLSDir: tlsDir, RoomWait: time.Nanosecond, Log: testLog(tb)}}
 	h.Client = NewClient(filepath.Join(h.cfg.RunDir, controlSocket))
 	return h
 }

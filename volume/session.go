@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -275,7 +276,43 @@ func (s *session) Zero(ctx context.Context, off, n int64, keep, fua bool) error 
 	return s.change(ctx, off, n, func(ctx context.Context, c plain) error { return c.Zero(ctx, off, n, keep, fua) })
 }
 
+// change makes a request that changes something. One that finds no room in the pool waits for some, if it need not for too long: guests' file systems take a
+// refused write very badly (ext4 becomes read-only, and may lose what it had promised). It waits before the gates, so that nobody waits with it.
 func (s *session) change(ctx context.Context, off, n int64, do func(context.Context, plain) error) error {
+	var until time.Time
+	for {
+		err := s.changeOnce(ctx, off, n, do)
+		if !noRoom(err) {
+			return err
+		}
+		now := time.Now()
+		if until.IsZero() {
+			until = s.layer.env.space.giveUpAt(now)
+		}
+		if !now.Before(until) {
+			return err
+		}
+		if err := s.pause(ctx, retryRoom); err != nil {
+			return err
+		}
+	}
+}
+
+// pause waits, unless the request or the session ends.
+func (s *session) pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-s.ctx.Done():
+		return s.ended()
+	}
+}
+
+func (s *session) changeOnce(ctx context.Context, off, n int64, do func(context.Context, plain) error) error {
 	if err := s.enter(true); err != nil {
 		return err
 	}
@@ -444,8 +481,8 @@ func (c *content) tryWriteAt(p []byte, off int64) (bool, error) {
 	if err := c.failure(); err != nil {
 		return true, err
 	}
-	if err := c.room(off, int64(len(p))); err != nil {
-		return true, err
+	if !c.hasRoom(off, int64(len(p))) {
+		return false, nil // WriteAt waits for some
 	}
 	if o != nil {
 		o.unfetch(first, end)

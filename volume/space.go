@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -26,13 +27,26 @@ type space struct {
 	left atomic.Int64
 	// full says that new blocks were refused when it was last looked.
 	full atomic.Bool
-	mu   sync.Mutex
+	// patience is how long writes wait for room before they are refused, from the first one on that found none.
+	patience time.Duration
+
+	mu sync.Mutex
+	// since is when a write first found no room, zero while there is some.
+	since time.Time
 }
 
-// lookEvery is how often free space is looked at while nobody writes much: others use the file system too.
-const lookEvery = time.Second
+const (
+	// lookEvery is how often free space is looked at while nobody writes much: others use the file system too.
+	lookEvery = time.Second
+	// retryRoom is how often a write that waits for room is tried.
+	retryRoom = 50 * time.Millisecond
+	// defaultRoomWait is Config.RoomWait's. A guest's kernel complains of a request after two minutes.
+	defaultRoomWait = 30 * time.Second
+)
 
-func newSpace(dir string, set drover.Bytes) *space { return &space{dir: dir, set: set, stat: statfs} }
+func newSpace(dir string, set drover.Bytes, patience time.Duration) *space {
+	return &space{dir: dir, set: set, patience: patience, stat: statfs}
+}
 
 func statfs(dir string) (total, free drover.Bytes, err error) {
 	var st unix.Statfs_t
@@ -68,6 +82,7 @@ func (s *space) look(n int64) bool {
 		return false
 	}
 	s.full.Store(false)
+	s.since = time.Time{}
 	s.left.Store(int64(free) - n)
 	return true
 }
@@ -84,13 +99,31 @@ func (s *space) errFloor() error {
 	return fmt.Errorf("the pool keeps the rest of its room for records: %w", syscall.ENOSPC)
 }
 
+// noRoom reports whether a request failed because nothing more can be stored.
+func noRoom(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// giveUpAt is when a write that finds no room now is refused: after the pool's patience, which all its writes share, so that one
+// that stays full is soon one that refuses at once.
+func (s *space) giveUpAt(now time.Time) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.since.IsZero() {
+		s.since = now
+	}
+	return s.since.Add(s.patience)
+}
+
 // room refuses a write that needs new blocks of a pool that has none to give.
 func (c *content) room(off, n int64) error {
-	if c.space.take(n) || c.backed(off, n) {
+	if c.hasRoom(off, n) {
 		return nil
 	}
 	return ioError(c.name, "write", c.space.errFloor())
 }
+
+func (c *content) hasRoom(off, n int64) bool { return c.space.take(n) || c.backed(off, n) }
 
 // backed reports whether the whole range has space.
 func (c *content) backed(off, n int64) bool {

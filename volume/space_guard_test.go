@@ -17,7 +17,7 @@ import (
 // Free space is looked at when what was free at the last look may be used up, and not before.
 func TestFreeSpaceIsLookedAtSeldom(t *testing.T) {
 	free, looks := drover.GiB, 0
-	s := newSpace("", 100*drover.MiB)
+	s := newSpace("", 100*drover.MiB, 0)
 	s.stat = func(string) (drover.Bytes, drover.Bytes, error) { looks++; return 10 * drover.GiB, free, nil }
 	for free > 101*drover.MiB { // every write is one of new blocks
 		if !s.take(mib) {

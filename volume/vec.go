@@ -146,11 +146,11 @@ func (c *content) tryWriteVec(iov [][]byte, off int64) (bool, error) {
 	if err := c.failure(); err != nil {
 		return true, err
 	}
+	if !c.hasRoom(off, vecLen(iov)) {
+		return false, nil // WriteAt waits for some
+	}
 	if o != nil {
 		o.unfetch(first, end)
-	}
-	if err := c.room(off, vecLen(iov)); err != nil {
-		return true, err
 	}
 	err := f.WriteVec(iov, off)
 	c.dirty.Store(true)
@@ -236,13 +236,7 @@ func (s *session) WriteVec(ctx context.Context, iov [][]byte, off int64) error {
 	if err := s.admit(ctx, vecLen(iov)); err != nil {
 		return forClient(err)
 	}
-	if err := s.enter(true); err != nil {
-		return err
-	}
-	defer s.leave(true)
-	ctx, done := s.slow(ctx, off, vecLen(iov))
-	defer done()
-	return forClient(s.plain(s.layer.content()).WriteVec(ctx, iov, off))
+	return s.change(ctx, off, vecLen(iov), func(ctx context.Context, c plain) error { return c.WriteVec(ctx, iov, off) })
 }
 
 // TryReadVec is vhostuser.Trier's: it reads what is present and in the page cache.

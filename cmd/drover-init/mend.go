@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"drover/guest"
 )
 
@@ -38,40 +40,56 @@ const (
 	fsckReboot = 0x2
 )
 
-// suspicion is why a file system is to be checked.
-type suspicion int
+// condition is what a superblock tells of a file system that is not mounted.
+type condition struct {
+	// interrupted: it was not unmounted, as after a power cut, and its journal is to be replayed.
+	interrupted bool
+	// faulty: an error was met while it was mounted, or it has no journal and was not unmounted.
+	faulty bool
+}
 
-const (
-	// unsuspected: it was unmounted in order.
-	unsuspected suspicion = iota
-	// interrupted: its journal is to be replayed, as after a power cut; it may turn out that it ended with an error.
-	interrupted
-	// faulty: an error was met while it was mounted, or it has no journal and was not unmounted: all of it is checked.
-	faulty
-)
-
-// suspect reads a superblock.
-func suspect(super []byte) suspicion {
-	state := binary.LittleEndian.Uint16(super[stateAt:])
-	switch {
-	case state&stateErrors != 0, state&stateClean == 0:
-		return faulty
-	case binary.LittleEndian.Uint32(super[incompatAt:])&incompatRecover != 0:
-		return interrupted
+// read looks at the superblock of a disk.
+func read(device string) (condition, error) {
+	f, err := os.Open(device)
+	if err != nil {
+		return condition{}, fmt.Errorf("cannot open %s: %w", device, err)
 	}
-	return unsuspected
+	defer f.Close() // only read
+	super := make([]byte, incompatAt+4)
+	if _, err := f.ReadAt(super, superblockAt); err != nil {
+		return condition{}, fmt.Errorf("cannot read the superblock of %s: %w", device, err)
+	}
+	return conditionOf(super), nil
+}
+
+func conditionOf(super []byte) condition {
+	state := binary.LittleEndian.Uint16(super[stateAt:])
+	return condition{faulty: state&stateErrors != 0 || state&stateClean == 0,
+		interrupted: binary.LittleEndian.Uint32(super[incompatAt:])&incompatRecover != 0}
 }
 
 // mend repairs the ext4 file system of a disk, if it needs that, as far as it can be done without a decision of somebody (e2fsck -p). One that is beyond
 // that, or cannot be checked now, is left to the kernel, which mounts it and stops writing at the first error: what is on it can be read.
+//
+// The journal is always replayed by the kernel. It keeps the journal when a block cannot be written now, as on a host that is full; e2fsck forgets it
+// all the same, and with it what was promised.
 func (m *mender) mend(disk, device string) error {
-	why, err := m.suspect(device)
-	if err != nil || why == unsuspected {
-		return err
+	c, err := read(device)
+	if err == nil && c.interrupted {
+		if err = replay(device); err == nil {
+			c, err = read(device)
+		}
 	}
-	if why == faulty {
-		m.checking(disk)
+	if err != nil {
+		return fmt.Errorf("%s: %w", disk, err)
 	}
+	if c.interrupted {
+		return fmt.Errorf("%s: the kernel left the journal of %s as it was", disk, device)
+	}
+	if !c.faulty {
+		return nil
+	}
+	m.checking(disk)
 	code, said, err := runTool(m.procs, guest.CheckDeadline, "e2fsck", "-p", device)
 	said = strings.Join(strings.FieldsFunc(said, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 	switch {
@@ -85,17 +103,16 @@ func (m *mender) mend(disk, device string) error {
 	return nil
 }
 
-func (m *mender) suspect(device string) (suspicion, error) {
-	f, err := os.Open(device)
-	if err != nil {
-		return 0, fmt.Errorf("cannot open %s: %w", device, err)
+// replay makes the kernel replay the journal, which it also does when nothing else is to be written, and mark the file system as one that met an error if the
+// journal says so.
+func replay(device string) error {
+	if err := unix.Mount(device, newRoot, "ext4", unix.MS_RDONLY, ""); err != nil {
+		return fmt.Errorf("cannot replay the journal of %s: %w", device, err)
 	}
-	defer f.Close() // only read
-	super := make([]byte, incompatAt+4)
-	if _, err := f.ReadAt(super, superblockAt); err != nil {
-		return 0, fmt.Errorf("cannot read the superblock of %s: %w", device, err)
+	if err := unix.Unmount(newRoot, 0); err != nil {
+		return fmt.Errorf("cannot unmount %s: %w", device, err)
 	}
-	return suspect(super), nil
+	return nil
 }
 
 func (m *mender) say(format string, args ...any) {

@@ -40,6 +40,7 @@ func serveStorage(ctx context.Context, p process) error {
 		Listen:       p.conf.StorageListen,
 		TLSDir:       p.conf.TLSDir,
 		Floor:        drover.Bytes(p.conf.PoolFloorMB) * drover.MiB,
+		RoomWait:     time.Duration(p.conf.PoolFullWait),
 		Threads:      storageThreads,
 		ParentWait:   time.Duration(p.conf.ParentTimeout),
 		Objects:      objects,

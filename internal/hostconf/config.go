@@ -86,6 +86,8 @@ type Config struct {
 	DiskOvercommit float64 `json:"disk_overcommit,omitempty"`
 	// PoolFloorMB is how much of the disk volumes leave free for the host's records. Default: one per cent, at most 64 MiB.
 	PoolFloorMB int `json:"pool_floor_mb,omitempty"`
+	// PoolFullWait is how long volumes' writes wait for room when the disk is full, before they fail. Default: the storage daemon's.
+	PoolFullWait drover.Duration `json:"pool_full_wait,omitempty"`
 	// Grace is how long a source keeps its copy after a move. Default 1 h.
 	Grace drover.Duration `json:"grace,omitempty"`
 	// ParentTimeout is how long a read of a block that another host has may wait for that host. Default: the storage daemon's.
@@ -225,7 +227,7 @@ func (c *Config) check() []string {
 	wrong(slices.Contains([]string{"", GuestSizesAny, GuestSizesDocumented}, c.GuestSizes), "guest_sizes: %q is not %s or %s", c.GuestSizes, GuestSizesAny,
 		GuestSizesDocumented)
 	wrong(c.PoolFloorMB >= 0, "pool_floor_mb: %d is negative", c.PoolFloorMB)
-	for name, d := range map[string]drover.Duration{"grace": c.Grace, "parent_timeout": c.ParentTimeout, "boot_timeout": c.BootTimeout,
+	for name, d := range map[string]drover.Duration{"grace": c.Grace, "parent_timeout": c.ParentTimeout, "pool_full_wait": c.PoolFullWait, "boot_timeout": c.BootTimeout,
 		"power_off_after": c.PowerOffAfter, "volume_keep": c.VolumeKeep} {
 		wrong(d >= 0, "%s: %s is negative", name, time.Duration(d))
 	}
