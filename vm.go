@@ -81,13 +81,20 @@ func (a Attachment) Over(t Transport) (Attachment, error) {
 	return Attachment{Transport: TransportNBD, Socket: a.Socket, Export: a.Export}, nil
 }
 
-// VMSpec describes a VM to the VMM. Paths are the host's.
+// VMShare is what a VM gets of its host's CPUs while others want them, too.
+type VMShare struct {
+	CPUs int
+	// Kind is CPUShared or CPUPerformance: how much weight its CPUs have against those of others.
+	Kind string
+	// Hurry gives it several times that, because somebody waits for it: it boots, or its memory is on its way.
+	Hurry bool
+}
+
+// VMSpec describes a VM to the VMM. It is started in a hurry (VMShare). Paths are the host's.
 type VMSpec struct {
 	Machine  MachineID `json:"machine"`
 	CPUs     int       `json:"cpus"`
 	MemoryMB int       `json:"memory_mb"`
-	// CPUKind is shared or performance: how much weight its CPUs have against those of others.
-	CPUKind string `json:"cpu_kind,omitempty"`
 	// KernelArgs are added to the kernel's command line.
 	KernelArgs []string `json:"kernel_args,omitempty"`
 	// Root is the first disk (/dev/vda in the guest).

@@ -48,6 +48,8 @@ type fakeVM struct {
 	at     time.Time
 	reason string
 	main   bool
+	// share is the last that an agent gave it; it is started in a hurry.
+	share drover.VMShare
 	// still: it executes nothing. boot is how the guest names itself in its reports, when that is another host's name for it.
 	still bool
 	boot  string
@@ -122,6 +124,11 @@ func (v sessionVM) Kill(context.Context) error {
 	return v.s.effect("kill", func() error { v.endLocked("killed"); return nil })
 }
 
+// SetShare is no effect of its own to be walked: an agent that dies gives the share again.
+func (v sessionVM) SetShare(share drover.VMShare) error {
+	return v.s.look(func() error { v.share = share; return nil })
+}
+
 func (v sessionVM) Resize(_ context.Context, disk int, _ drover.Attachment, size drover.Bytes) error {
 	return v.s.effect("vm-resize", func() error {
 		if v.plan.old {
@@ -143,7 +150,7 @@ func (f fakeVMM) Start(_ context.Context, spec drover.VMSpec) (vm VM, err error)
 				h.w.t.Errorf("machine %s is started on %s while it runs on %s", spec.Machine, h.id, hid)
 			}
 		}
-		v := &fakeVM{h: h, spec: spec, plan: h.boot(h.booted), done: make(chan struct{}), still: spec.Incoming,
+		v := &fakeVM{h: h, spec: spec, share: drover.VMShare{Hurry: true}, plan: h.boot(h.booted), done: make(chan struct{}), still: spec.Incoming,
 			move: &fakeMove{changes: make(chan struct{}, 1)}}
 		h.booted++
 		h.vms[spec.Machine] = v

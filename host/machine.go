@@ -40,7 +40,10 @@ type machine struct {
 	ownedAt, askedAt, placedAt time.Time
 
 	// The rest belongs to the loop alone.
-	vm       VM
+	vm VM
+	// share is what shareOf, a VM, was given of the CPUs.
+	share    drover.VMShare
+	shareOf  VM
 	vmFact   vmFact
 	watched  bool
 	stopping *stopper
@@ -196,6 +199,7 @@ func (m *machine) loop(ctx context.Context) {
 		if err := m.readReports(ctx); err != nil {
 			m.log.Warn("cannot read what the guest reports", "err", err)
 		}
+		m.setShare()
 		act := m.due(next(m.view()))
 		if act.kind == actWait {
 			if m.rec.Load().empty() {

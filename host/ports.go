@@ -91,6 +91,8 @@ type VM interface {
 	// Resize makes the guest see that a disk, whose layer is that large already, has grown: disk 0 is the root disk, the volumes follow.
 	// at is where the layer is attached to now. It may be repeated. Precondition when this VM cannot be told.
 	Resize(ctx context.Context, disk int, at drover.Attachment, size drover.Bytes) error
+	// SetShare changes what the VM gets of the host's CPUs.
+	SetShare(share drover.VMShare) error
 	LiveVM
 	StatefulVM
 }

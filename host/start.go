@@ -121,7 +121,7 @@ func (m *machine) beginStart(d drover.Machine, disks []diskRecord) error {
 func (m *machine) prepare(ctx context.Context, d *drover.ApplyRequest, disks []diskRecord) (drover.VMSpec, error) {
 	cfg := m.agent.cfg
 	size := d.Machine.Config.WithDefaults().Guest
-	spec := drover.VMSpec{Machine: m.id, CPUs: size.CPUs, CPUKind: size.CPUKind, MemoryMB: size.MemoryMB, KernelArgs: kernelArgs(d.Machine.Config), MAC: m.id.MAC(), ConfigPath: m.configPath(),
+	spec := drover.VMSpec{Machine: m.id, CPUs: size.CPUs, MemoryMB: size.MemoryMB, KernelArgs: kernelArgs(d.Machine.Config), MAC: m.id.MAC(), ConfigPath: m.configPath(),
 		ConsolePath: m.consolePath(), LogPath: m.logPath(), StatusPath: m.statusPath(), AgentSocket: m.agentSocket()}
 	for i, disk := range disks {
 		m.agent.hit("host.start.before-open")

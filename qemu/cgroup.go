@@ -16,16 +16,13 @@ import (
 )
 
 // cgroups bounds what the process of a VM may take of its host: each has a group of its own in the control group hierarchy, version 2.
-// Where there is none to be had, the weight of a VM's CPUs is all that is kept, by its priority.
+// Where there is none to be had, the weight of a VM's CPUs is all that is kept, by its priority (share.go).
 type cgroups struct {
 	// dir is the parent of the groups; empty where there are none, for the reason.
 	dir, reason string
 }
 
 const (
-	// sharedWeight and performanceWeight are those of one CPU (cpu.weight; 100 is what a process without a group of its own has).
-	sharedWeight      = 25
-	performanceWeight = 400
 	// cpuPeriod is that of cpu.max, in microseconds.
 	cpuPeriod = 100_000
 	// ownCPUs is what the emulator needs besides the guest's CPUs: disks and network are served by threads of its own.
@@ -33,8 +30,6 @@ const (
 	// overheadMB is what the emulator may take besides the guest's memory: its own code and buffers, and page tables. With TCG comes
 	// what it keeps of translated code.
 	overheadMB = 192
-	// sharedNice is the priority of a VM with shared CPUs where there are no control groups.
-	sharedNice = 3
 )
 
 // Overhead is the memory that a VM's process may take of its host besides the guest's own.
@@ -113,15 +108,10 @@ func set(dir, name, value string) error {
 	return errors.Join(err, f.Close())
 }
 
-// limits are the settings of a VM's group.
+// limits are the settings of a VM's group for all of its life; its weight is its share.
 func limits(spec drover.VMSpec, overhead drover.Bytes) [][2]string {
-	weight := sharedWeight
-	if spec.CPUKind == "performance" {
-		weight = performanceWeight
-	}
 	memory := drover.Bytes(spec.MemoryMB)*drover.MiB + overhead
 	return [][2]string{
-		{"cpu.weight", strconv.Itoa(min(weight*spec.CPUs, 10_000))},
 		{"cpu.max", fmt.Sprintf("%d %d", (spec.CPUs+ownCPUs)*cpuPeriod, cpuPeriod)},
 		{"memory.max", strconv.FormatInt(int64(memory), 10)},
 		{"memory.oom.group", "1"},

@@ -34,19 +34,17 @@ func TestAGroupHasTheMachinesSizeAndTheEmulatorsOwn(t *testing.T) {
 	if c.dir != filepath.Join(root, "drover/run_vm") {
 		t.Fatalf("groups %+v", c)
 	}
-	for kind, weight := range map[string]string{"shared": "50", "performance": "800"} {
-		group, err := c.open(drover.VMSpec{Machine: "m1", CPUs: 2, CPUKind: kind, MemoryMB: 256}, 100*drover.MiB)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := group.Close(); err != nil {
-			t.Error(err)
-		}
-		for name, want := range map[string]string{"cpu.weight": weight, "cpu.max": "300000 100000", "memory.max": "373293056", "memory.oom.group": "1"} {
-			got, err := os.ReadFile(filepath.Join(c.dir, "m1", name))
-			if err != nil || string(got) != want {
-				t.Errorf("%s: %s is %q, %v; want %q", kind, name, got, err, want)
-			}
+	group, err := c.open(drover.VMSpec{Machine: "m1", CPUs: 2, MemoryMB: 256}, 100*drover.MiB)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := group.Close(); err != nil {
+		t.Error(err)
+	}
+	for name, want := range map[string]string{"cpu.max": "300000 100000", "memory.max": "373293056", "memory.oom.group": "1"} {
+		got, err := os.ReadFile(filepath.Join(c.dir, "m1", name))
+		if err != nil || string(got) != want {
+			t.Errorf("%s is %q, %v; want %q", name, got, err, want)
 		}
 	}
 	if !c.outOfMemory("m1") || c.outOfMemory("m2") {

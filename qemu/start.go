@@ -111,11 +111,6 @@ func (d *Driver) spawn(spec drover.VMSpec, lock *os.File) (*process, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	if group == nil && spec.CPUKind == "shared" {
-		if err := unix.Setpriority(unix.PRIO_PGRP, cmd.Process.Pid, sharedNice); err != nil {
-			d.cfg.Log.Warn("the VM's priority cannot be lowered", "machine", id, "err", err)
-		}
-	}
 	proc, err := openProcess(cmd.Process.Pid) // our child, not reaped yet: the number is still its own
 	if err != nil {
 		return nil, errors.Join(err, cmd.Process.Kill(), cmd.Wait())

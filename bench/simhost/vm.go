@@ -104,6 +104,8 @@ func (m *vm) Done() <-chan struct{} { return m.done }
 
 func (m *vm) Ended() (time.Time, string) { return m.at, m.reason }
 
+func (m *vm) SetShare(drover.VMShare) error { return nil }
+
 func (m *vm) Resize(context.Context, int, drover.Attachment, drover.Bytes) error { return nil }
 
 // dial connects to a guest: the directory of its agent socket is named after the machine.
