@@ -31,7 +31,7 @@ type space struct {
 	patience time.Duration
 
 	mu sync.Mutex
-	// since is when a write first found no room, zero while there is some.
+	// since is when a write first found no room, zero when there was enough since then.
 	since time.Time
 }
 
@@ -40,6 +40,8 @@ const (
 	lookEvery = time.Second
 	// retryRoom is how often a write that waits for room is tried.
 	retryRoom = 50 * time.Millisecond
+	// roomAgain is what must be free beyond the floor for the patience to begin anew: a pool that has room for a small write now and then is full.
+	roomAgain = 16 << 20
 	// defaultRoomWait is Config.RoomWait's. A guest's kernel complains of a request after two minutes.
 	defaultRoomWait = 30 * time.Second
 )
@@ -82,7 +84,9 @@ func (s *space) look(n int64) bool {
 		return false
 	}
 	s.full.Store(false)
-	s.since = time.Time{}
+	if int64(free)-n >= roomAgain {
+		s.since = time.Time{}
+	}
 	s.left.Store(int64(free) - n)
 	return true
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"drover"
 	"drover/nbd"
@@ -42,6 +43,39 @@ func TestFreeSpaceIsLookedAtSeldom(t *testing.T) {
 		if got := drover.PoolFloor(total, 0); got != want {
 			t.Errorf("the floor of %d bytes is %d, want %d", total, got, want)
 		}
+	}
+}
+
+// All writes share the patience of the pool: one that stays full refuses at once, also when there is room for a small write now and then.
+func TestAPoolThatStaysFullRefusesAtOnce(t *testing.T) {
+	free := 8 * drover.MiB
+	s := newSpace("", drover.MiB, time.Minute)
+	s.stat = func(string) (drover.Bytes, drover.Bytes, error) { return drover.GiB, free, nil }
+	begin := time.Unix(1e9, 0)
+	refused := func(n int64) {
+		t.Helper()
+		if s.take(n) {
+			t.Fatalf("%d bytes are given away", n)
+		}
+	}
+	refused(64 * mib)
+	if got := s.giveUpAt(begin); got != begin.Add(time.Minute) {
+		t.Errorf("the first gives up at %v", got)
+	}
+	if s.look(0); !s.take(mib) {
+		t.Error("a small write is refused")
+	}
+	refused(64 * mib)
+	if got := s.giveUpAt(begin.Add(time.Minute / 2)); got != begin.Add(time.Minute) {
+		t.Errorf("the second gives up at %v", got)
+	}
+	free = 100 * drover.MiB
+	s.look(0)
+	free = 8 * drover.MiB
+	s.look(0)
+	refused(64 * mib)
+	if got := s.giveUpAt(begin.Add(time.Hour)); got != begin.Add(time.Hour+time.Minute) {
+		t.Errorf("one after there was room gives up at %v", got)
 	}
 }
 
