@@ -52,11 +52,11 @@ postgres-image: build
 	CGO_ENABLED=0 $(GO) build -o bin/pgload ./examples/postgres/load
 	$(GO) run ./examples/postgres/image build/postgres/root.tar bin/pgnode build/postgres/image
 
-# Everything, with real VMs. Packages and tests wait more than they compute, so four of each are tested at a time. Needs root, or a user that may make user namespaces.
+# Everything, with real VMs. Packages and tests wait more than they compute, so four of each are tested at a time, and three of those that boot VMs. Needs root, or a user that may make user namespaces.
 test: build guest format vet
 ifeq ($(PKG),)
 	$(GO_TEST) -timeout 14m -p 4 -parallel 4 $(UNITS)
-	$(GO_TEST) -timeout 30m $(END_TO_END)
+	$(GO_TEST) -timeout 30m -parallel 3 $(END_TO_END)
 else
 	$(GO_TEST) -timeout 30m $(PKG)
 endif
@@ -80,7 +80,7 @@ bench: build guest
 # Random faults for a long time, each part for so long: docs/CHAOS.md. The walks in memory end when they have walked everything.
 soak: build guest
 	$(GO) test -count=1 -timeout 0 -v -run Soak ./volume -soak '$(SOAK)'
-	$(GO) test -count=1 -timeout 0 -v -run 'TestACrashAtEveryStep|TestEveryStepEveryPartyEveryStrike|TestABusOrHostMayGoAnywhereInAMove' ./host ./fleet -walk-all
+	$(GO) test -count=1 -timeout 0 -v -run 'TestACrashAtEveryStep|TestEveryStepEveryPartyEveryStrike|TestABusOrHostMayGoAnywhereInAMove|TestAControllerMayDieAnywhereInADeploy' ./host ./fleet -walk-all
 	set -e; for variant in live cold two-on-one; do $(MAKE) demo-postgres VARIANT=$$variant; done
 	set -e; for seed in 0 1 2 3 4 5; do $(MAKE) demo-postgres VARIANT=powercut SEED=$$seed; done
 	$(GO) test -count=1 -timeout 0 -v -run 'TestWalk$$|TestChaos$$' $(END_TO_END) -soak '$(SOAK)' -soak-seed '$(SEED)'

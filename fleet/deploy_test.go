@@ -144,12 +144,16 @@ func TestAnAbortedDeployLeavesTheRest(t *testing.T) {
 	}
 }
 
-// TestAControllerMayDieAnywhereInADeploy kills the controller at every fault point of a deploy, and looks at the end: everything was done once.
+// TestAControllerMayDieAnywhereInADeploy kills the controller at fault points of a deploy (at every third without -walk-all: a round takes five seconds), and looks at the
+// end: everything was done once.
 func TestAControllerMayDieAnywhereInADeploy(t *testing.T) {
 	t.Parallel()
 	w, n := newWorld(t)
 	kept := w.machines(n, "h1", 2, nil)
 	for round, point := range DeployFaultPoints() {
+		if !*walkAll && round%3 != 0 {
+			continue
+		}
 		gone := w.machines(n, "h2", 1, nil)[0]
 		before, err := n.Machine(t.Context(), "shop", kept[1])
 		if err != nil {

@@ -40,31 +40,31 @@ const (
 	fsckReboot = 0x2
 )
 
-// condition is what a superblock tells of a file system that is not mounted.
-type condition struct {
+// fsState is what a superblock tells of a file system that is not mounted.
+type fsState struct {
 	// interrupted: it was not unmounted, as after a power cut, and its journal is to be replayed.
 	interrupted bool
 	// faulty: an error was met while it was mounted, or it has no journal and was not unmounted.
 	faulty bool
 }
 
-// read looks at the superblock of a disk.
-func read(device string) (condition, error) {
+// readState looks at the superblock of a disk.
+func readState(device string) (fsState, error) {
 	f, err := os.Open(device)
 	if err != nil {
-		return condition{}, fmt.Errorf("cannot open %s: %w", device, err)
+		return fsState{}, fmt.Errorf("cannot open %s: %w", device, err)
 	}
 	defer f.Close() // only read
 	super := make([]byte, incompatAt+4)
 	if _, err := f.ReadAt(super, superblockAt); err != nil {
-		return condition{}, fmt.Errorf("cannot read the superblock of %s: %w", device, err)
+		return fsState{}, fmt.Errorf("cannot read the superblock of %s: %w", device, err)
 	}
-	return conditionOf(super), nil
+	return stateOf(super), nil
 }
 
-func conditionOf(super []byte) condition {
+func stateOf(super []byte) fsState {
 	state := binary.LittleEndian.Uint16(super[stateAt:])
-	return condition{faulty: state&stateErrors != 0 || state&stateClean == 0,
+	return fsState{faulty: state&stateErrors != 0 || state&stateClean == 0,
 		interrupted: binary.LittleEndian.Uint32(super[incompatAt:])&incompatRecover != 0}
 }
 
@@ -74,10 +74,10 @@ func conditionOf(super []byte) condition {
 // The journal is always replayed by the kernel. It keeps the journal when a block cannot be written now, as on a host that is full; e2fsck forgets it
 // all the same, and with it what was promised.
 func (m *mender) mend(disk, device string) error {
-	c, err := read(device)
+	c, err := readState(device)
 	if err == nil && c.interrupted {
 		if err = replay(device); err == nil {
-			c, err = read(device)
+			c, err = readState(device)
 		}
 	}
 	if err != nil {
