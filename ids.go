@@ -107,6 +107,9 @@ func RoundLayer(d DiskID, m MigrationID, round int) LayerID {
 	return LayerFor(d, m) + LayerID(".r"+strconv.Itoa(round))
 }
 
+// ValidMachineID reports whether s has the form of a machine's ID: 14 digits from 0 to f.
+func ValidMachineID(s string) bool { return len(s) == 14 && strings.Trim(s, "0123456789abcdef") == "" }
+
 // ValidName reports whether s can name an app, a machine, a host or a region: a DNS label of
 // lower-case letters, digits and hyphens, 63 characters at most (RFC 1123, section 2.1).
 func ValidName(s string) bool {

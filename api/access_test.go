@@ -143,6 +143,11 @@ func TestWait(t *testing.T) {
 			t.Errorf("%s: %+v", query, got)
 		}
 	}
+	// A wait for another version says why a machine that is in the state is not what was waited for.
+	if got := s.refused(408, "GET", wait+"?timeout=1&instance_id=other", ""); !strings.Contains(got.Error, `not ["started"] with version "other": it has version "`+string(m.InstanceID)) {
+		t.Errorf("another version: %+v", got)
+	}
+	s.refused(408, "GET", wait+"?timeout=1&state=replaced", "")
 	s.want(404, "GET", "/v1/apps/ledger/machines/00000000000000/wait?state=settled", "")
 
 	answered := make(chan int, 1)

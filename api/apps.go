@@ -38,8 +38,8 @@ func (h *handler) listApps(c *call) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		answer.Apps = append(answer.Apps, apiv1.ListApp{ID: a.ID, Name: a.Name, Organization: a.Organization, Status: a.Status,
-			MachineCount: a.MachineCount, VolumeCount: a.VolumeCount, CreatedAt: a.CreatedAt, AppEnd: a.AppEnd})
+		answer.Apps = append(answer.Apps, apiv1.ListApp{ID: a.ID, Name: a.Name, Organization: a.Organization, InternalNumericID: a.InternalNumericID,
+			Status: a.Status, MachineCount: a.MachineCount, VolumeCount: a.VolumeCount, CreatedAt: a.CreatedAt, AppEnd: a.AppEnd})
 	}
 	answer.TotalApps = len(answer.Apps)
 	return answer, nil
@@ -74,8 +74,9 @@ func (h *handler) appForm(c *call, app drover.App) (apiv1.App, error) {
 	case count > 0:
 		status = "deployed"
 	}
-	return apiv1.App{ID: app.Name, Name: app.Name, Organization: apiv1.Organization{Name: app.Organization, Slug: app.Organization},
-		Network: app.Network, Status: status, MachineCount: count, VolumeCount: len(volumes), CreatedAt: app.CreatedAt, AppEnd: end,
+	return apiv1.App{ID: app.Name, Name: app.Name, InternalNumericID: numericID(string(app.Name)),
+		Organization: apiv1.Organization{Name: app.Organization, Slug: app.Organization, InternalNumericID: numericID(app.Organization)},
+		Network:      app.Network, Status: status, MachineCount: count, VolumeCount: len(volumes), CreatedAt: app.CreatedAt, AppEnd: end,
 		Metadata: app.Metadata, Recovery: cmp.Or(string(app.Recovery), string(drover.RecoverAsk))}, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"reflect"
+	"unicode/utf8"
 
 	"drover"
 )
@@ -67,6 +68,11 @@ func bodyError(r *http.Request, err error) error {
 
 // wellFormed checks the syntax and the depth, and that it is one value and an object.
 func wellFormed(raw []byte) error {
+	// The decoder would put another character in the place of each wrong byte, and a variable would be another than the one that was sent.
+	if !utf8.Valid(raw) {
+		line, column := position(raw, int64(firstNotUTF8(raw))+1)
+		return drover.Errorf(drover.Invalid, "the request's body is not UTF-8 at line %d, column %d; JSON is written in UTF-8", line, column)
+	}
 	if depth := nesting(raw); depth > maxDepth {
 		return drover.Errorf(drover.Invalid, "the request's body is nested %d levels deep; at most %d are accepted", depth, maxDepth)
 	}
@@ -84,6 +90,19 @@ func wellFormed(raw []byte) error {
 		return drover.Errorf(drover.Invalid, "the request's body is %s; expected a JSON object", describe(raw))
 	}
 	return nil
+}
+
+// firstNotUTF8 returns where the first byte is that belongs to no character.
+func firstNotUTF8(raw []byte) int {
+	at := 0
+	for at < len(raw) {
+		r, size := utf8.DecodeRune(raw[at:])
+		if r == utf8.RuneError && size <= 1 {
+			break
+		}
+		at += size
+	}
+	return at
 }
 
 // nesting returns how deep the objects and arrays of the text go, without requiring that it is valid JSON.

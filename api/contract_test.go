@@ -2,8 +2,10 @@ package api_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -263,6 +265,40 @@ func TestMachineFormHasWhatClientsDereference(t *testing.T) {
 	}
 }
 
+// TestAnAppHasTheNumbersThatClientsRead: numbers, as the official client decodes them, and the network also where it is the default.
+func TestAnAppHasTheNumbersThatClientsRead(t *testing.T) {
+	s := newServer(t, api.Config{Backend: apitest.New()})
+	const form = `"internal_numeric_id":[1-9][0-9]*\b.*"network":"%s"`
+	s.want(201, "POST", "/v1/apps", `{"name":"ledger","org_slug":"personal","network":""}`)
+	s.want(201, "POST", "/v1/apps", `{"name":"walled","org_slug":"personal","network":"inner"}`)
+	for path, network := range map[string]string{"/v1/apps/ledger": "", "/v1/apps/walled": "inner"} {
+		got := s.want(200, "GET", path, "").Body.String()
+		for _, want := range []string{fmt.Sprintf(form, network), `"organization":\{"name":"personal","slug":"personal","internal_numeric_id":[1-9][0-9]*\}`} {
+			if !regexp.MustCompile(want).MatchString(got) {
+				t.Errorf("%s: no %s in %s", path, want, got)
+			}
+		}
+	}
+	for _, a := range decode[apiv1.ListAppsResponse](t, s.want(200, "GET", "/v1/apps", "")).Apps {
+		if a.InternalNumericID == 0 || a.Organization.InternalNumericID == 0 {
+			t.Errorf("in the list: %+v", a)
+		}
+	}
+}
+
+// TestAnAddressMayEndInASlash: a client that has the server's address with a slash at its end puts two before the path.
+func TestAnAddressMayEndInASlash(t *testing.T) {
+	s := newServer(t, api.Config{Backend: apitest.New()})
+	s.want(201, "POST", "//v1/apps", `{"name":"ledger"}`)
+	m := decode[apiv1.Machine](t, s.want(200, "POST", "///v1/apps/ledger/machines", image))
+	path := "//v1/apps/ledger/machines/" + string(m.ID)
+	s.want(204, "POST", path+"/metadata/a%2Fb", `{"value":"quoted"}`)
+	if got := decode[map[string]string](t, s.want(200, "GET", path+"/metadata", "")); got["a/b"] != "quoted" {
+		t.Errorf("the metadata: %v", got)
+	}
+	s.want(404, "GET", "/v1//apps", "")
+}
+
 func TestListsAreNeverNull(t *testing.T) {
 	s := newServer(t, api.Config{Backend: apitest.New()})
 	s.want(201, "POST", "/v1/apps", `{"app_name":"ledger"}`)
@@ -281,7 +317,9 @@ func TestListFilters(t *testing.T) {
 	gone := decode[apiv1.Machine](t, s.want(200, "POST", "/v1/apps/ledger/machines", `{"name":"s","host":"h2","config":{"image":"debian"}}`))
 	s.want(200, "DELETE", "/v1/apps/ledger/machines/"+string(gone.ID)+"?force=true", "")
 	for query, want := range map[string]int{"": 1, "?include_deleted=true": 2, "?region=south&include_deleted=1": 1, "?region=south": 0,
-		"?metadata.role=web": 1, "?metadata.role=db": 0} {
+		"?metadata.role=web": 1, "?metadata.role=db": 0,
+		// States that no machine here is ever in are words of the Machines API all the same: scripts name them beside others.
+		"?state=created,creating,started,replacing,restarting,updating": 1, "?state=replaced&state=migrated": 0, "?state=launch_failed": 0} {
 		if got := decode[[]apiv1.Machine](t, s.want(200, "GET", "/v1/apps/ledger/machines"+query, "")); len(got) != want {
 			t.Errorf("%q: %d machines, want %d", query, len(got), want)
 		}

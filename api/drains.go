@@ -140,7 +140,7 @@ func (h *handler) approveMove(c *call) (any, error) {
 	if err := readBody(c.w, c.r, &req, false); err != nil {
 		return nil, err
 	}
-	if !validMachineID(req.Machine) {
+	if !drover.ValidMachineID(req.Machine) {
 		return nil, badField("machine", "is %q; expected a machine ID, which has 14 digits from 0 to f", req.Machine)
 	}
 	return h.answerDrain(h.backend.ApproveMove(c.ctx(), id, drover.MachineID(req.Machine), c.principal.Name))

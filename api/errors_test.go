@@ -83,7 +83,7 @@ func TestSplitCommand(t *testing.T) {
 
 func TestNamesInPathsAreChecked(t *testing.T) {
 	for id, want := range map[string]bool{"3d8d9c2b7e0a15": true, "3D8d9c2b7e0a15": false, "3d8d9c2b7e0a1": false, "": false, "3d8d9c2b7e0a1/": false} {
-		if validMachineID(id) != want {
+		if drover.ValidMachineID(id) != want {
 			t.Errorf("machine %q", id)
 		}
 	}

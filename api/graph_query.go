@@ -122,7 +122,7 @@ func (g *graph) viewer() (any, error) {
 // machineOf finds a machine of any app that the client may see.
 func (g *graph) machineOf(id string) (any, error) {
 	none := drover.Errorf(drover.NotFound, "Could not find Machine %q", id)
-	if !validMachineID(id) {
+	if !drover.ValidMachineID(id) {
 		return nil, none
 	}
 	view, err := g.h.backend.Machine(g.c.ctx(), "", drover.MachineID(id))

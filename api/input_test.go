@@ -29,6 +29,8 @@ func TestBadInput(t *testing.T) {
 		{machines, `{"config":`, "", "malformed JSON at line 1, column 10"},
 		{machines, "{\n \"config\": {,}\n}", "", "malformed JSON at line 2, column 13"},
 		{machines, `{} {}`, "", "malformed JSON"},
+		{machines, "{\n\"config\":{\"image\":\"a\",\"env\":{\"A\":\"\xff\"}}}", "", "not UTF-8 at line 2, column 35"},
+		{machine + "/exec", "{\"cmd\":\"cat\",\"stdin\":\"\xc3\"}", "", "not UTF-8 at line 1, column 23"},
 		{machines, `{'config':1}`, "", "looking for beginning of object key"},
 		{machines, "{\"name\":\"a\x00\"}", "", "malformed JSON"},
 		{machines, strings.Repeat(`{"config":`, 100) + "1" + strings.Repeat("}", 100), "", "nested 100 levels deep; at most 64"},

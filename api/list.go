@@ -65,7 +65,7 @@ func readCursor(text string) (*place, error) {
 	}
 	at, id, _ := strings.Cut(string(data), ".")
 	nanos, err := strconv.ParseInt(at, 36, 64)
-	if err != nil || !validMachineID(id) {
+	if err != nil || !drover.ValidMachineID(id) {
 		return nil, bad
 	}
 	return &place{time.Unix(0, nanos), drover.MachineID(id)}, nil
@@ -77,7 +77,7 @@ func filterStates(asked []string) ([]drover.MachineState, error) {
 	for _, list := range asked {
 		for s := range strings.SplitSeq(list, ",") {
 			state := drover.MachineState(strings.TrimSpace(s))
-			if !slices.Contains(waitable(), state) {
+			if !isState(state) {
 				return nil, badField("state", "is %q; expected one of %q, several of them separated by commas or given one by one", s, waitable())
 			}
 			states = append(states, state)

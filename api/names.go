@@ -8,7 +8,6 @@ import (
 )
 
 // The forms of identities (see the root package's ids.go). What does not have the form cannot exist, and is never looked up.
-func validMachineID(s string) bool   { return hexDigits(s, "", 14) }
 func validVolumeID(s string) bool    { return hexDigits(s, "vol_", 16) }
 func validMigrationID(s string) bool { return hexDigits(s, "mig_", 16) }
 func validSnapshotID(s string) bool  { return hexDigits(s, "vs_", 16) }
@@ -51,7 +50,7 @@ func mayUse(c *call, app drover.App) bool {
 // machineID returns the machine that the path names.
 func machineID(c *call) (drover.MachineID, error) {
 	id := c.r.PathValue("machine_id")
-	if !validMachineID(id) {
+	if !drover.ValidMachineID(id) {
 		return "", drover.Errorf(drover.NotFound, "machine not found: %q is not a machine ID, which has 14 digits from 0 to f", id)
 	}
 	return drover.MachineID(id), nil

@@ -64,7 +64,7 @@ func (h *handler) hostMachines(c *call) (any, error) {
 
 func (h *handler) listMigrations(c *call) (any, error) {
 	machine := c.r.URL.Query().Get("machine")
-	if machine != "" && !validMachineID(machine) {
+	if machine != "" && !drover.ValidMachineID(machine) {
 		return nil, badField("machine", "is %q; expected a machine ID, which has 14 digits from 0 to f", machine)
 	}
 	migrations, err := h.backend.Migrations(c.ctx())
@@ -89,7 +89,7 @@ func (h *handler) moveOf(c *call) (fleet.Move, error) {
 	if err := readBody(c.w, c.r, &req, false); err != nil {
 		return fleet.Move{}, err
 	}
-	if !validMachineID(req.Machine) {
+	if !drover.ValidMachineID(req.Machine) {
 		return fleet.Move{}, badField("machine", "is %q; expected a machine ID, which has 14 digits from 0 to f", req.Machine)
 	}
 	if err := needName("target", req.Target, true); err != nil {

@@ -38,7 +38,7 @@ func needs() map[string]need {
 		drover.ActLogs: "Machines_logs Web_logs",
 		drover.ActExec: "Machines_exec Machines_exec_stream",
 		drover.ActDeploy: `Machines_create Machines_update Machines_delete Machines_start Machines_stop Machines_restart Machines_signal Deploys_create Deploys_abort Secrets_update Secret_create Secret_delete
-			Secretkey_set Secretkey_delete Secretkey_use IPs_assign IPs_release Certificates_acme Certificates_custom Certificates_check Certificates_delete
+			Secretkey_set Secretkey_delete Secretkey_use Secretkey_set_typed Secretkey_generate_typed IPs_assign IPs_release Certificates_acme Certificates_custom Certificates_check Certificates_delete
 			Certificates_delete_acme Certificates_delete_custom Machines_suspend Machines_cordon Machines_uncordon
 			Machines_create_lease Machines_release_lease Machines_update_metadata Machines_delete_metadata
 			Apps_set_metadata Apps_set_recovery Volumes_create Volumes_update Volume_delete Volumes_undelete Volumes_extend Volumes_verify

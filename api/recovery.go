@@ -107,7 +107,7 @@ func (h *handler) startRecovery(c *call) (any, error) {
 	switch {
 	case (req.Machine == "") == (req.Host == ""):
 		return nil, badField("machine", "or host is to be given, and not both")
-	case req.Machine != "" && !validMachineID(req.Machine):
+	case req.Machine != "" && !drover.ValidMachineID(req.Machine):
 		return nil, badField("machine", "is %q; expected a machine ID, which has 14 digits from 0 to f", req.Machine)
 	case req.AcceptAge < 0:
 		return nil, badField("accept_age", "is negative")

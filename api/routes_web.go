@@ -35,14 +35,26 @@ func webRoutes() []route {
 	})
 }
 
-// tidied gives a request for one of these paths, or for GraphQL, its path in the shortest form: clients put it behind whatever their user set as the
-// server's address, which may end in a slash.
+// tidied gives a request the path that its client meant: clients put theirs behind whatever their user set as the server's address, which may end in a
+// slash. A path for GraphQL or of the web API is brought into its shortest form; any other loses the slashes too many at its front and nothing else,
+// since what it names may be quoted.
 func tidied(r *http.Request) *http.Request {
-	short := path.Clean(r.URL.Path)
-	if short == r.URL.Path || (short != graphPath && !strings.HasPrefix(short, webPrefix+"/")) {
+	short, raw := path.Clean(r.URL.Path), ""
+	if short != graphPath && !strings.HasPrefix(short, webPrefix+"/") {
+		short, raw = oneSlash(r.URL.Path), oneSlash(r.URL.RawPath)
+	}
+	if short == r.URL.Path {
 		return r
 	}
 	tidy := r.Clone(r.Context())
-	tidy.URL.Path, tidy.URL.RawPath = short, ""
+	tidy.URL.Path, tidy.URL.RawPath = short, raw
 	return tidy
+}
+
+// oneSlash makes one of several slashes at the front.
+func oneSlash(p string) string {
+	if strings.HasPrefix(p, "//") {
+		return "/" + strings.TrimLeft(p, "/")
+	}
+	return p
 }

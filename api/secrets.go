@@ -51,6 +51,9 @@ func secretRoutes() []route {
 		keys("POST", secretKeysPath+"/{key_name}", "Secretkey_set", "Set such a key"),
 		keys("DELETE", secretKeysPath+"/{key_name}", "Secretkey_delete", "Remove such a key"),
 		keys("POST", secretKeysPath+"/{key_name}/{action}", "Secretkey_use", "Generate such a key, or encrypt, decrypt, sign or verify with it"),
+		// The same as the document of 2024 has it.
+		keys("POST", secretPath+"/type/{secret_type}", "Secretkey_set_typed", "Set such a key, as clients of 2024 do"),
+		keys("POST", secretPath+"/type/{secret_type}/generate", "Secretkey_generate_typed", "Generate such a key, as clients of 2024 do"),
 	}
 }
 

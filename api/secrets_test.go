@@ -24,7 +24,8 @@ func everyOperationOfSecrets(s *server) {
 	s.want(200, "GET", path+"/B", "")
 	s.want(200, "DELETE", path+"/B", "")
 	const keys = "/v1/apps/ledger/secretkeys"
-	for _, call := range [][2]string{{"GET", keys}, {"GET", keys + "/k"}, {"POST", keys + "/k"}, {"DELETE", keys + "/k"}, {"POST", keys + "/k/sign"}} {
+	for _, call := range [][2]string{{"GET", keys}, {"GET", keys + "/k"}, {"POST", keys + "/k"}, {"DELETE", keys + "/k"}, {"POST", keys + "/k/sign"},
+		{"POST", path + "/k/type/hs256"}, {"POST", path + "/k/type/hs256/generate"}} {
 		if r := s.refused(422, call[0], call[1], ""); r.Status != "unsupported" || r.Hint == "" {
 			s.tb.Errorf("%v: %+v", call, r)
 		}

@@ -16,11 +16,17 @@ import (
 // waitSettled is the word for any state in which a machine stays by itself.
 const waitSettled = "settled"
 
-// waitable are the states that a client may wait for. Some of them Drover's machines never are in: to wait for those is in vain, and not
-// an error, for they are words of the Machines API.
+// waitable are the states that a client may wait for, or ask a list for.
 func waitable() []drover.MachineState {
 	return []drover.MachineState{drover.StateCreated, drover.StateStarting, drover.StateStarted, drover.StateStopping, drover.StateStopped,
 		drover.StateSuspending, drover.StateSuspended, drover.StateFailed, drover.StateDestroying, drover.StateDestroyed}
+}
+
+// isState reports whether a text is a state of machines: one of Drover's, or one that the Machines API has besides and that no machine here is ever in.
+// To wait for such a one is in vain, and a list has none in it, but clients that name it among others are not wrong.
+func isState(s drover.MachineState) bool {
+	return slices.Contains(waitable(), s) ||
+		slices.Contains([]drover.MachineState{"creating", "restarting", "updating", "replacing", "replaced", "launch_failed", "migrated"}, s)
 }
 
 // maxWaitStates bounds how many states one request may name.
@@ -38,7 +44,7 @@ func waitStates(asked []string) (states []drover.MachineState, settled bool, err
 		switch state := drover.MachineState(s); {
 		case s == waitSettled:
 			settled = true
-		case slices.Contains(waitable(), state):
+		case isState(state):
 			states = append(states, state)
 		default:
 			return nil, false, badField("state", "is %q; expected one of %q, or %q", s, waitable(), waitSettled)
@@ -95,6 +101,10 @@ func waitTimeout(view fleet.MachineView, w fleet.Wait, seconds int64) error {
 	if view.HostStatus != drover.HostOK && view.HostStatus != "" {
 		text = "timeout: machine %q was %q when its host last answered, and after %d s not %q"
 	}
-	return withStatus(http.StatusRequestTimeout, drover.Errorf(drover.Unavailable, text, w.Machine, view.Status.State, seconds, states).
+	err := drover.Errorf(drover.Unavailable, text, w.Machine, view.Status.State, seconds, states)
+	if w.Instance != "" && w.Instance != view.Machine.Instance {
+		err = drover.Errorf(drover.Unavailable, "%w with version %q: it has version %q", err, w.Instance, view.Machine.Instance)
+	}
+	return withStatus(http.StatusRequestTimeout, err.
 		WithHint("ask again to go on waiting"))
 }

@@ -12,7 +12,10 @@ type App struct {
 	ID           drover.AppName `json:"id"`
 	Name         drover.AppName `json:"name"`
 	Organization Organization   `json:"organization"`
-	Network      string         `json:"network,omitempty"`
+	// InternalNumericID is a number for clients that want one beside the name. Nothing is found by it.
+	InternalNumericID uint64 `json:"internal_numeric_id"`
+	// Network is the private network that the app's machines share with the others that name it; empty for the organization's default.
+	Network string `json:"network"`
 	// Status is "deployed" while the app has machines, else "pending"; "destroyed" while it can be brought back, then "wiping".
 	Status       string    `json:"status"`
 	MachineCount int       `json:"machine_count"`
@@ -50,17 +53,20 @@ type DestroyedApp struct {
 type Organization struct {
 	Name string `json:"name"`
 	Slug string `json:"slug"`
+	// InternalNumericID is a number for clients that want one beside the name. Nothing is found by it.
+	InternalNumericID uint64 `json:"internal_numeric_id"`
 }
 
-// ListApp is an app in a list.
+// ListApp is an app in a list. What has the name of a member of App is the same.
 type ListApp struct {
-	ID           drover.AppName `json:"id"`
-	Name         drover.AppName `json:"name"`
-	Organization Organization   `json:"organization"`
-	Status       string         `json:"status"`
-	MachineCount int            `json:"machine_count"`
-	VolumeCount  int            `json:"volume_count"`
-	CreatedAt    time.Time      `json:"created_at"`
+	ID                drover.AppName `json:"id"`
+	Name              drover.AppName `json:"name"`
+	Organization      Organization   `json:"organization"`
+	InternalNumericID uint64         `json:"internal_numeric_id"`
+	Status            string         `json:"status"`
+	MachineCount      int            `json:"machine_count"`
+	VolumeCount       int            `json:"volume_count"`
+	CreatedAt         time.Time      `json:"created_at"`
 	AppEnd
 }
 

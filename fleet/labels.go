@@ -7,16 +7,20 @@ import (
 	"drover"
 )
 
-// maxLabels bounds the metadata of an app or a machine, maxLabel its keys and values.
+// maxLabels bounds the metadata of an app or a machine, maxLabelKey its keys and maxLabel its values, in bytes.
 const (
-	maxLabels = 200
-	maxLabel  = 4096
+	maxLabels   = 200
+	maxLabelKey = 253
+	maxLabel    = 4096
 )
 
 // setLabel changes one entry of metadata; an empty value removes it.
 func setLabel(metadata map[string]string, key, value string) (map[string]string, error) {
-	if key == "" || len(key) > 253 || len(value) > maxLabel {
-		return nil, drover.Errorf(drover.Invalid, "label %.60q: a key has 1 to 253 bytes, a value at most %d", key, maxLabel).WithField("key")
+	if key == "" || len(key) > maxLabelKey {
+		return nil, drover.Errorf(drover.Invalid, "key %.60q has %d bytes; expected 1 to %d", key, len(key), maxLabelKey).WithField("key")
+	}
+	if len(value) > maxLabel {
+		return nil, drover.Errorf(drover.Invalid, "value: that of %.60q has %d bytes; expected %d at most", key, len(value), maxLabel).WithField("value")
 	}
 	if e := drover.CheckLabel(key, value); e != nil {
 		return nil, e.WithField("value")

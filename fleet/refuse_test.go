@@ -67,6 +67,8 @@ func TestABadConfigIsRefusedByField(t *testing.T) {
 		{"kernel's own word", func(c *drover.MachineConfig) { c.Guest.KernelArgs = []string{"x=1", "rdinit=/bin/sh"} }, "config.guest.kernel_args[1]", ""},
 		{"schedule", func(c *drover.MachineConfig) { c.Schedule = "often" }, "config.schedule", `config.schedule: "often" is unknown: use hourly, daily, weekly or monthly`},
 		{"standbys", func(c *drover.MachineConfig) { c.Standbys = []drover.MachineID{"No!"} }, "config.standbys[0]", ""},
+		{"standby by its name", func(c *drover.MachineConfig) { c.Standbys = []drover.MachineID{"0123456789abcd", "web"} }, "config.standbys[1]",
+			`config.standbys[1]: "web" is not the ID of a machine such as 0123456789abcd`},
 		{"standby with schedule", func(c *drover.MachineConfig) {
 			c.Standbys, c.Schedule = []drover.MachineID{"0123456789abcd"}, drover.Daily
 		}, "config.standbys", ""},

@@ -42,7 +42,7 @@ func checkStandbys(p *problems, c drover.MachineConfig) {
 		p.add("config.standbys", "%d are too many: at most %d", len(c.Standbys), maxStandsFor)
 	}
 	for i, id := range c.Standbys {
-		if !drover.ValidName(string(id)) {
+		if !drover.ValidMachineID(string(id)) {
 			p.add(fmt.Sprintf("config.standbys[%d]", i), "%q is not the ID of a machine such as 0123456789abcd", id)
 		}
 	}
