@@ -1,6 +1,8 @@
 package flytoml
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -56,6 +58,25 @@ func (c *checker) processes(section string, n int, names []string) {
 		if !slices.Contains(c.groups, name) {
 			c.add(section, n, "processes", "processes names %q; the groups are %s", name, strings.Join(c.groups, ", "))
 		}
+	}
+}
+
+// fits checks what is passed on to the machine's config as it is written: whether the member of a service that it becomes can be that.
+func (c *checker) fits(section string, n int, key, member string, value any) {
+	data, err := json.Marshal(object{member: value})
+	if err == nil {
+		err = json.Unmarshal(data, &drover.Service{})
+	}
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case err == nil:
+	case errors.As(err, &wrong) && kindWords(wrong.Type) != "":
+		c.add(section, n, key, "%s is a %s; expected %s", wrong.Field, wrong.Value, kindWords(wrong.Type))
+	case key == "auto_stop_machines":
+		shown, _ := json.Marshal(value) // it was marshalled before
+		c.add(section, n, key, "%s is %s; expected \"off\", \"stop\" or \"suspend\", or true or false", key, shown)
+	default:
+		c.add(section, n, key, "%s: %v", key, err)
 	}
 }
 
@@ -162,11 +183,16 @@ func (f File) checkServices(c *checker) {
 	}
 	if f.HTTPService != nil {
 		port("http_service", 0, "internal_port", f.HTTPService.InternalPort)
+		c.fits("http_service", 0, "auto_stop_machines", "autostop", f.HTTPService.AutoStopMachines)
+		c.fits("http_service", 0, "concurrency", "concurrency", f.HTTPService.Concurrency)
 		c.processes("http_service", 0, f.HTTPService.Processes)
 		checks("http_service.checks", f.HTTPService.Checks)
 	}
 	for n, s := range f.Services {
 		port("services", n, "internal_port", s.InternalPort)
+		c.fits("services", n, "auto_stop_machines", "autostop", s.AutoStopMachines)
+		c.fits("services", n, "concurrency", "concurrency", s.Concurrency)
+		c.fits("services", n, "ports", "ports", s.Ports)
 		c.processes("services", n, s.Processes)
 		if s.Protocol != "" && s.Protocol != "tcp" && s.Protocol != "udp" {
 			c.add("services", n, "protocol", "protocol is %q; expected tcp or udp", s.Protocol)

@@ -184,6 +184,9 @@ func Read(name string, data []byte) (f File, unsupported []Problem, err error) {
 		}
 	case errors.As(err, &wrong):
 		line, column := wrong.Position()
+		if says := wrongKind(text, wrong); says != "" {
+			return f, nil, drover.Errorf(drover.Invalid, "%s:%d:%d: %s", name, line, column, says)
+		}
 		where := ""
 		if key := strings.Join(wrong.Key(), "."); key != "" {
 			where = key + ": "

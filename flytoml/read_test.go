@@ -206,7 +206,16 @@ fly.toml:17: [experimental] is not supported: nothing of it is known`
 
 func TestWhatIsWrongIsNamedWithItsLine(t *testing.T) {
 	for text, want := range map[string]string{
-		"app = \"ledger\"\nenv = 5\n":                                        "fly.toml:2:7: env: ",
+		"[http_service]\ninternal_port = 1\nauto_stop_machines = \"\"":                      `fly.toml:3: auto_stop_machines is ""; expected "off", "stop" or "suspend", or true or false`,
+		"[http_service]\ninternal_port = 1\n[http_service.concurrency]\nhard_limit = \"x\"": `concurrency.hard_limit is a string; expected a whole number`,
+		"[[services]]\ninternal_port = 1\n[[services.ports]]\nport = \"80\"":                `ports.port is a string; expected a whole number`,
+		"app = \"ledger\"\nenv = 5\n":                                                       "fly.toml:2:7: env is 5; expected a table",
+		"[[services]]\ninternal_port = \"x\"":                                               `fly.toml:2:17: services.internal_port is "x"; expected a whole number`,
+		"[http_service]\nauto_start_machines = \"yes\"":                                     `http_service.auto_start_machines is "yes"; expected true or false`,
+		"app = 7":                                                            "fly.toml:1:7: app is 7; expected a text in quotation marks",
+		"[processes]\nweb = 5":                                               "processes.web is 5; expected a text in quotation marks",
+		"[[vm]]\nprocesses = \"web\"":                                        `vm.processes is "web"; expected an array of texts`,
+		"[[vm]]\ncpus = 1\n[[vm]]\ncpus = true":                              "fly.toml:4:8: vm.cpus is true; expected a whole number",
 		"app = \"ledger\n":                                                   "fly.toml:1",
 		"app = \"Led ger\"":                                                  `fly.toml:1: app is "Led ger"`,
 		"[env]\nA = [1]":                                                     "fly.toml:2: A is not a text",
