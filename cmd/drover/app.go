@@ -52,7 +52,6 @@ func newAppListCommand(c *cli) *cobra.Command {
 	var deleted bool
 	cmd := &cobra.Command{
 		Use:     "list",
-		Aliases: []string{"ls"},
 		Short:   "List apps",
 		Example: "  drover app list\n  drover app list --org acme --json\n  drover app list --deleted",
 		Args:    exactly(),

@@ -15,9 +15,8 @@ import (
 func newAppDestroyCommand(c *cli) *cobra.Command {
 	var yes, now bool
 	cmd := &cobra.Command{
-		Use:     "destroy NAME",
-		Aliases: []string{"delete"},
-		Short:   "Destroy an app with its machines and volumes",
+		Use:   "destroy NAME",
+		Short: "Destroy an app with its machines and volumes",
 		Long: `Destroy gives an app up, with all that it has: machines, volumes, snapshots,
 secrets. The machines of an app with volumes are stopped, and for a day, or as
 long as the fleet's operator set, 'drover app undelete' brings all of it back;

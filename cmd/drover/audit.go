@@ -24,9 +24,8 @@ func newAuditListCommand(c *cli) *cobra.Command {
 	var query client.AuditQuery
 	var app, token string
 	cmd := &cobra.Command{
-		Use:     "list",
-		Aliases: []string{"ls"},
-		Short:   "List what was done and what was refused, newest first",
+		Use:   "list",
+		Short: "List what was done and what was refused, newest first",
 		Long: `List shows one line for each attempt. The outcome is done, failed, refused (the
 token did not allow it), or begun: the control host ended before it could tell
 how it went. With --json each has the request's ID, by which the server's log is
@@ -49,7 +48,7 @@ searched.`,
 			if c.json {
 				return c.printJSON(entries)
 			}
-			t := table{header: []string{"AT", "WHO", "TOKEN", "WHAT", "APP", "OBJECT", "FROM", "OUTCOME"}}
+			t := table{header: []string{"AT", "WHO", "TOKEN", "WHAT", "APP", "OBJECT", "FROM", "OUTCOME"}, spare: []string{"TOKEN", "FROM"}}
 			for _, e := range entries {
 				outcome := e.Outcome
 				if e.Code != "" {

@@ -45,12 +45,29 @@ func addCompletion(c *cli, root *cobra.Command) {
 			}
 		}
 	})
+	words := map[string][]string{"strategy": {"rolling", "immediate"}, "restart": {"no", "on-failure", "always"}, "cpu-kind": {"shared", "performance"},
+		"disk-transport": {"nbd", "vhost-user-blk", "auto"}, "switch": {"early", "late", "auto"},
+		"state": {"created", "starting", "started", "stopping", "stopped", "suspending", "suspended", "failed", "destroying", "destroyed", "settled"}}
+	everyCommand(root, func(cmd *cobra.Command) {
+		for name, list := range words {
+			if f := cmd.Flags().Lookup(name); f != nil && f.Value.Type() != "bool" {
+				_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(list, cobra.ShellCompDirectiveNoFileComp))
+			}
+		}
+	})
 	for _, cmd := range root.Commands() {
 		if list := nouns[cmd.Name()]; list != nil {
 			completeBelow(cmd, c.completion(list))
 		}
 	}
 	for _, cmd := range root.Commands() {
+		if cmd.Name() == "secrets" {
+			for _, sub := range cmd.Commands() {
+				if sub.Name() == "unset" {
+					sub.ValidArgsFunction = c.completion(secretNames)
+				}
+			}
+		}
 		if cmd.Name() == "exec" || cmd.Name() == "ssh" {
 			cmd.ValidArgsFunction = firstOnly(c.completion(machineNames))
 		}
@@ -133,6 +150,17 @@ func destroyedAppNames(ctx context.Context, cl *client.Client, _ drover.AppName)
 			out = append(out, described(a.Name, "%s, %s", count(a.MachineCount, "machine"), count(a.VolumeCount, "volume")))
 		}
 	}
+	return out, err
+}
+
+func secretNames(ctx context.Context, cl *client.Client, app drover.AppName) (out []string, err error) {
+	err = ofApps(ctx, cl, app, func(app drover.AppName) error {
+		set, err := cl.Secrets(ctx, app, false)
+		for _, s := range set.Secrets {
+			out = append(out, described(s.Name, "of %s", app))
+		}
+		return err
+	})
 	return out, err
 }
 

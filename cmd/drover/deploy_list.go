@@ -41,7 +41,7 @@ func (c *cli) deployOf(ctx context.Context, app string, args []string) (*client.
 func newDeployListCommand(c *cli) *cobra.Command {
 	var app string
 	cmd := &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List the last deploys of an app", Example: "  drover deploy list -a ledger", Args: exactly(),
+		Use: "list", Short: "List the last deploys of an app", Example: "  drover deploy list -a ledger", Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cl, name, err := c.inApp(app)
 			if err != nil {

@@ -132,7 +132,7 @@ func (c *cli) printDevStatus(ctx context.Context, f *dev.Fleet) error {
 	if !s.Up {
 		return c.print("the fleet in %s is down; 'drover dev up' brings it up\n", s.Dir)
 	}
-	t := table{header: []string{"HOST", "REGION", "ROLES", "ADDRESS", "PID", "STATE", "LINK", "SERVICES"}}
+	t := table{header: []string{"HOST", "REGION", "ROLES", "ADDRESS", "PID", "STATE", "LINK", "SERVICES"}, spare: []string{"ROLES", "PID"}}
 	for _, h := range s.Hosts {
 		state, link, pid := h.State, h.Link, fmt.Sprint(h.PID)
 		if h.Why != "" {

@@ -26,7 +26,6 @@ func newDrainListCommand(c *cli) *cobra.Command {
 	var host string
 	cmd := &cobra.Command{
 		Use:     "list",
-		Aliases: []string{"ls"},
 		Short:   "List drains, newest first",
 		Example: "  drover drain list\n  drover drain list --host h1",
 		Args:    exactly(),
@@ -42,7 +41,7 @@ func newDrainListCommand(c *cli) *cobra.Command {
 			if c.json {
 				return c.printJSON(drains)
 			}
-			t := table{header: []string{"ID", "KIND", "HOST", "STATE", "MOVED", "BYTES", "TOOK", "BY", "REASON", "AGE"}}
+			t := table{header: []string{"ID", "KIND", "HOST", "STATE", "MOVED", "BYTES", "TOOK", "BY", "REASON", "AGE"}, spare: []string{"BY", "BYTES", "KIND"}}
 			for _, d := range drains {
 				t.add(d.ID, d.Kind, d.Host, d.State, movedText(d), sizeText(d.Totals.Copied), tookText(d), d.Actor, d.Reason, c.age(d.CreatedAt))
 			}

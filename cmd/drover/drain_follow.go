@@ -115,7 +115,8 @@ func (c *cli) printDrain(d apiv1.Drain) error {
 	if err := c.print("\n"); err != nil {
 		return err
 	}
-	t := table{header: []string{"MACHINE", "NAME", "APP", "FROM", "TO", "MEMORY", "BYTES", "INTERRUPTION", "START", "END", "STATE", "WHY"}}
+	t := table{header: []string{"MACHINE", "NAME", "APP", "FROM", "TO", "MEMORY", "BYTES", "INTERRUPTION", "START", "END", "STATE", "WHY"},
+		spare: []string{"APP", "MEMORY", "START", "NAME"}}
 	for _, i := range d.Items {
 		gap, start, end := "", i.StartedAt, i.EndedAt
 		switch {

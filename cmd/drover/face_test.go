@@ -75,6 +75,55 @@ func TestTablesFitTheTerminal(t *testing.T) {
 	}
 }
 
+// TestANarrowTableLeavesColumnsOutAndSaysSo: what is missed least goes, and what is wrong with a host stays.
+func TestANarrowTableLeavesColumnsOutAndSaysSo(t *testing.T) {
+	_, r, _ := prepared(t)
+	on := func(width int, args ...string) []string {
+		var out bytes.Buffer
+		execute(t.Context(), args, environment{stdin: strings.NewReader(""), stdout: &out, stderr: io.Discard, getenv: func(name string) string { return r.vars[name] },
+			now: testNow, width: width, fit: true, interval: time.Millisecond})
+		return strings.Split(strings.TrimRight(out.String(), "\n"), "\n")
+	}
+	narrow := on(80, "host", "list")
+	if !strings.Contains(narrow[0], "CONDITIONS") || strings.Contains(narrow[0], "ROLES") || strings.Contains(strings.Join(narrow, "\n"), cutMark) {
+		t.Errorf("on 80 columns: %q", narrow)
+	}
+	if last := narrow[len(narrow)-1]; !strings.HasPrefix(last, "(--wide shows ROLES, ACCEL") {
+		t.Errorf("what was left out is not said: %q", last)
+	}
+	for _, wide := range [][]string{on(400, "host", "list"), on(80, "host", "list", "--wide")} {
+		if !strings.Contains(wide[0], "ROLES") || !strings.HasPrefix(wide[len(wide)-1], "h") {
+			t.Errorf("with room: %q", wide)
+		}
+	}
+}
+
+// TestCommandsHaveTheNamesOfOtherTools: nouns in their plural, and the short words.
+func TestCommandsHaveTheNamesOfOtherTools(t *testing.T) {
+	_, r, id := prepared(t)
+	for _, words := range []string{"apps ls", "machines ls -a ledger", "volumes ls", "volume snapshots ls", "secret ls -a ledger", "hosts ls", "tokens ls", "machines status " + string(id),
+		"machine rm --force -y " + string(id), "apps rm -y --now ledger"} {
+		if got := r.run(t.Context(), strings.Fields(words)...); got.code != 0 {
+			t.Errorf("%s: %+v", words, got)
+		}
+	}
+}
+
+func TestTheProgramTellsItsVersion(t *testing.T) {
+	r := runner{vars: map[string]string{}}
+	want := version()
+	if got := r.run(t.Context(), "version"); got.code != 0 || !strings.HasPrefix(got.stdout, "drover "+want+" (go") {
+		t.Errorf("%+v", got)
+	}
+	if got := r.run(t.Context(), "--version"); got.code != 0 || got.stdout != "drover "+want+"\n" {
+		t.Errorf("%+v", got)
+	}
+	var v versionInfo
+	if got := r.run(t.Context(), "version", "--json"); json.Unmarshal([]byte(got.stdout), &v) != nil || v.Version != want || v.Go == "" || v.Platform == "" {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestNamesAreCompleted(t *testing.T) {
 	backend, r, id := prepared(t)
 	if _, _, err := backend.MintToken(t.Context(), fleet.NewToken{Name: "ci", Organization: "acme"}); err != nil {
@@ -83,6 +132,9 @@ func TestNamesAreCompleted(t *testing.T) {
 	if _, err := backend.CreateMachine(t.Context(), fleet.CreateMachine{App: "ledger", Name: "grouped", Config: drover.MachineConfig{Image: "debian:12",
 		Metadata: map[string]string{drover.LabelProcessGroup: "web"}}}); err != nil {
 		t.Fatal(err)
+	}
+	if got := r.run(t.Context(), "secrets", "set", "-a", "ledger", "TOKEN=x"); got.code != 0 {
+		t.Fatalf("%+v", got)
 	}
 	for _, c := range []struct {
 		args []string
@@ -101,6 +153,11 @@ func TestNamesAreCompleted(t *testing.T) {
 		{[]string{"deploy", "sh"}, "show\t", ""},
 		{[]string{"token", "rotate-root", "a"}, "acme", "tok_"},
 		{[]string{"scale", "count", "2", "-g", ""}, "web\n", ""},
+		{[]string{"deploy", "--strategy", ""}, "rolling\nimmediate\n", ""},
+		{[]string{"machine", "create", "--restart", "o"}, "on-failure\n", ""},
+		{[]string{"machine", "wait", "one", "--state", "se"}, "settled\n", ""},
+		{[]string{"secrets", "unset", "-a", "ledger", ""}, "TOKEN\tof ledger", ""},
+		{[]string{"machines", "stop", "o"}, "one\t", ""},
 		{[]string{"token", "show", ""}, "tok_0000000000000012\tci of acme", ""},
 	} {
 		got := r.run(t.Context(), append([]string{"__complete"}, c.args...)...)

@@ -365,4 +365,10 @@ func TestUnreachableHostIsSaid(t *testing.T) {
 	if got := r.run(t.Context(), "machine", "list"); !strings.Contains(got.stdout, "started? (host unreachable)") {
 		t.Errorf("%+v", got)
 	}
+	backend.ChangeMachine(id, func(v *fleet.MachineView) { v.HostSeenAt = testNow().Add(-11 * time.Second) })
+	for _, args := range [][]string{{"machine", "list"}, {"machine", "show", string(id)}} {
+		if got := r.run(t.Context(), args...); !strings.Contains(got.stdout, "started? (host unreachable for 11s)") {
+			t.Errorf("%q: %+v", args, got)
+		}
+	}
 }

@@ -22,7 +22,6 @@ func newHostCommand(c *cli) *cobra.Command {
 func newHostListCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:     "list",
-		Aliases: []string{"ls"},
 		Short:   "List hosts",
 		Example: "  drover host list\n  drover host list --json",
 		Args:    exactly(),
@@ -38,7 +37,8 @@ func newHostListCommand(c *cli) *cobra.Command {
 			if c.json {
 				return c.printJSON(hosts)
 			}
-			t := table{header: []string{"ID", "REGION", "STATUS", "ROLES", "ACCEL", "CPUS", "MEMORY", "DISK", "PROVISIONED", "MACHINES", "SEEN", "CONDITIONS"}}
+			t := table{header: []string{"ID", "REGION", "STATUS", "ROLES", "ACCEL", "CPUS", "MEMORY", "DISK", "PROVISIONED", "MACHINES", "SEEN", "CONDITIONS"},
+				spare: []string{"ROLES", "ACCEL", "PROVISIONED", "CPUS", "DISK", "MEMORY"}}
 			for _, h := range hosts {
 				t.add(h.ID, h.Region, statusText(h), rolesText(h.Roles), h.Accel, h.CPUs, usedText(h.MemoryUsed, h.Memory), usedText(h.DiskUsed, h.Disk),
 					provisionedText(h), h.Machines, c.age(h.SeenAt), conditionCodes(h.Conditions))

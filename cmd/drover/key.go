@@ -22,7 +22,6 @@ itself is never shown. These commands need an operator's token.`,
 func newKeyListCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:     "list",
-		Aliases: []string{"ls"},
 		Short:   "List the keys of volumes, and tell who can read them",
 		Example: "  drover key list\n  drover key list --json",
 		Args:    exactly(),

@@ -67,7 +67,6 @@ func newMachineListCommand(c *cli) *cobra.Command {
 	var filter listFlags
 	cmd := &cobra.Command{
 		Use:     "list",
-		Aliases: []string{"ls"},
 		Short:   "List machines",
 		Example: "  drover machine list\n  drover machine list --app ledger --state started --metadata role=web --json",
 		Args:    exactly(),
@@ -117,17 +116,20 @@ func (c *cli) appsOr(ctx context.Context, client *client.Client, app string) ([]
 }
 
 func (c *cli) machineTable(machines []apiv1.Machine) table {
-	t := table{header: []string{"ID", "NAME", "APP", "STATE", "HOST", "REGION", "IMAGE", "AGE"}}
+	t := table{header: []string{"ID", "NAME", "APP", "STATE", "HOST", "REGION", "IMAGE", "AGE"}, spare: []string{"REGION"}}
 	for _, m := range machines {
-		t.add(m.ID, m.Name, m.App, stateText(m), hostText(m), m.Region, m.Config.Image, c.age(m.CreatedAt))
+		t.add(m.ID, m.Name, m.App, c.stateText(m), hostText(m), m.Region, m.Config.Image, c.age(m.CreatedAt))
 	}
 	return t
 }
 
-// stateText is the state, and that it may be old when the host does not answer.
-func stateText(m apiv1.Machine) string {
-	if m.HostStatus != drover.HostOK {
+// stateText is the state, and how old it may be when the host does not answer.
+func (c *cli) stateText(m apiv1.Machine) string {
+	switch {
+	case m.HostStatus != drover.HostOK && m.HostSeenAt.IsZero():
 		return fmt.Sprintf("%s? (host %s)", m.State, m.HostStatus)
+	case m.HostStatus != drover.HostOK:
+		return fmt.Sprintf("%s? (host %s for %s)", m.State, m.HostStatus, c.age(m.HostSeenAt))
 	}
 	if m.Cordoned {
 		return string(m.State) + ", cordoned"
@@ -172,7 +174,7 @@ func (c *cli) machineFields(m apiv1.Machine) [][2]string {
 		{"ID", string(m.ID)},
 		{"Name", m.Name},
 		{"App", string(m.App)},
-		{"State", stateText(m)},
+		{"State", c.stateText(m)},
 		{"Reason", m.Reason},
 		{"Known as of", c.moment(m.HostSeenAt)},
 		{"Host", hostText(m)},

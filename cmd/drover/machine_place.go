@@ -70,7 +70,8 @@ func (f *configFlags) addSize(cmd *cobra.Command) {
 
 // printPlace shows a place; an error when there is no room for all.
 func (c *cli) printPlace(p drover.Place) error {
-	t := table{header: []string{"HOST", "REGION", "PLACED", "FITS", "MEMORY FREE", "CPUS FREE", "DISK FREE", "OF THE APP", "WHY NOT"}}
+	t := table{header: []string{"HOST", "REGION", "PLACED", "FITS", "MEMORY FREE", "CPUS FREE", "DISK FREE", "OF THE APP", "WHY NOT"},
+		spare: []string{"CPUS FREE", "DISK FREE", "MEMORY FREE"}}
 	for _, h := range p.Hosts {
 		t.add(h.Host, h.Region, h.Placed, h.Fits, sizeText(h.MemoryFree), fmt.Sprintf("%.2f", h.CPUsFree), sizeText(h.DiskFree), h.SameApp, strings.Join(h.Reasons, "; "))
 	}

@@ -27,7 +27,6 @@ func newMigrationListCommand(c *cli) *cobra.Command {
 	var machine string
 	cmd := &cobra.Command{
 		Use:     "list",
-		Aliases: []string{"ls"},
 		Short:   "List migrations, newest first",
 		Example: "  drover migration list\n  drover migration list --machine 3d8d9c2b7e0a15",
 		Args:    exactly(),
@@ -43,7 +42,8 @@ func newMigrationListCommand(c *cli) *cobra.Command {
 			if c.json {
 				return c.printJSON(migrations)
 			}
-			t := table{header: []string{"ID", "MACHINE", "APP", "FROM", "TO", "PHASE", "OUTCOME", "INTERRUPTION", "SLOWEST", "AGE"}}
+			t := table{header: []string{"ID", "MACHINE", "APP", "FROM", "TO", "PHASE", "OUTCOME", "INTERRUPTION", "SLOWEST", "AGE"},
+				spare: []string{"SLOWEST", "APP", "PHASE"}}
 			for _, m := range migrations {
 				t.add(m.ID, m.Machine, m.App, m.Source, m.Target, m.Phase, m.Outcome, interruptionText(m), slowestText(m), c.age(m.CreatedAt))
 			}

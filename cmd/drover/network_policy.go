@@ -217,7 +217,6 @@ func newPolicyListCommand(c *cli) *cobra.Command {
 	var app string
 	cmd := &cobra.Command{
 		Use:     "list",
-		Aliases: []string{"ls"},
 		Short:   "List the network policies of an app",
 		Example: "  drover network policy list --app db",
 		Args:    exactly(),
@@ -276,7 +275,6 @@ func newPolicyDeleteCommand(c *cli) *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use:     "delete NAME",
-		Aliases: []string{"rm"},
 		Short:   "Take a network policy away: what it closed is open at once",
 		Example: "  drover network policy delete only-web --app db --yes",
 		Args:    exactly("NAME"),

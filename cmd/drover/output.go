@@ -36,6 +36,8 @@ func (c *cli) print(format string, args ...any) error {
 type table struct {
 	header []string
 	rows   [][]string
+	// spare are the columns that a narrow terminal does without, those first that are missed least.
+	spare []string
 }
 
 // add appends a row. An empty cell is shown as "-", so that columns can be told apart and cut by programs.
@@ -56,7 +58,9 @@ func (c *cli) printTable(t table, none string) error {
 		return nil
 	}
 	fit := c.fit && !c.wide && c.width > 0
+	var left []string
 	if fit {
+		t, left = t.without(c.width)
 		t = t.narrow(c.width)
 	}
 	var b strings.Builder
@@ -67,6 +71,9 @@ func (c *cli) printTable(t table, none string) error {
 	}
 	if err := w.Flush(); err != nil {
 		return drover.Errorf(drover.Internal, "cannot format the table: %w", err)
+	}
+	if len(left) > 0 {
+		fmt.Fprintf(&b, "(--wide shows %s)\n", strings.Join(left, ", "))
 	}
 	if fit {
 		return c.print("%s", clip(b.String(), c.width))

@@ -228,7 +228,6 @@ func recoveredAt(r drover.Recovery) time.Time {
 func newRecoveryListCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:     "list",
-		Aliases: []string{"ls"},
 		Short:   "List recoveries, newest first",
 		Example: "  drover recovery list --json",
 		Args:    exactly(),
@@ -244,7 +243,7 @@ func newRecoveryListCommand(c *cli) *cobra.Command {
 			if c.json {
 				return c.printJSON(list)
 			}
-			t := table{header: []string{"ID", "MACHINE", "APP", "FROM", "TO", "STATE", "DATA FROM", "BY", "AGE"}}
+			t := table{header: []string{"ID", "MACHINE", "APP", "FROM", "TO", "STATE", "DATA FROM", "BY", "AGE"}, spare: []string{"BY", "APP"}}
 			for _, r := range list {
 				t.add(r.ID, r.Machine, r.App, r.From, r.Target, r.State, sourcesText(r.Sources, recoveredAt(r)), r.Actor, c.age(r.CreatedAt))
 			}

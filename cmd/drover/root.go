@@ -83,6 +83,7 @@ With --json a command prints one JSON value, in the forms that the API's documen
 at /v1/openapi.json describes, and an error as an object at stderr; fields are
 only ever added. --watch shows changes in what is listed or shown. The app of
 commands that need one is --app, else DROVER_APP, else that of ./fly.toml.
+Nouns may be written in their plural, list as ls, and destroy or delete as rm.
 'drover completion' lets your shell complete commands and names.
 
 Exit codes: 0 done, 1 internal error, 2 wrong request, 3 not found, 4 conflict
@@ -90,7 +91,9 @@ or name taken, 5 not possible in this state, 6 not enough memory or disk, 7 no
 answer, 8 not allowed, 130 interrupted.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Version:       version(),
 	}
+	root.SetVersionTemplate("drover {{.Version}}\n")
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.api, "api", "", "URL of the API, such as http://127.0.0.1:4280")
 	flags.StringVar(&c.token, "token", "", "token for the API")
@@ -105,6 +108,7 @@ answer, 8 not allowed, 130 interrupted.`,
 	})
 	root.AddCommand(subcommands(c)...)
 	group(root)
+	addOtherNames(root)
 	addWatch(c, root)
 	addCompletion(c, root)
 	return root
@@ -137,6 +141,7 @@ func subcommands(c *cli) []*cobra.Command {
 		newLogsCommand(c),
 		newDevCommand(c),
 		newServeCommand(c),
+		newVersionCommand(c),
 	}
 }
 

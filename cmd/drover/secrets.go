@@ -16,9 +16,8 @@ import (
 
 func newSecretsCommand(c *cli) *cobra.Command {
 	return group(&cobra.Command{
-		Use:     "secrets",
-		Aliases: []string{"secret"},
-		Short:   "Secrets: what an app's machines are given and nobody else reads",
+		Use:   "secrets",
+		Short: "Secrets: what an app's machines are given and nobody else reads",
 		Long: `A secret is a name and a value that every machine of an app gets as a variable
 of its environment, from its next start on. Values are kept encrypted, and are
 shown only when they are asked for.`,
@@ -131,7 +130,6 @@ func newSecretsListCommand(c *cli) *cobra.Command {
 	var show bool
 	cmd := &cobra.Command{
 		Use:     "list",
-		Aliases: []string{"ls"},
 		Short:   "List secrets, without their values",
 		Example: "  drover secrets list --app ledger\n  drover secrets list --app ledger --show",
 		Args:    exactly(),

@@ -57,7 +57,6 @@ func newTokenListCommand(c *cli) *cobra.Command {
 	var org string
 	cmd := &cobra.Command{
 		Use:     "list",
-		Aliases: []string{"ls"},
 		Short:   "List tokens, newest first",
 		Example: "  drover token list\n  drover token list --org acme",
 		Args:    exactly(),
@@ -73,7 +72,7 @@ func newTokenListCommand(c *cli) *cobra.Command {
 			if c.json {
 				return c.printJSON(tokens)
 			}
-			t := table{header: []string{"ID", "NAME", "OF", "STATE", "AGE", "USED", "EXPIRES", "LIMITS"}}
+			t := table{header: []string{"ID", "NAME", "OF", "STATE", "AGE", "USED", "EXPIRES", "LIMITS"}, spare: []string{"AGE"}}
 			for _, token := range tokens {
 				t.add(token.ID, token.Name, kindOf(token), c.tokenState(token), c.agoText(token.CreatedAt), c.agoText(usedAt(token)),
 					c.untilText(token.ExpiresAt), strings.Join(caveatTexts(token.Caveats, drover.CaveatExpires, drover.CaveatFrom), "; "))

@@ -13,9 +13,8 @@ func newVolumeDestroyCommand(c *cli) *cobra.Command {
 	var app string
 	var yes bool
 	cmd := &cobra.Command{
-		Use:     "destroy ID",
-		Aliases: []string{"delete"},
-		Short:   "Destroy a volume that no machine has",
+		Use:   "destroy ID",
+		Short: "Destroy a volume that no machine has",
 		Long: `Destroy gives a volume up. For a day, or as long as the fleet's operator set,
 'drover volume undelete' brings it back; the command says until when. Then its
 data is overwritten and removed. Its snapshots stay for as long as they are

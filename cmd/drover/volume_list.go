@@ -14,7 +14,6 @@ func newVolumeListCommand(c *cli) *cobra.Command {
 	var deleted bool
 	cmd := &cobra.Command{
 		Use:     "list",
-		Aliases: []string{"ls"},
 		Short:   "List volumes",
 		Example: "  drover volume list\n  drover volume list --app ledger --json\n  drover volume list --deleted",
 		Args:    exactly(),
@@ -45,7 +44,7 @@ func newVolumeListCommand(c *cli) *cobra.Command {
 			if deleted {
 				return c.printDestroyed(volumes)
 			}
-			t := table{header: []string{"ID", "NAME", "APP", "STATE", "SIZE", "HOST", "REGION", "MACHINE", "AGE"}}
+			t := table{header: []string{"ID", "NAME", "APP", "STATE", "SIZE", "HOST", "REGION", "MACHINE", "AGE"}, spare: []string{"REGION"}}
 			for _, v := range volumes {
 				t.add(v.ID, v.Name, v.App, volumeStateText(v), sizeText(v.Size), v.Host, v.Region, v.AttachedMachineID, c.age(v.CreatedAt))
 			}

@@ -34,9 +34,8 @@ func atMost(names ...string) cobra.PositionalArgs {
 func newSnapshotListCommand(c *cli) *cobra.Command {
 	var app string
 	cmd := &cobra.Command{
-		Use:     "list [VOLUME]",
-		Aliases: []string{"ls"},
-		Short:   "List the snapshots of a volume, or of all volumes, newest first",
+		Use:   "list [VOLUME]",
+		Short: "List the snapshots of a volume, or of all volumes, newest first",
 		Long: `List shows the snapshots of a volume; without one, those of all volumes, also of
 volumes that were destroyed.`,
 		Example: "  drover volume snapshot list data\n  drover volume snapshot list --app ledger --json",
@@ -49,7 +48,8 @@ volumes that were destroyed.`,
 			if c.json {
 				return c.printJSON(snapshots)
 			}
-			t := table{header: []string{"ID", "VOLUME", "NAME", "STATUS", "SIZE", "DATA", "STORED", "MADE BY", "AGE", "KEPT FOR"}}
+			t := table{header: []string{"ID", "VOLUME", "NAME", "STATUS", "SIZE", "DATA", "STORED", "MADE BY", "AGE", "KEPT FOR"},
+				spare: []string{"DATA", "MADE BY", "SIZE", "VOLUME"}}
 			for _, s := range snapshots {
 				t.add(s.ID, s.VolumeID, s.VolumeName, snapshotStateText(s), sizeText(s.VolumeSize), sizeText(s.Size), sizeText(s.Stored), makerText(s),
 					c.age(s.TakenAt), c.until(s.ExpiresAt))
@@ -165,9 +165,8 @@ func newSnapshotDeleteCommand(c *cli) *cobra.Command {
 	var app string
 	var yes bool
 	cmd := &cobra.Command{
-		Use:     "delete ID",
-		Aliases: []string{"destroy"},
-		Short:   "Delete a snapshot",
+		Use:   "delete ID",
+		Short: "Delete a snapshot",
 		Long: `Delete removes a snapshot, and from the object store what only it needs. It
 cannot be brought back.`,
 		Example: "  drover volume snapshot delete vs_6f1c0a53e9b2d784\n  drover volume snapshot delete vs_6f1c0a53e9b2d784 --yes",

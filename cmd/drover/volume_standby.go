@@ -60,7 +60,6 @@ func newStandbyListCommand(c *cli) *cobra.Command {
 	var app string
 	cmd := &cobra.Command{
 		Use:     "list [VOLUME]",
-		Aliases: []string{"ls"},
 		Short:   "List the standbys of a volume, or of all volumes",
 		Example: "  drover volume standby list\n  drover volume standby list data --json",
 		Args:    atMost("VOLUME"),
@@ -156,7 +155,6 @@ func newStandbyDeleteCommand(c *cli) *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use:     "delete ID",
-		Aliases: []string{"destroy"},
 		Short:   "Remove a standby",
 		Example: "  drover volume standby delete sby_6f1c0a53e9b2d784 --yes",
 		Args:    exactly("ID"),

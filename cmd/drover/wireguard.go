@@ -144,7 +144,6 @@ func newWireGuardListCommand(c *cli) *cobra.Command {
 	var org string
 	cmd := &cobra.Command{
 		Use:     "list",
-		Aliases: []string{"ls"},
 		Short:   "List peers, with when each was last seen",
 		Example: "  drover wireguard list\n  drover wireguard list --org acme",
 		Args:    exactly(),
@@ -160,7 +159,8 @@ func newWireGuardListCommand(c *cli) *cobra.Command {
 			if c.json {
 				return c.printJSON(peers)
 			}
-			t := table{header: []string{"NAME", "ORG", "NETWORK", "ADDRESS", "HOST", "HANDSHAKE", "RECEIVED", "SENT", "PROBLEM"}}
+			t := table{header: []string{"NAME", "ORG", "NETWORK", "ADDRESS", "HOST", "HANDSHAKE", "RECEIVED", "SENT", "PROBLEM"},
+				spare: []string{"SENT", "RECEIVED", "NETWORK"}}
 			for _, p := range peers {
 				t.add(p.Name, p.Organization, p.Network, p.Address, p.Host, c.handshakeText(p.HandshakeAt), units.Size(drover.Bytes(p.Received)), units.Size(drover.Bytes(p.Sent)), p.Problem)
 			}
@@ -248,7 +248,6 @@ func newWireGuardRemoveCommand(c *cli) *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use:     "remove NAME",
-		Aliases: []string{"rm"},
 		Short:   "Shut a peer out for good, at once",
 		Example: "  drover wireguard remove ann --yes",
 		Args:    exactly("NAME"),
