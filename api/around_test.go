@@ -157,6 +157,28 @@ func TestACordonedMachineSaysSo(t *testing.T) {
 	}
 }
 
+// TestAMachineMayBeMadeWithoutTraffic: what a bluegreen deployment asks of its new machines, until it uncordons them. An update that says nothing of it
+// leaves a machine as it is.
+func TestAMachineMayBeMadeWithoutTraffic(t *testing.T) {
+	s, _, m, path := aMachine(t, api.Config{})
+	green := decode[apiv1.Machine](t, s.want(200, "POST", "/v1/apps/ledger/machines", `{"skip_service_registration":true,"config":{"image":"debian"}}`))
+	if !green.Cordoned {
+		t.Errorf("it is made with traffic: %+v", green)
+	}
+	at := "/v1/apps/ledger/machines/" + string(green.ID)
+	const plain = `{"config":{"image":"debian"},"skip_service_registration":false}`
+	if !decode[apiv1.Machine](t, s.want(200, "POST", at, plain)).Cordoned {
+		t.Error("an update gave it traffic")
+	}
+	s.want(200, "POST", at+"/uncordon", "")
+	if decode[apiv1.Machine](t, s.want(200, "POST", at, plain)).Cordoned {
+		t.Error("an update took its traffic away")
+	}
+	if m.Cordoned || !decode[apiv1.Machine](t, s.want(200, "POST", path, `{"config":{"image":"debian"},"skip_service_registration":true}`)).Cordoned {
+		t.Error("an update with skip_service_registration leaves it its traffic")
+	}
+}
+
 func TestARestartTakesItsOwnWayOfStopping(t *testing.T) {
 	s, backend, m, path := aMachine(t, api.Config{})
 	for query, want := range map[string]drover.StopConfig{"": {}, "?force_stop=true": {Signal: "SIGKILL"}, "?timeout=7s&signal=SIGTERM": {Signal: "SIGTERM", Timeout: drover.Duration(7 * time.Second)},

@@ -202,6 +202,8 @@ func commands() []command {
 		{"secrets deploy", []ask{g1(), list(onMachines), g17(), list(onMachines), get(onApp, "name"), graphAsk(`{app(name:"shop"){currentReleaseUnprocessed{id version imageRef}}}`, nil, "app.currentReleaseUnprocessed.imageRef=debian:latest"),
 			newRelease, release("running"), release("complete")}},
 		{"deploy, canary: a stale nonce", []ask{lease("13"), unlease(), act(onMachine+"/stop", `{"id":"{m}"}`).withNonce()}},
+		{"deploy, bluegreen: the new machine", []ask{act(onMachines, `{"skip_service_registration":true,"skip_launch":false,"skip_secrets":false,"config":{"image":"debian"}}`,
+			"cordoned=true").keeping("m", "id"), waitFor("started"), act(onMachine+"/uncordon", ""), get(onMachine, "cordoned=false")}},
 		{"deploy, bluegreen: leased machines", []ask{lease("13"), graphAsk(`query($n:String!){canPerformBluegreenDeployment(name:$n)}`, map[string]any{"n": "shop"}, "canPerformBluegreenDeployment=true"),
 			act(onMachine+"/metadata/fly_bluegreen_deployment_tag", `{"value":"safe_to_destroy"}`), act(onMachine+"/cordon", "").withNonce(),
 			act(onMachine+"/stop", `{"id":"{m}"}`).withNonce(), get(onMachine + "/wait?state=stopped&timeout=60"), unlease()}},

@@ -102,6 +102,8 @@ type CreateMachineRequest struct {
 	Host       string               `json:"host,omitempty"`
 	Config     drover.MachineConfig `json:"config"`
 	SkipLaunch bool                 `json:"skip_launch,omitempty"`
+	// SkipServiceRegistration makes it a machine that is cordoned: it gets no traffic until it is uncordoned.
+	SkipServiceRegistration bool `json:"skip_service_registration,omitempty"`
 	// LeaseTTL leases the machine for so many seconds before anybody else can; the answer has the nonce.
 	LeaseTTL int `json:"lease_ttl,omitempty"`
 	SecretsOptions
@@ -115,6 +117,8 @@ type UpdateMachineRequest struct {
 	// CurrentVersion is the instance ID that the config was read at.
 	CurrentVersion string `json:"current_version,omitempty"`
 	SkipLaunch     bool   `json:"skip_launch,omitempty"`
+	// SkipServiceRegistration cordons the machine, too. Without it the machine stays what it is.
+	SkipServiceRegistration bool `json:"skip_service_registration,omitempty"`
 	// LeaseTTL leases the machine afterwards, or prolongs the lease with the nonce of the request, for so many seconds.
 	LeaseTTL int `json:"lease_ttl,omitempty"`
 	SecretsOptions

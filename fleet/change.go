@@ -157,7 +157,7 @@ func (f *Fleet) UpdateMachine(ctx context.Context, req UpdateMachine) (MachineVi
 			m.ScheduledAt = now // what a new schedule would have asked for before is over
 		}
 		m.Config, m.Image, m.Instance, m.ConfiguredAt = req.Config, ref, drover.NewInstanceID(), now
-		m.SkipSecrets = req.SkipSecrets
+		m.SkipSecrets, m.Cordoned = req.SkipSecrets, m.Cordoned || req.Cordon
 		secrets.give(m)
 		m.Resume = false // what a suspended machine has in its memory belongs to the config of before
 		waits := len(m.Config.Standbys) > 0 && m.Goal == drover.GoalStopped

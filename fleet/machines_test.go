@@ -32,12 +32,12 @@ func TestAMachineFromCreationToItsEnd(t *testing.T) {
 	if _, err = n.WaitMachine(ctx, "shop", id, drover.StateStopped, ""); err != nil {
 		t.Fatal(err)
 	}
-	v, err = n.UpdateMachine(ctx, UpdateMachine{App: "shop", Machine: id, CurrentVersion: v.Machine.Instance,
+	v, err = n.UpdateMachine(ctx, UpdateMachine{App: "shop", Machine: id, CurrentVersion: v.Machine.Instance, Cordon: true,
 		Config: drover.MachineConfig{Image: "busybox:2", Mounts: []drover.Mount{{Volume: vol.Volume.ID, Path: "/other"}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v, err = n.WaitMachine(ctx, "shop", id, drover.StateStarted, v.Machine.Instance); err != nil || v.Machine.Run != 2 {
+	if v, err = n.WaitMachine(ctx, "shop", id, drover.StateStarted, v.Machine.Instance); err != nil || v.Machine.Run != 2 || !v.Machine.Cordoned || v.Serves() {
 		t.Fatalf("%+v, %v", v, err)
 	}
 	if res, err := n.ExecMachine(ctx, "shop", drover.ExecRequest{Machine: id, Command: []string{"hostname"}}); err != nil || string(res.Stdout) != "hello from h2" {
@@ -64,7 +64,10 @@ func TestAMachineFromCreationToItsEnd(t *testing.T) {
 	if err != nil || got.Volume.Machine != "" || got.Volume.Host != "h2" || got.Volume.Epoch != v.Placement.Epoch {
 		t.Fatalf("volume is %+v, %v", got, err)
 	}
-	again := w.machine(n, CreateMachine{Name: "web", SkipLaunch: true})
+	again := w.machine(n, CreateMachine{Name: "web", SkipLaunch: true, Cordoned: true})
+	if !again.Machine.Cordoned {
+		t.Errorf("it was to be made cordoned: %+v", again.Machine)
+	}
 	if again.Machine.Address != "fdaa:0:1:0:2::2" {
 		t.Fatalf("an address was given twice, or skipped: %s", again.Machine.Address)
 	}

@@ -285,7 +285,7 @@ func (f *Fleet) newMachine(req CreateMachine, host drover.HostID) drover.Machine
 	if req.SkipLaunch || len(req.Config.Standbys) > 0 { // one that stands in for others waits for its turn
 		m.Goal, m.Run = drover.GoalStopped, 0
 	}
-	m.SkipSecrets = req.SkipSecrets
+	m.SkipSecrets, m.Cordoned = req.SkipSecrets, req.Cordoned
 	return m
 }
 

@@ -80,6 +80,8 @@ type CreateMachine struct {
 	Host       drover.HostID
 	Config     drover.MachineConfig
 	SkipLaunch bool
+	// Cordoned keeps it out of what gets traffic from its first moment on.
+	Cordoned bool
 	SecretsWish
 	// LeaseTTL, when it is not 0, leases the machine to Owner before anybody else can; MachineView.Nonce has the nonce.
 	LeaseTTL time.Duration
@@ -98,6 +100,8 @@ type UpdateMachine struct {
 	Config         drover.MachineConfig
 	CurrentVersion drover.InstanceID
 	SkipLaunch     bool
+	// Cordon keeps it out of what gets traffic, too; false leaves it as it is.
+	Cordon bool
 	SecretsWish
 	// LeaseTTL, when it is not 0, prolongs the lease with the Nonce, or takes one for Owner.
 	LeaseTTL     time.Duration

@@ -48,7 +48,8 @@ func (b *Backend) CreateMachine(_ context.Context, req fleet.CreateMachine) (fle
 	v := fleet.MachineView{
 		Machine: drover.Machine{ID: id, App: req.App, Name: name, Region: info.Region, Config: req.Config.WithDefaults(),
 			Image:    drover.ImageRef{Registry: "docker.io", Repository: "library/" + req.Config.Image, Tag: "latest", Digest: "sha256:" + strings.Repeat("ab", 32)},
-			Instance: drover.InstanceID(fmt.Sprintf("%026d", n)), Address: fmt.Sprintf("fdd0::%x", n), Goal: drover.GoalStarted, Run: 1, CreatedAt: now, UpdatedAt: now},
+			Instance: drover.InstanceID(fmt.Sprintf("%026d", n)), Address: fmt.Sprintf("fdd0::%x", n), Goal: drover.GoalStarted, Run: 1, CreatedAt: now, UpdatedAt: now,
+			Cordoned: req.Cordoned},
 		Placement:  drover.Placement{Machine: id, Host: host, Epoch: drover.Epoch(n)},
 		HostStatus: drover.HostOK,
 		Status:     drover.MachineStatus{Machine: id, Host: host, Epoch: drover.Epoch(n), Run: 1, UpdatedAt: now},
@@ -147,7 +148,7 @@ func (b *Backend) UpdateMachine(_ context.Context, req fleet.UpdateMachine) (fle
 		}
 		b.versions[req.Machine] = append(b.versions[req.Machine], drover.MachineVersion{Machine: req.Machine, Instance: v.Machine.Instance, Config: v.Machine.Config,
 			Image: v.Machine.Image, CreatedAt: v.Machine.CreatedAt, ReplacedAt: b.Now()})
-		v.Machine.Config = req.Config.WithDefaults()
+		v.Machine.Config, v.Machine.Cordoned = req.Config.WithDefaults(), v.Machine.Cordoned || req.Cordon
 		v.Machine.Instance = drover.InstanceID(fmt.Sprintf("%026d", b.nextLocked()))
 		if !req.SkipLaunch {
 			v.Machine.Goal, v.Machine.Run = drover.GoalStarted, v.Machine.Run+1
