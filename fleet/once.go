@@ -107,8 +107,13 @@ func (f *Fleet) madeBefore(ctx context.Context, req CreateMachine, key string, o
 		}
 		v, err := f.view(req.App, old.Machine)
 		late := f.now().Sub(old.At) > f.timing.Make
+		// Its host has an end of whatever it was told of, but no event of a machine that was taken back before that.
+		ended := err == nil && v.Machine.Last != nil
+		was := ended && saysMore(*v.Machine.Last, &drover.MachineStatus{})
 		switch {
-		case err == nil && (v.Machine.Last != nil || (v.Machine.Goal != drover.GoalDestroyed && v.Status.Host != "")):
+		case ended && !was:
+			return MachineView{}, true, nil
+		case err == nil && (was || (v.Machine.Goal != drover.GoalDestroyed && v.Status.Host != "")):
 			if l, _, ok := f.state.machineLeases.seen(id); ok && req.LeaseTTL > 0 && l.Live(f.now()) && l.Owner == req.Owner {
 				v.Nonce = l.Nonce
 			}

@@ -82,6 +82,44 @@ func TestARefusedRequestCanBeAskedAgainWithItsKey(t *testing.T) {
 	}
 }
 
+// TestAKeyIsNotAnsweredWithWhatWasTakenBack: the control host dies before the machine's record is there, and nobody asks again until the repair has
+// taken back what was claimed. Then a machine is made: the one that was taken back never was one.
+func TestAKeyIsNotAnsweredWithWhatWasTakenBack(t *testing.T) {
+	t.Parallel()
+	w, n := newWorld(t)
+	n.kill()
+	n = w.control("c1", func(point string) bool { return point == "fleet.make.record.before" })
+	req := CreateMachine{App: "shop", Name: "web", Config: drover.MachineConfig{Image: "busybox"}, Once: &Once{Scope: "ann", Key: "k", Body: "b"}}
+	died := make(chan struct{})
+	go func() {
+		defer close(died)
+		_, _ = n.CreateMachine(t.Context(), req) // it does not return
+	}()
+	<-died
+	n.kill()
+	n = w.control("c1", nil)
+	var id drover.MachineID
+	w.eventually("what was claimed is taken back, and the host has nothing of it", func() bool {
+		for _, i := range n.state.requests.snapshot() {
+			id = i.value.Machine
+		}
+		m, _, ok := n.state.machines.seen(string(id))
+		return ok && m.Goal == drover.GoalDestroyed && m.Last != nil
+	})
+	var view MachineView
+	w.eventually("a machine is made", func() bool {
+		var err error
+		view, err = n.CreateMachine(t.Context(), req)
+		return err == nil
+	})
+	if view.Machine.ID == id || view.Machine.Goal != drover.GoalStarted {
+		t.Errorf("answered with what was taken back: %+v", view)
+	}
+	if all, err := n.Machines(t.Context(), "shop"); err != nil || len(all) != 1 || all[0].Machine.ID != view.Machine.ID {
+		t.Errorf("%d machines, %v", len(all), err)
+	}
+}
+
 // TestAKeyOutlivesADeathAtEveryStep kills the control host at each fault point of a create, and asks the next one again with the same key
 // until there is a machine: there is never a second one.
 func TestAKeyOutlivesADeathAtEveryStep(t *testing.T) {
