@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 
 	"drover"
@@ -72,7 +73,12 @@ func (h *handler) createDeploy(c *call) (any, error) {
 	}
 	order := fleet.StartDeploy{App: c.app.Name, Actor: c.principal.Name, Text: req.Text,
 		Options: drover.DeployOptions{Strategy: req.Strategy, MaxUnavailable: req.MaxUnavailable, WaitTimeout: req.WaitTimeout}}
-	for _, i := range req.Items {
+	for n, i := range req.Items {
+		if i.Config != nil {
+			if err := h.mayNameImage(c, c.app.Name, fmt.Sprintf("items[%d].config.image", n), i.Config.Image); err != nil {
+				return nil, err
+			}
+		}
 		order.Items = append(order.Items, drover.DeployItem{Action: i.Action, Machine: i.Machine, Name: i.Name, Region: i.Region, Group: i.Group, Config: i.Config,
 			Timeout: i.Timeout})
 	}

@@ -30,7 +30,7 @@ func (g *graph) app(a apiv1.App) graphql.Object {
 			"limitedAccessTokens": list([]graphql.Object{}), "addOns": list([]graphql.Object{}),
 		},
 		Fields: map[string]graphql.Field{
-			"image":           func(_ context.Context, args graphql.Args) (any, error) { return g.image(args.String("ref")) },
+			"image":           func(_ context.Context, args graphql.Args) (any, error) { return g.image(a.Name, args.String("ref")) },
 			"machines":        value(func() (any, error) { return g.machinesOf(name) }),
 			"hostIssues":      value(func() (any, error) { return g.hostIssues(name) }),
 			"ipAddresses":     value(func() (any, error) { nodes, _, err := g.addresses(name); return list(nodes), err }),
@@ -43,7 +43,10 @@ func (g *graph) app(a apiv1.App) graphql.Object {
 		}}
 }
 
-func (g *graph) image(ref string) (any, error) {
+func (g *graph) image(app drover.AppName, ref string) (any, error) {
+	if err := g.h.mayNameImage(g.c, app, "ref", ref); err != nil {
+		return nil, err
+	}
 	found, err := g.h.backend.ResolveImage(g.c.ctx(), ref)
 	if err != nil {
 		return nil, err

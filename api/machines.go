@@ -35,6 +35,9 @@ func (h *handler) createMachine(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := h.mayNameImage(c, c.app.Name, "config.image", req.Config.Image); err != nil {
+		return nil, err
+	}
 	once, err := onceOf(c, req)
 	if err != nil {
 		return nil, err
@@ -101,6 +104,9 @@ func (h *handler) updateMachine(c *call) (any, error) {
 		return nil, err
 	}
 	if err := needSame("region", req.Region, string(now.Machine.Region)); err != nil {
+		return nil, err
+	}
+	if err := h.mayNameImage(c, c.app.Name, "config.image", req.Config.Image); err != nil {
 		return nil, err
 	}
 	view, err := h.backend.UpdateMachine(c.ctx(), fleet.UpdateMachine{
