@@ -46,8 +46,12 @@ func Dial(ctx context.Context, socket string) (*Client, error) {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "unix", socket)
 	if err != nil {
-		return nil, drover.Errorf(drover.Unavailable, "cannot reach the guest at %s: %w", socket, err).
-			WithHint("is its VM running?")
+		// Users of the machine read this: where its socket is on the host is not for them.
+		var at *net.OpError
+		if errors.As(err, &at) {
+			err = at.Err
+		}
+		return nil, drover.Errorf(drover.Unavailable, "cannot reach the guest: %w", err).WithHint("is its VM running?")
 	}
 	c := &Client{conn: conn, ended: make(chan struct{}), waiting: map[uint64]chan Answer{}, streams: map[uint64]*clientStream{}}
 	hello := Request{ID: 1, Op: OpHello, Nonce: rand.Text()}
@@ -55,7 +59,7 @@ func Dial(ctx context.Context, socket string) (*Client, error) {
 	greeted := make(chan Answer, 1)
 	go c.read(hello.Nonce, greeted)
 	if err := c.greet(ctx, hello, greeted); err != nil {
-		return nil, errors.Join(drover.Errorf(drover.Unavailable, "the guest at %s does not answer: %w", socket, err), c.Close())
+		return nil, errors.Join(drover.Errorf(drover.Unavailable, "the guest does not answer: %w", err), c.Close())
 	}
 	return c, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -84,8 +85,18 @@ func TestDialOfASilentGuestEndsWithTheContext(t *testing.T) {
 	socket := fakeGuest(t, func(Request, func([]byte)) {})
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(10*time.Millisecond, cancel)
-	if _, err := Dial(ctx, socket); !drover.Is(err, drover.Unavailable) {
+	_, err := Dial(ctx, socket)
+	if !drover.Is(err, drover.Unavailable) {
 		t.Errorf("got %v", err)
+	}
+	_, missing := Dial(t.Context(), socket+".none")
+	if !drover.Is(missing, drover.Unavailable) {
+		t.Errorf("without a socket: %v", missing)
+	}
+	for _, err := range []error{err, missing} {
+		if strings.Contains(err.Error(), filepath.Dir(socket)) {
+			t.Errorf("the host's paths are told to the machine's users: %v", err)
+		}
 	}
 }
 

@@ -50,7 +50,7 @@ func (p *guests) get(ctx context.Context, socket string) (Guest, error) {
 		select {
 		case <-s.ready:
 		case <-ctx.Done():
-			return nil, errors.Join(drover.Errorf(drover.Unavailable, "the guest at %s does not answer: %w", socket, context.Cause(ctx)), p.leave(socket, s))
+			return nil, errors.Join(drover.Errorf(drover.Unavailable, "the guest does not answer: %w", context.Cause(ctx)), p.leave(socket, s))
 		}
 		if s.err == nil {
 			return &guestUse{Guest: s.guest, leave: sync.OnceValue(func() error { return p.leave(socket, s) })}, nil
