@@ -227,8 +227,14 @@ func (r *deployer) forget(id drover.DeployID) {
 	}
 }
 
-// act changes a machine. It may be repeated.
+// act changes a machine. It may be repeated. A machine that somebody has leased is not changed: the deploy asks again until the lease is over, or
+// the item's time.
 func (r *deployer) act(ctx context.Context, d drover.Deploy, i drover.DeployItem) error {
+	if i.Action != drover.DeployCreate && i.Action != drover.DeployRun {
+		if err := r.GuardMachine(ctx, d.App, i.Machine, ""); err != nil {
+			return err
+		}
+	}
 	switch i.Action {
 	case drover.DeployCreate, drover.DeployRun:
 		_, err := r.CreateMachine(ctx, CreateMachine{App: d.App, Name: i.Name, Region: i.Region, Config: *i.Config})

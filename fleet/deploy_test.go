@@ -77,6 +77,34 @@ func TestADeployChangesCreatesRestartsAndDestroys(t *testing.T) {
 	}
 }
 
+// TestADeployWaitsForALease: a machine that somebody has leased is left alone until the lease is over, and who has it is told meanwhile.
+func TestADeployWaitsForALease(t *testing.T) {
+	t.Parallel()
+	w, n := newWorld(t)
+	ids := w.machines(n, "h1", 1, nil)
+	lease, err := n.LeaseMachine(t.Context(), LeaseMachine{App: "shop", Machine: ids[0], Owner: "bob", TTL: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := w.deploy(n, updateItem(ids[0], "two"))
+	w.eventually("the deploy tells whose lease it waits for", func() bool {
+		d, err := n.Deploy(t.Context(), "shop", d.ID)
+		return err == nil && strings.Contains(d.Items[0].Reason, "lease currently held by bob")
+	})
+	if v, err := n.Machine(t.Context(), "shop", ids[0]); err != nil || v.Machine.Config.Env["V"] == "two" || v.Machine.Run != 1 {
+		t.Fatalf("a leased machine was changed: %+v, %v", v.Machine, err)
+	}
+	if err := n.ReleaseMachine(t.Context(), "shop", ids[0], lease.Nonce); err != nil {
+		t.Fatal(err)
+	}
+	if d = w.deployed(n, d.ID); d.State != drover.DeployDone {
+		t.Fatalf("%+v, %v", d, d.Problem)
+	}
+	if v, err := n.Machine(t.Context(), "shop", ids[0]); err != nil || v.Machine.Config.Env["V"] != "two" {
+		t.Errorf("%+v, %v", v.Machine, err)
+	}
+}
+
 func TestWhatIsWrongWithADeployIsRefusedBefore(t *testing.T) {
 	t.Parallel()
 	w, n := newWorld(t)
