@@ -131,9 +131,6 @@ func (vm *VM) watch() {
 	at := time.Now()
 	vm.stop()
 	exit, own := vm.proc.reap()
-	if err := vm.proc.close(); err != nil {
-		vm.d.cfg.Log.Warn("cannot close a process handle", "machine", vm.id, "err", err)
-	}
 	vm.mu.Lock()
 	c := vm.qmp
 	vm.mu.Unlock()
@@ -163,6 +160,10 @@ func (vm *VM) watch() {
 	vm.d.mu.Unlock()
 	vm.d.cfg.Log.Info("VM ended", "machine", vm.id, "reason", vm.reason)
 	close(vm.done)
+	// Last: whoever kills a VM that has just ended by itself finds a handle on a process that is gone, and not one that was let go.
+	if err := vm.proc.close(); err != nil {
+		vm.d.cfg.Log.Warn("cannot close a process handle", "machine", vm.id, "err", err)
+	}
 }
 
 // why puts the end into words; mu is held.
