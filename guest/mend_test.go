@@ -2,6 +2,7 @@ package guest_test
 
 import (
 	"encoding/binary"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -90,6 +91,48 @@ func TestAFileSystemThatMetAnErrorIsMendedBeforeItIsMounted(t *testing.T) {
 		t.Fatalf("the machine's log: %q", lines)
 	}
 	if !slices.Equal(lines[1:], []string{"stdout: kept", "stdout: 100000"}) {
+		t.Errorf("the machine's log: %q", lines)
+	}
+	checkDisk(t, path)
+}
+
+// A journal that cannot be replayed, because the host has no room for a block of it, is kept: what it promised is there as soon as there is room. e2fsck would
+// forget the journal, and with it the directory.
+func TestAJournalOutlivesABootOnAFullHost(t *testing.T) {
+	path := brokenDisk(t)
+	at := debugfs(t, path, "bmap /inner 0")
+	promised := make([]byte, fsBlock)
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.ReadAt(promised, at*fsBlock); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	block, commands := filepath.Join(t.TempDir(), "block"), filepath.Join(t.TempDir(), "commands")
+	for file, data := range map[string]string{block: string(promised), commands: fmt.Sprintf("journal_open\njournal_write -b %d %s\njournal_close\n", at, block)} {
+		if err := os.WriteFile(file, []byte(data), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.Command("/sbin/debugfs", "-w", "-f", commands, path).CombinedOutput(); err != nil {
+		t.Fatalf("debugfs: %v\n%s", err, out)
+	}
+	overwrite(t, path, at*fsBlock, make([]byte, fsBlock)) // it is in the journal only
+
+	cfg := guest.Config{Argv: []string{"sh", "-c", "cat /data/inner/one"}, Volumes: []guest.Volume{{Name: "vol_a", Path: "/data"}}}
+	v := boot(t, cfg, vmOptions{volumes: []string{path}, refused: at * fsBlock})
+	if ev := v.wait(guest.EventFailed); !strings.Contains(ev.Error, "volume vol_a: cannot replay the journal of ") {
+		t.Errorf("failed: %+v", ev)
+	}
+	v.waitEnd()
+	v = boot(t, cfg, vmOptions{volumes: []string{path}})
+	v.wait(guest.EventPowerOff)
+	v.waitEnd()
+	if lines := v.lines(); !slices.Equal(lines, []string{"stdout: inner/one"}) {
 		t.Errorf("the machine's log: %q", lines)
 	}
 	checkDisk(t, path)

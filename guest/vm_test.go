@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"drover"
 	"drover/guest"
 	"drover/guest/initrd"
@@ -20,6 +22,9 @@ import (
 
 // bootDeadline is generous: a busy machine without KVM takes its time.
 const bootDeadline = 60 * time.Second
+
+// sector is what QEMU counts a disk in.
+const sector = 512
 
 // commandLine is what doc.go recommends for machine type "pc" under TCG.
 const commandLine = "console=ttyS0 quiet panic=-1 reboot=t pci=noacpi cryptomgr.notests mitigations=off " +
@@ -163,6 +168,8 @@ type vmOptions struct {
 	// root is a root disk that is written to; if empty the shared one is used and what is written is lost.
 	root    string
 	volumes []string
+	// refused is where the first volume takes no writes, an offset in bytes, as a host that is full would; 0 for nowhere.
+	refused int64
 	args    []string
 }
 
@@ -199,7 +206,12 @@ func boot(t *testing.T, cfg guest.Config, o vmOptions) *vm {
 		"-drive", "if=none,id=config,format=raw,readonly=on,file=" + config,
 		"-device", "virtio-blk-pci,drive=config,serial=config"}
 	for i, path := range o.volumes {
-		args = append(args, "-drive", fmt.Sprintf("if=none,id=v%d,format=raw,discard=unmap,file=%s", i, path),
+		file := "file=" + path
+		if i == 0 && o.refused > 0 { // QEMU would stop the VM by itself
+			file = fmt.Sprintf("werror=report,file.driver=blkdebug,file.image.filename=%s,file.inject-error.0.event=none,file.inject-error.0.iotype=write,"+
+				"file.inject-error.0.errno=%d,file.inject-error.0.sector=%d", path, unix.ENOSPC, o.refused/sector)
+		}
+		args = append(args, "-drive", fmt.Sprintf("if=none,id=v%d,format=raw,discard=unmap,%s", i, file),
 			"-device", fmt.Sprintf("virtio-blk-pci,drive=v%d,serial=%s", i, guest.VolumeSerial(i)))
 	}
 	args = append(args, "-device", "virtio-serial-pci",
